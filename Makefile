@@ -1,0 +1,59 @@
+# Everything a newcomer or a developer needs. As root, or with sudo rights.
+#   make demo    one simulated day on a site of 40 hosts and 400 VMs
+#   make test    every test, the real lab included where it can run
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+SYSTEM_PACKAGES := gcc git libvirt-dev pkg-config python3-dev python3-venv
+CACHE_HOME ?= .
+
+.PHONY: help venv lint demo test lab lab-down bench soak clean
+
+help:
+	@echo "make venv | lint | demo | test | lab | lab-down | bench | soak | clean"
+
+venv: $(VENV)/.ready
+
+# The stamp is newer than pyproject.toml once everything in it is installed.
+$(VENV)/.ready: pyproject.toml
+	@if command -v dpkg-query >/dev/null; then \
+	  missing=$$(for package in $(SYSTEM_PACKAGES); do \
+	    dpkg-query -W -f '$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || echo $$package; done); \
+	  if [ -n "$$missing" ]; then \
+	    echo "Installing system packages:" $$missing; \
+	    $(SUDO) apt-get update -qq; \
+	    $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	  fi; \
+	fi
+	@echo "Making the virtual environment $(VENV) (libvirt-python is compiled, about 10 s)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable . --group dev
+	@touch $@
+
+lint: venv
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo >/tmp/.balancerd-imports || { cat /tmp/.balancerd-imports; exit 1; }
+
+demo: venv
+	@$(BIN)/balancerctl demo
+
+test: venv lint
+	@$(SUDO) tests/lab/rig/install
+	@$(SUDO) $(BIN)/pytest -q
+
+lab: venv
+	@$(SUDO) tests/lab/rig/install
+	@$(SUDO) $(BIN)/python -m tests.lab.rig up
+
+lab-down: venv
+	@$(SUDO) $(BIN)/python -m tests.lab.rig down
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

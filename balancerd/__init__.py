@@ -1,0 +1,1 @@
+"""balancerd: an autonomous balancing daemon for libvirt/KVM sites."""

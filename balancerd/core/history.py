@@ -1,0 +1,80 @@
+"""What was done before, as far as deciding needs it: cool-downs, back-offs, budgets, power times.
+
+Rebuilt from the ledger, so that a restart forgets nothing.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from balancerd.core.policy import Limits
+from balancerd.core.units import DAY
+
+WEEK = 7 * DAY
+
+
+class Outcome(StrEnum):
+    """How an intent ended. Only what both hosts said decides it."""
+
+    DONE = "done"
+    FAILED = "failed"
+    ABORTED = "aborted"
+    NOT_STARTED = "not started"
+    LOST = "lost"  # runs on neither host
+    QUARANTINED = "quarantined"  # a person has to decide
+
+
+@dataclass(frozen=True, slots=True)
+class PastMove:
+    """A migration that ended."""
+
+    vm: str
+    source: str
+    target: str
+    at: float
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Moves of the last week, oldest first, and when each host's power last changed."""
+
+    moves: tuple[PastMove, ...] = ()
+    woken: Mapping[str, float] = field(default_factory=dict)
+    slept: Mapping[str, float] = field(default_factory=dict)
+    idle_since: Mapping[str, float] = field(default_factory=dict)
+
+    def by_vm(self) -> dict[str, list[PastMove]]:
+        """The moves of each VM, oldest first."""
+        moves: dict[str, list[PastMove]] = {}
+        for move in self.moves:
+            moves.setdefault(move.vm, []).append(move)
+        return moves
+
+    def by_pair(self) -> dict[tuple[str, str], list[PastMove]]:
+        """The moves between each source and target, oldest first."""
+        moves: dict[tuple[str, str], list[PastMove]] = {}
+        for move in self.moves:
+            moves.setdefault((move.source, move.target), []).append(move)
+        return moves
+
+
+def rests_until(moves: list[PastMove], limits: Limits) -> float:
+    """When a VM with these moves may move again: the cool-down doubles with each move of a week."""
+    recent = [move for move in moves if move.at > moves[-1].at - WEEK] if moves else []
+    if not recent:
+        return 0.0
+    rest = min(limits.cooldown * 2.0 ** (len(recent) - 1), limits.cooldown_max)
+    return recent[-1].at + rest
+
+
+def barred_until(moves: list[PastMove], limits: Limits) -> float:
+    """When a pair may be used again: its back-off doubles with each failure in a row."""
+    failures = 0
+    for move in reversed(moves):
+        if move.outcome is Outcome.DONE:
+            break
+        failures += 1
+    if not failures:
+        return 0.0
+    return moves[-1].at + min(limits.backoff * 2.0 ** (failures - 1), limits.cooldown_max)

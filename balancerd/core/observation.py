@@ -1,0 +1,125 @@
+"""What a backend reports: raw readings and counters, before any of it is believed.
+
+Counters only grow until they are reset; `load` turns two readings into rates. Nothing here is
+checked for sense: NaN, negative and impossible values arrive as they were read.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from balancerd.core.model import VM, Host, VMState
+
+
+@dataclass(frozen=True, slots=True)
+class HostCounters:
+    """Of one host: seconds of CPU time used by all its cores together, and memory now."""
+
+    cpu_busy: float
+    memory_total: int
+    memory_available: int
+
+
+@dataclass(frozen=True, slots=True)
+class VMCounters:
+    """Of one VM since it was started on this host; None where the hypervisor does not tell."""
+
+    cpu_seconds: float | None
+    steal_seconds: float | None = None  # summed over vCPUs
+    memory_used: int | None = None  # resident bytes
+    network_bytes: int | None = None  # received and sent
+    block_bytes: int | None = None  # read and written
+
+
+@dataclass(frozen=True, slots=True)
+class JobProgress:
+    """A migration job as its source tells it. Bytes; only `processed` is a sign of progress."""
+
+    total: int
+    processed: int
+    remaining: int
+    iteration: int
+    elapsed: float  # seconds
+    dirty_rate: float | None = None  # bytes per second
+    throttle: int = 0  # per cent by which auto-converge slows the VM
+
+
+@dataclass(frozen=True, slots=True)
+class VMReading:
+    """One VM on one host, as read at one moment."""
+
+    vm: VM
+    state: VMState
+    counters: VMCounters | None
+    job: JobProgress | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HostReading:
+    """One host at one moment, or the error that stands in its place (all else empty then)."""
+
+    host: str
+    at: float
+    facts: Host | None = None
+    counters: HostCounters | None = None
+    vms: tuple[VMReading, ...] = ()
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """All hosts, each with the time of its own reading."""
+
+    at: float
+    readings: tuple[HostReading, ...]
+
+
+class Presence(StrEnum):
+    """What one host says of one VM when asked: the alphabet of the state-pair table."""
+
+    RUNNING = "running"
+    RUNNING_WITH_JOB = "running, migrating"
+    PAUSED = "paused"  # by a user or an I/O error
+    INCOMING = "incoming"
+    OUTGOING = "outgoing"
+    HANDED_OVER = "handed over, paused"
+    POSTCOPY = "running in post-copy"
+    POSTCOPY_FAILED = "post-copy failed"
+    SHUTOFF = "shutoff"
+    MIGRATED = "shutoff, migrated away"
+    FAILED = "shutoff, failed to start"
+    CRASHED = "crashed"
+    ABSENT = "absent"
+    UNREACHABLE = "unreachable"
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A VM as both (or all) hosts concerned tell it, read after the question was asked."""
+
+    vm: str
+    at: float
+    presence: Mapping[str, Presence]  # by host
+
+
+@dataclass(frozen=True, slots=True)
+class JobReport:
+    """News of a migration that a backend runs or watches.
+
+    `ended` only says that the call returned; where the VM is must be read from both hosts.
+    `error` is for the record and for classing the fault, never for deciding the outcome.
+    """
+
+    vm: str
+    source: str
+    target: str
+    at: float
+    progress: JobProgress | None = None
+    ended: bool = False
+    error: str = ""
+    error_code: int = 0
+    error_domain: int = 0
+    bytes: int | None = None
+    iterations: int | None = None
+    downtime: float | None = None  # seconds
+    seconds: float | None = None
