@@ -53,6 +53,7 @@ class Intent:
     action: int = 0  # the action's number in that plan
     bandwidth: int = 0  # bytes per second
     autostart: bool = False  # of the VM before the move, to be carried over
+    target_defined: bool = False  # the target had a definition of the VM before the move
     paused_before: bool = False  # the VM was meant to stay paused
     predicted_seconds: float = 0.0
     predicted_bytes: int = 0
