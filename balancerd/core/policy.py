@@ -5,73 +5,39 @@ file, text with a unit is turned into SI numbers here, and every error carries i
 of the defaults are in ARCHITECTURE.md ("Defaults").
 """
 
-from datetime import datetime, time, timedelta
+import json
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal, Self
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 from pydantic import (
-    AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
     PrivateAttr,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
-from balancerd.core.units import parse_duration, parse_rate, parse_size
+from balancerd.core.quantity import Duration as Duration
+from balancerd.core.quantity import Fraction as Fraction
+from balancerd.core.quantity import Rate as Rate
+from balancerd.core.quantity import Schema as Schema
+from balancerd.core.quantity import Size as Size
+from balancerd.core.quantity import Text, TimeOfDay, Zone, end_of_day
 
-
-def _text(parse: Any) -> BeforeValidator:
-    """Numbers pass only from defaults and code; a file has to write the unit."""
-
-    def convert(value: Any) -> Any:
-        if isinstance(value, str):
-            return parse(value)
-        if isinstance(value, bool | int):
-            raise ValueError("a unit is missing")
-        return value
-
-    return BeforeValidator(convert)
-
-
-def _time_of_day(value: Any) -> Any:
-    if isinstance(value, time):
-        return value
-    try:
-        if value == "24:00":
-            return time(0, 0)
-        return datetime.strptime(value, "%H:%M").time()
-    except (TypeError, ValueError):
-        raise ValueError(f'"{value}" is not a time of day; write for example "22:00"') from None
-
-
-def _zone(name: str) -> str:
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise ValueError(
-            f'"{name}" is not an IANA time zone; write for example "Europe/Berlin"'
-        ) from None
-    return name
-
-
-Duration = Annotated[float, _text(parse_duration), Field(ge=0, allow_inf_nan=False)]
-Size = Annotated[int, BeforeValidator(lambda v: parse_size(v) if isinstance(v, str) else v)]
-Rate = Annotated[int, BeforeValidator(lambda v: parse_rate(v) if isinstance(v, str) else v)]
-Fraction = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
-TimeOfDay = Annotated[time, BeforeValidator(_time_of_day)]
-Zone = Annotated[str, AfterValidator(_zone)]
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-
-
-class Schema(BaseModel):
-    """Frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
 class Mode(StrEnum):
@@ -93,88 +59,140 @@ class Objective(StrEnum):
 class Band(Schema):
     """The dual threshold of one resource, as fractions of a host's capacity."""
 
-    overload: Fraction
-    release: Fraction
-    landing: Fraction
-    idle: Annotated[float, Field(ge=0, lt=1)]
+    overload: Fraction = Field(description="a host above it, now and in the mean, is relieved")
+    release: Fraction = Field(description="unloading stops below it")
+    landing: Fraction = Field(description="no target may end above it")
+    idle: Annotated[float, Field(ge=0, lt=1)] = Field(description="a host below it may be emptied")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if not self.idle < self.landing <= self.release < self.overload:
-            raise ValueError(
-                "thresholds must be in order: idle < landing <= release < overload, not "
-                f"{self.idle:g}, {self.landing:g}, {self.release:g}, {self.overload:g}"
+            found = f"{self.idle:g}, {self.landing:g}, {self.release:g}, {self.overload:g}"
+            raise PydanticCustomError(
+                _ORDER,
+                "thresholds must be in order: idle < landing <= release < overload, not {found}",
+                {"found": found},
             )
         return self
+
+
+_ORDER = "threshold_order"
+CPU_BAND = Band(overload=0.80, release=0.70, landing=0.65, idle=0.30)
+MEMORY_BAND = Band(overload=0.92, release=0.88, landing=0.85, idle=0.30)
+
+
+def _over(default: Band) -> BeforeValidator:
+    """Keys that a file leaves out keep their default."""
+
+    def fill(value: Any) -> Any:
+        return default.model_dump() | value if isinstance(value, dict) else value
+
+    return BeforeValidator(fill)
 
 
 class Thresholds(Schema):
     """One band per resource."""
 
-    cpu: Band = Band(overload=0.80, release=0.70, landing=0.65, idle=0.30)
-    memory: Band = Band(overload=0.92, release=0.88, landing=0.85, idle=0.30)
+    cpu: Annotated[Band, _over(CPU_BAND)] = CPU_BAND
+    memory: Annotated[Band, _over(MEMORY_BAND)] = MEMORY_BAND
 
 
 class Detection(Schema):
     """From readings to a verdict."""
 
-    window: Duration = 300.0  # overload must hold now and as the mean over this span
-    warm_up: Duration = 120.0  # a VM's load is not believed before it was seen this long
-    stale_after: Duration = 90.0  # a reading older than this is a gap
-    unknown_hosts: Fraction = 0.3  # with a larger share of hosts unknown nothing is planned
-    steal: Fraction = (
-        0.10  # vCPUs waiting more than this share of the time: overload, whatever CPU says
+    window: Duration = Field(300.0, description="overload must hold now and as mean over this span")
+    warm_up: Duration = Field(120.0, description="a VM seen for less has no load to go by yet")
+    stale_after: Duration = Field(90.0, description="an older reading is a gap")
+    unknown_hosts: Fraction = Field(
+        0.3, description="with a larger share of hosts unknown nothing is planned"
+    )
+    steal: Fraction = Field(
+        0.10, description="vCPUs waiting for more of the time: overload, whatever CPU says"
     )
 
 
 class Capacity(Schema):
     """What a host can carry at most."""
 
-    cpu_overcommit: Annotated[float, Field(gt=0)] = 8.0  # vCPUs per core
-    memory_reserve: Size = 0  # bytes kept for the host itself
-    memory_reserve_share: Annotated[float, Field(ge=0, lt=1)] = 0.05  # the larger of the two counts
-    enforce_memory: bool = True  # false only for simulated sites that leave memory out
-    spread_factor: Annotated[float, Field(ge=0)] = 2.0  # standard deviations kept free of CPU
+    cpu_overcommit: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        8.0, description="vCPUs per core"
+    )
+    memory_reserve: Size = Field(0, description="memory kept for the host itself")
+    memory_reserve_share: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.05, description="the same as a share of the host's memory; the larger of the two counts"
+    )
+    enforce_memory: bool = Field(
+        default=True, description="false only for simulated sites that leave memory out"
+    )
+    spread_factor: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        2.0, description="standard deviations of the forecast kept free of CPU"
+    )
 
 
 class Limits(Schema):
     """How much change is allowed."""
 
-    per_site: Annotated[int, Field(ge=1)] = 4  # migrations at once
-    per_host: Annotated[int, Field(ge=1)] = 1  # in, and as many out
-    per_link: Annotated[int, Field(ge=1)] = 2
-    per_plan: Annotated[int, Field(ge=1)] = 1000  # moves
-    per_vm_per_day: Annotated[int, Field(ge=1)] = 6  # moves
-    bandwidth: Rate = 100 * 2**20  # bytes per second for one migration
-    downtime: Duration = 0.3  # the longest pause a migration may end with
-    deadline: Duration = 300.0  # floor; three times the prediction where that is longer
-    stall: Duration = 60.0  # a migration without progress for this long is given up
-    cooldown: Duration = 1800.0  # a VM that moved rests; doubled by each further move in a week
-    cooldown_max: Duration = 86400.0
-    backoff: Duration = 300.0  # a pair of hosts rests after a failure; doubled by each further one
-    plan_life: Duration = 1800.0  # a plan older than this is not carried out
-    gain: Annotated[float, Field(ge=0)] = 0.05  # a plan has to better the score by this share
+    per_site: Annotated[int, Field(ge=1)] = Field(4, description="migrations at once")
+    per_host: Annotated[int, Field(ge=1)] = Field(
+        1, description="migrations at once out of a host, and as many into it"
+    )
+    per_link: Annotated[int, Field(ge=1)] = Field(2, description="migrations at once over one link")
+    per_plan: Annotated[int, Field(ge=1)] = Field(1000, description="moves in one plan")
+    per_vm_per_day: Annotated[int, Field(ge=1)] = Field(6, description="moves of one VM in 24 h")
+    bandwidth: Rate = Field(100 * 2**20, description="cap of one migration")
+    downtime: Duration = Field(0.3, description="the longest pause a migration may end with")
+    deadline: Duration = Field(
+        300.0, description="a migration is given up after this, or three times its prediction"
+    )
+    stall: Duration = Field(
+        60.0, description="a migration without progress for so long is given up"
+    )
+    cooldown: Duration = Field(
+        1800.0, description="a VM that moved rests so long; doubled by each further move in a week"
+    )
+    cooldown_max: Duration = Field(86400.0, description="the longest such rest")
+    backoff: Duration = Field(
+        300.0, description="a pair of hosts rests after a failure; doubled by each further one"
+    )
+    plan_life: Duration = Field(1800.0, description="an older plan is not carried out")
+    gain: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        0.05, description="a plan has to better the score by this share"
+    )
+
+    @model_validator(mode="after")
+    def _rest_has_room(self) -> Self:
+        if self.cooldown > self.cooldown_max:
+            raise PydanticCustomError(_ORDER, "cooldown must not be longer than cooldown_max")
+        return self
 
 
 class PowerRules(Schema):
     """Whether idle hosts may sleep, and what always stays awake."""
 
-    sleep_idle: bool = False
-    keep_on: Annotated[int, Field(ge=1)] = 1  # hosts
-    reserve: Annotated[int, Field(ge=0)] = 1  # empty or spare hosts kept on beyond the need
-    idle_for: Duration = 600.0  # a host sleeps only after it was empty this long
-    min_on: Duration = 1800.0  # after waking
-    min_off: Duration = 600.0  # after going to sleep; an overload elsewhere overrides it
+    sleep_idle: bool = Field(default=False, description="put empty hosts to sleep")
+    keep_on: Annotated[int, Field(ge=1)] = Field(1, description="hosts that are never put to sleep")
+    reserve: Annotated[int, Field(ge=0)] = Field(
+        1, description="hosts kept on beyond what the load needs"
+    )
+    idle_for: Duration = Field(600.0, description="a host sleeps only after it was empty so long")
+    min_on: Duration = Field(1800.0, description="after waking, a host stays on so long")
+    min_off: Duration = Field(
+        600.0, description="after going to sleep, a host stays off so long; overload overrides it"
+    )
 
 
 class ConstraintRule(Schema):
     """One rule about VMs and hosts, named by globs. Which keys count depends on `kind`."""
 
-    kind: Literal["together", "apart", "pin", "avoid", "exclude"]
-    vms: tuple[str, ...] = ()
-    hosts: tuple[str, ...] = ()
-    scope: Literal["host", "rack"] = "host"
-    name: str = ""
+    kind: Literal["together", "apart", "pin", "avoid", "exclude"] = Field(
+        description="what is asked of these VMs and hosts"
+    )
+    vms: tuple[Text, ...] = Field((), description='globs of VM names, as in ["db-*"]')
+    hosts: tuple[Text, ...] = Field((), description="globs of host names")
+    scope: Literal["host", "rack"] = Field(
+        "host", description='"together" on one host or in one rack; "apart" likewise'
+    )
+    name: str = Field("", description="how refusals call it")
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -193,8 +211,8 @@ class ConstraintRule(Schema):
 class Rules(Schema):
     """Everything that a window of time may change."""
 
-    mode: Mode = Mode.ADVISE
-    objective: Objective = Objective.SPREAD
+    mode: Mode = Field(Mode.ADVISE, description="how far balancerd may go on its own")
+    objective: Objective = Field(Objective.SPREAD, description="what a good placement is")
     thresholds: Thresholds = Thresholds()
     detection: Detection = Detection()
     capacity: Capacity = Capacity()
@@ -202,25 +220,84 @@ class Rules(Schema):
     power: PowerRules = PowerRules()
 
 
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Marks a table of a window: any keys of `model`, given as they are written.
+
+    What only makes sense together with the policy's own keys (an order of thresholds) is left to
+    `Policy`, which sees both.
+    """
+
+    model: type[Schema]
+
+    def check(self, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        """The table itself; ValidationError for its errors, at their places within it."""
+        try:
+            self.model.model_validate_json(
+                json.dumps(value, default=str), strict=True, context=info.context, by_name=False
+            )
+        except ValidationError as error:
+            _raise_again(error, [line for line in error.errors() if line["type"] != _ORDER])
+        return value
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.with_info_after_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, _: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return handler(self.model.__pydantic_core_schema__)
+
+
+def _raise_again(error: ValidationError, details: list[Any]) -> None:
+    """Raise the error with these details of it only; not at all without any."""
+    lines = [
+        InitErrorDetails(
+            type=detail["type"],
+            loc=detail["loc"],
+            input=detail["input"],
+            ctx=detail.get("ctx", {}),
+        )
+        for detail in details
+    ]
+    if lines:
+        raise ValidationError.from_exception_data(error.title, lines)
+
+
 class Window(Schema):
     """A recurring span of wall-clock time in which a policy changes.
 
     `days` are those on which the window begins; one that ends before it begins runs past midnight,
-    and one that ends when it begins lasts 24 hours.
+    and one that ends when it begins lasts 24 hours. Where a clock change repeats an hour, both are
+    meant; where it skips one, what lies in it does not happen.
     """
 
-    name: str
-    days: tuple[Day, ...] = DAYS
-    start: TimeOfDay = Field(alias="from")
-    end: TimeOfDay = Field(alias="to")
-    timezone: Zone
-    mode: Mode | None = None
-    objective: Objective | None = None
-    thresholds: dict[str, Any] = {}
-    detection: dict[str, Any] = {}
-    capacity: dict[str, Any] = {}
-    limits: dict[str, Any] = {}
-    power: dict[str, Any] = {}
+    name: Text = Field(description="what `status` calls it")
+    days: Annotated[tuple[Day, ...], Field(min_length=1)] = Field(
+        DAYS, description="days on which it begins"
+    )
+    start: TimeOfDay = Field(alias="from", description='time of day, as in "22:00"')
+    end: Annotated[TimeOfDay, BeforeValidator(end_of_day)] = Field(
+        alias="to", description="time of day; before `from`: on the next day"
+    )
+    timezone: Zone = Field(description='IANA time zone, as in "Europe/Berlin"')
+    mode: Mode | None = Field(None, description="as in the policy")
+    objective: Objective | None = Field(None, description="as in the policy")
+    thresholds: Annotated[dict[str, Any], Changes(Thresholds)] = Field(
+        {}, description="keys of `[thresholds]`"
+    )
+    detection: Annotated[dict[str, Any], Changes(Detection)] = Field(
+        {}, description="keys of `[detection]`"
+    )
+    capacity: Annotated[dict[str, Any], Changes(Capacity)] = Field(
+        {}, description="keys of `[capacity]`"
+    )
+    limits: Annotated[dict[str, Any], Changes(Limits)] = Field({}, description="keys of `[limits]`")
+    power: Annotated[dict[str, Any], Changes(PowerRules)] = Field(
+        {}, description="keys of `[power]`"
+    )
 
     def contains(self, now: float) -> bool:
         """Whether the moment lies in the window, by the wall clock of its zone."""
@@ -251,22 +328,25 @@ def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 class Policy(Rules):
     """A policy file. `at` gives the rules in force at a moment."""
 
-    summary: str
+    summary: Text = Field(description="what the policy is for, in one line")
     constraint: tuple[ConstraintRule, ...] = ()
     window: tuple[Window, ...] = ()
-    name: str = ""
+    name: str = Field("", description="what plans call it; without it, the file's name")
     _variants: tuple[Rules, ...] = PrivateAttr(default=())
 
-    @model_validator(mode="after")
-    def _windows_are_valid(self) -> Self:
-        base = self.model_dump(include=set(Rules.model_fields))
-        for index, window in enumerate(self.window):
-            try:
-                rules = Rules.model_validate(_merged(base, window.changes()))
-            except ValueError as error:
-                raise _WindowError(index, error) from None
-            self._variants = (*self._variants, rules)
-        return self
+    @field_validator("window")
+    @classmethod
+    def _windows_fit(cls, windows: tuple[Window, ...], info: ValidationInfo) -> tuple[Window, ...]:
+        """Each window's rules have to be valid as a whole, whatever else is wrong in the file."""
+        _in_force({name: info.data[name] for name in _RULES if name in info.data}, windows)
+        twice = [name for name, count in Counter(w.name for w in windows).items() if count > 1]
+        if twice:
+            raise ValueError(f'two windows have the name "{twice[0]}"')
+        return windows
+
+    def model_post_init(self, _: Any) -> None:
+        """Make the rules of each window once, not at every question."""
+        self._variants = _in_force({name: getattr(self, name) for name in _RULES}, self.window)
 
     def window_at(self, now: float) -> Window | None:
         """The window that counts at a moment: the first in the file that contains it."""
@@ -281,14 +361,13 @@ class Policy(Rules):
 
 
 _RULES = tuple(Rules.model_fields)
+_VARIANTS = TypeAdapter(tuple[Rules, ...])
 
 
-class _WindowError(ValueError):
-    """An error inside a window's changes, with the window's place in the file."""
-
-    def __init__(self, index: int, cause: ValueError) -> None:
-        super().__init__(f"window[{index}]: {cause}")
-        self.index, self.cause = index, cause
+def _in_force(own: dict[str, Any], windows: tuple[Window, ...]) -> tuple[Rules, ...]:
+    """The rules during each window; ValidationError where they do not fit the policy's own."""
+    base = Rules.model_construct(**own).model_dump()
+    return _VARIANTS.validate_python([_merged(base, window.changes()) for window in windows])
 
 
 def matches(name: str, globs: tuple[str, ...]) -> bool:
