@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from balancerd.core.history import History
-from balancerd.core.model import Load, Method, PowerState, Snapshot
+from balancerd.core.model import Host, Load, Method, PowerState, Snapshot
 from balancerd.core.observation import JobReport, Location, Observation
 from balancerd.core.plan import Plan
 from balancerd.core.record import Conclusion, Cycle, Intent, Pause, PlanState, Request
@@ -117,6 +117,14 @@ class Ledger(Protocol):
 
     def recover(self) -> tuple[Intent, ...]:
         """Intents that have no conclusion yet, oldest first."""
+        ...
+
+    def open_plans(self) -> tuple[int, ...]:
+        """Plans that are proposed or running by the record; a new balancerd supersedes them."""
+        ...
+
+    def known_hosts(self) -> Mapping[str, Host]:
+        """Every host as it was last recorded, for those that sleep while balancerd starts."""
         ...
 
     def intend(self, intent: Intent) -> int | None:

@@ -2,7 +2,7 @@
 
 The table below is the whole recovery logic: (what the source says, what the target says) → verdict.
 It never looks at an error. A pair that is not in the table, or in which a host does not answer,
-means WAIT: ask again later, touch nothing. Verdicts that act on a copy of the VM are believed only
+means WAIT: ask again later, touch nothing. Findings that act on a copy of the VM are believed only
 when both hosts said the same twice (see `executor`).
 """
 
@@ -26,8 +26,8 @@ class Act(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """`outcome` None: not settled yet, ask again. `acts` are done in order before it is recorded."""
+class Finding:
+    """`outcome` None: not settled, ask again. `acts` are done in order before it is recorded."""
 
     outcome: Outcome | None
     detail: str
@@ -35,56 +35,56 @@ class Verdict:
 
 
 P = Presence
-WAIT = Verdict(None, "waiting for both hosts to tell the same story")
+WAIT = Finding(None, "waiting for both hosts to tell the same story")
 
 _GONE = (P.ABSENT, P.MIGRATED)  # what a source that gave the VM away may say
 _DOWN = (P.SHUTOFF, P.CRASHED)
 
-TABLE: dict[tuple[Presence, Presence], Verdict] = {
-    (P.RUNNING, P.ABSENT): Verdict(Outcome.FAILED, "still on the source"),
-    (P.RUNNING, P.MIGRATED): Verdict(Outcome.FAILED, "still on the source"),
-    (P.RUNNING, P.CRASHED): Verdict(Outcome.FAILED, "still on the source", (Act.UNDEFINE_TARGET,)),
-    (P.RUNNING, P.SHUTOFF): Verdict(Outcome.FAILED, "still on the source", (Act.UNDEFINE_TARGET,)),
-    (P.RUNNING, P.FAILED): Verdict(Outcome.FAILED, "still on the source", (Act.UNDEFINE_TARGET,)),
-    (P.RUNNING, P.HANDED_OVER): Verdict(
+TABLE: dict[tuple[Presence, Presence], Finding] = {
+    (P.RUNNING, P.ABSENT): Finding(Outcome.FAILED, "still on the source"),
+    (P.RUNNING, P.MIGRATED): Finding(Outcome.FAILED, "still on the source"),
+    (P.RUNNING, P.CRASHED): Finding(Outcome.FAILED, "still on the source", (Act.UNDEFINE_TARGET,)),
+    (P.RUNNING, P.SHUTOFF): Finding(Outcome.FAILED, "still on the source", (Act.UNDEFINE_TARGET,)),
+    (P.RUNNING, P.FAILED): Finding(Outcome.FAILED, "still on the source", (Act.UNDEFINE_TARGET,)),
+    (P.RUNNING, P.HANDED_OVER): Finding(
         Outcome.FAILED, "not handed over", (Act.DESTROY_TARGET, Act.UNDEFINE_TARGET)
     ),
-    (P.PAUSED, P.ABSENT): Verdict(Outcome.FAILED, "paused on the source, not by us"),
-    (P.PAUSED, P.MIGRATED): Verdict(Outcome.FAILED, "paused on the source, not by us"),
-    (P.OUTGOING, P.RUNNING): Verdict(
+    (P.PAUSED, P.ABSENT): Finding(Outcome.FAILED, "paused on the source, not by us"),
+    (P.PAUSED, P.MIGRATED): Finding(Outcome.FAILED, "paused on the source, not by us"),
+    (P.OUTGOING, P.RUNNING): Finding(
         Outcome.DONE,
         "the target won",
         (Act.DESTROY_SOURCE, Act.UNDEFINE_SOURCE, Act.CARRY_AUTOSTART),
     ),
-    (P.OUTGOING, P.ABSENT): Verdict(Outcome.FAILED, "the target lost", (Act.RESUME_SOURCE,)),
-    (P.OUTGOING, P.FAILED): Verdict(
+    (P.OUTGOING, P.ABSENT): Finding(Outcome.FAILED, "the target lost", (Act.RESUME_SOURCE,)),
+    (P.OUTGOING, P.FAILED): Finding(
         Outcome.FAILED, "the target lost", (Act.RESUME_SOURCE, Act.UNDEFINE_TARGET)
     ),
-    (P.OUTGOING, P.INCOMING): Verdict(
+    (P.OUTGOING, P.INCOMING): Finding(
         Outcome.FAILED, "both hold it", (Act.DESTROY_TARGET, Act.RESUME_SOURCE)
     ),
-    (P.OUTGOING, P.HANDED_OVER): Verdict(
+    (P.OUTGOING, P.HANDED_OVER): Finding(
         Outcome.FAILED, "both hold it", (Act.DESTROY_TARGET, Act.RESUME_SOURCE)
     ),
-    (P.RUNNING, P.RUNNING): Verdict(Outcome.QUARANTINED, "runs on both hosts"),
-    (P.POSTCOPY_FAILED, P.POSTCOPY): Verdict(None, "post-copy broke: its memory is on both hosts"),
-    (P.POSTCOPY_FAILED, P.POSTCOPY_FAILED): Verdict(
+    (P.RUNNING, P.RUNNING): Finding(Outcome.QUARANTINED, "runs on both hosts"),
+    (P.POSTCOPY_FAILED, P.POSTCOPY): Finding(None, "post-copy broke: its memory is on both hosts"),
+    (P.POSTCOPY_FAILED, P.POSTCOPY_FAILED): Finding(
         None, "post-copy broke: its memory is on both hosts"
     ),
-    (P.POSTCOPY_FAILED, P.ABSENT): Verdict(Outcome.LOST, "post-copy broke and the target is gone"),
-    (P.POSTCOPY_FAILED, P.CRASHED): Verdict(Outcome.LOST, "post-copy broke and the target is gone"),
+    (P.POSTCOPY_FAILED, P.ABSENT): Finding(Outcome.LOST, "post-copy broke and the target is gone"),
+    (P.POSTCOPY_FAILED, P.CRASHED): Finding(Outcome.LOST, "post-copy broke and the target is gone"),
     **{
-        (gone, P.RUNNING): Verdict(
+        (gone, P.RUNNING): Finding(
             Outcome.DONE, "runs on the target", (Act.UNDEFINE_SOURCE, Act.CARRY_AUTOSTART)
         )
         for gone in (*_GONE, *_DOWN)
     },
     **{
-        (gone, P.PAUSED): Verdict(Outcome.DONE, "on the target, paused as before", ())
+        (gone, P.PAUSED): Finding(Outcome.DONE, "on the target, paused as before", ())
         for gone in _GONE
     },
     **{
-        (gone, P.HANDED_OVER): Verdict(
+        (gone, P.HANDED_OVER): Finding(
             Outcome.DONE,
             "handed over",
             (Act.RESUME_TARGET, Act.UNDEFINE_SOURCE, Act.CARRY_AUTOSTART),
@@ -92,13 +92,13 @@ TABLE: dict[tuple[Presence, Presence], Verdict] = {
         for gone in _GONE
     },
     **{
-        (down, absent): Verdict(Outcome.LOST, f"{down.value} on the source")
+        (down, absent): Finding(Outcome.LOST, f"{down.value} on the source")
         for down in _DOWN
         for absent in (P.ABSENT, P.MIGRATED)
     },
-    **{(gone, P.ABSENT): Verdict(Outcome.LOST, "on neither host") for gone in _GONE},
+    **{(gone, P.ABSENT): Finding(Outcome.LOST, "on neither host") for gone in _GONE},
     **{
-        (gone, down): Verdict(Outcome.LOST, f"{down.value} on the target")
+        (gone, down): Finding(Outcome.LOST, f"{down.value} on the target")
         for gone in _GONE
         for down in _DOWN
     },
@@ -110,10 +110,10 @@ CLEANING_UP = (P.RUNNING, P.INCOMING)
 CLEAN_UP_PATIENCE = 60.0
 
 
-def judge(source: Presence, target: Presence, waited: float) -> Verdict:
-    """The verdict on a pair of presences; `waited` is for how many seconds the pair stood."""
+def judge(source: Presence, target: Presence, waited: float) -> Finding:
+    """What to make of a pair of presences; `waited` is for how many seconds the pair stood."""
     if (source, target) == CLEANING_UP and waited > CLEAN_UP_PATIENCE:
-        return Verdict(Outcome.FAILED, "still on the source; the target's half was not cleaned up")
+        return Finding(Outcome.FAILED, "still on the source; the target's half was not cleaned up")
     return TABLE.get((source, target), WAIT)
 
 

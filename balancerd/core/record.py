@@ -17,7 +17,7 @@ class IntentKind(StrEnum):
 
 
 class PlanState(StrEnum):
-    """Where a plan stands. The transitions are in `executor.PLAN_TRANSITIONS`."""
+    """Where a plan stands. The transitions are in `execution.PLAN_TRANSITIONS`."""
 
     PROPOSED = "proposed"  # waits for approval (mode advise)
     RUNNING = "running"
@@ -118,3 +118,4 @@ class Cycle:
     overloaded: int
     frozen: str = ""  # why nothing is done at all; "" when something may be
     plan: int = 0
+    plan_seconds: float | None = None  # what planning took; None where nothing was planned

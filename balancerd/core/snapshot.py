@@ -134,6 +134,18 @@ def assemble(
     return snapshot, Known(facts, readings, host_tracks, vm_tracks, pasts)
 
 
+def freeze_reason(snapshot: Snapshot, detection: Detection) -> str:
+    """Why nothing may be done on what this snapshot shows; "" when something may."""
+    if snapshot.split_brains:
+        split = snapshot.split_brains[0]
+        return f"{split.vm} ({split.uuid}) runs on {' and '.join(split.hosts)} at once"
+    asked = [h for h in snapshot.cluster.hosts.values() if h.power is not PowerState.OFF]
+    unknown = snapshot.unknown_hosts()
+    if len(unknown) > detection.unknown_hosts * len(asked):
+        return f"{len(unknown)} of {len(asked)} hosts are not known: {', '.join(sorted(unknown))}"
+    return ""
+
+
 def _carries(host: Host) -> bool:
     """Whether VMs last seen on the host are still to be reckoned with."""
     return host.power is not PowerState.OFF

@@ -1,0 +1,136 @@
+"""The only code that changes the world: it performs the executor's commands, one at a time.
+
+Every command that starts something carries the id of a committed intent.
+"""
+
+import logging
+
+from balancerd.core.execution import (
+    AbortMigration,
+    Acted,
+    Ask,
+    Command,
+    Conclude,
+    EndPlan,
+    Event,
+    Intend,
+    Intended,
+    Located,
+    NoteProgress,
+    Settle,
+    StartMigration,
+    StartRefused,
+    SwitchPower,
+    Watch,
+)
+from balancerd.core.reconcile import Act
+from balancerd.ports import Backend, BackendError, Clock, Power, PowerError
+from balancerd.recorder import Recorder
+
+log = logging.getLogger("balancerd")
+
+
+class Actuator:
+    """Performs commands on a backend, a power driver and the ledger."""
+
+    def __init__(self, backend: Backend, power: Power, recorder: Recorder, clock: Clock) -> None:
+        self._backend = backend
+        self._power = power
+        self._recorder = recorder
+        self._clock = clock
+
+    def perform(self, command: Command) -> Event | None:
+        """Do one command; what came of it, where the executor has to know at once."""
+        recorder, ledger = self._recorder, self._recorder.ledger
+        match command:
+            case Ask():
+                location = self._backend.locate(command.vm, command.uuid, command.hosts)
+                return Located(command.task, location)
+            case Intend():
+                return Intended(command.task, recorder.keep(ledger.intend, command.intent))
+            case StartMigration():
+                return self._start(command)
+            case SwitchPower():
+                return self._switch(command)
+            case Settle():
+                return self._settle(command)
+            case Conclude():
+                recorder.conclude(command.conclusion)
+            case NoteProgress():
+                recorder.keep(ledger.record_progress, command.intent, command.report)
+            case EndPlan():
+                log.info("plan %d %s: %s", command.plan_id, command.state, command.detail)
+                now = self._clock.now()
+                recorder.keep(
+                    ledger.set_plan_state, command.plan_id, command.state, now, command.detail
+                )
+            case Watch() | AbortMigration():
+                self._influence(command)
+        return None
+
+    def _start(self, command: StartMigration) -> Event | None:
+        log.info("moving %s from %s to %s", command.vm, command.source, command.target)
+        try:
+            self._backend.migrate(
+                command.vm,
+                command.source,
+                command.target,
+                command.method,
+                command.bandwidth,
+                command.downtime,
+            )
+        except BackendError as error:
+            return StartRefused(command.task, str(error))
+        return None
+
+    def _switch(self, command: SwitchPower) -> Event | None:
+        log.info("%s %s", "waking" if command.wake else "putting to sleep", command.host)
+        try:
+            (self._power.wake if command.wake else self._power.sleep)(command.host)
+        except PowerError as error:
+            return StartRefused(command.task, str(error))
+        return None
+
+    def _settle(self, command: Settle) -> Event:
+        """Carry out one act of the state-pair table, once the audit has it."""
+        subject = f"{command.vm}: {command.act}"
+        hosts = f"source {command.source}, target {command.target}"
+        self._recorder.event(self._clock.now(), "settle", subject, hosts)
+        if self._recorder.broken:
+            return Acted(command.task, "cannot be recorded, so it is not done")
+        log.warning("%s (%s)", subject, hosts)
+        try:
+            self._act(command)
+        except BackendError as error:
+            return Acted(command.task, str(error))
+        return Acted(command.task)
+
+    def _act(self, command: Settle) -> None:
+        vm, source, target, backend = command.vm, command.source, command.target, self._backend
+        match command.act:
+            case Act.RESUME_SOURCE:
+                backend.resume(vm, source)
+            case Act.RESUME_TARGET:
+                backend.resume(vm, target)
+            case Act.DESTROY_SOURCE:
+                backend.destroy(vm, source)
+            case Act.DESTROY_TARGET:
+                backend.destroy(vm, target)
+            case Act.UNDEFINE_SOURCE:
+                backend.undefine(vm, source)
+            case Act.UNDEFINE_TARGET:
+                backend.undefine(vm, target)
+            case Act.CARRY_AUTOSTART:
+                backend.set_autostart(vm, target, command.autostart)
+
+    def _influence(self, command: Watch | AbortMigration) -> None:
+        """Orders whose effect shows in reports; the executor repeats one that changed nothing."""
+        try:
+            if isinstance(command, Watch):
+                self._backend.adopt(command.vm, command.source, command.target)
+                return
+            log.warning("giving up the move of %s: %s", command.vm, command.reason)
+            self._recorder.event(self._clock.now(), "abort", command.vm, command.reason)
+            self._backend.abort(command.vm, command.source)
+        except BackendError as error:
+            log.warning("%s", error)

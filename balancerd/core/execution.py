@@ -1,0 +1,347 @@
+"""A plan being carried out, as values: stages and their table, tasks, events in, commands out.
+
+The loop performs commands and feeds what comes of them back as events; `executor.advance` is the
+only function that turns one into the other. Nothing here or there touches the world.
+
+    WAITING ─► CHECKING ─► INTENDING ─► RUNNING ─► VERIFYING ─► SETTLING ─► done, failed, aborted,
+       └──────────┴───────────┴─► dropped              └─────────────────►  lost, quarantined
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from types import MappingProxyType
+
+from balancerd.core.history import History, Outcome
+from balancerd.core.model import Method, Snapshot
+from balancerd.core.observation import JobReport, Location, Presence
+from balancerd.core.plan import Action, Move, Plan
+from balancerd.core.policy import Mode, Policy
+from balancerd.core.reconcile import Act
+from balancerd.core.record import Conclusion, Intent, PlanState
+
+
+class Stage(StrEnum):
+    """Where one action of a plan stands."""
+
+    WAITING = "waiting"
+    CHECKING = "checking"  # both hosts are being asked before the start
+    INTENDING = "intending"  # the intent is being committed
+    RUNNING = "running"
+    VERIFYING = "verifying"  # it ended somehow; both hosts are being asked where the VM is
+    SETTLING = "settling"  # leftovers are being put right
+    DONE = "done"
+    FAILED = "failed"
+    ABORTED = "aborted"
+    DROPPED = "dropped"  # never started
+    LOST = "lost"
+    QUARANTINED = "quarantined"
+
+
+S = Stage
+ENDED = frozenset({S.DONE, S.FAILED, S.ABORTED, S.DROPPED, S.LOST, S.QUARANTINED})
+UNDER_WAY = frozenset({S.CHECKING, S.INTENDING, S.RUNNING, S.VERIFYING, S.SETTLING})
+_VERDICTS = frozenset({S.DONE, S.FAILED, S.ABORTED, S.LOST, S.QUARANTINED})
+
+TRANSITIONS: Mapping[Stage, frozenset[Stage]] = {
+    S.WAITING: frozenset({S.CHECKING, S.INTENDING, S.DROPPED}),
+    S.CHECKING: frozenset({S.INTENDING, S.WAITING, S.DROPPED}),
+    S.INTENDING: frozenset({S.RUNNING, S.WAITING, S.DROPPED}),
+    S.RUNNING: frozenset({S.VERIFYING, S.DONE, S.FAILED}),
+    S.VERIFYING: _VERDICTS | {S.RUNNING, S.SETTLING},
+    S.SETTLING: _VERDICTS | {S.VERIFYING},
+    **{stage: frozenset() for stage in ENDED},
+}
+
+PLAN_TRANSITIONS: Mapping[PlanState, frozenset[PlanState]] = {
+    PlanState.PROPOSED: frozenset({PlanState.RUNNING, PlanState.SUPERSEDED}),
+    PlanState.RUNNING: frozenset({PlanState.DONE, PlanState.FAILED, PlanState.SUPERSEDED}),
+    **{
+        state: frozenset[PlanState]()
+        for state in (PlanState.DONE, PlanState.FAILED, PlanState.SUPERSEDED, PlanState.EMPTY)
+    },
+}
+
+OUTCOME_STAGE: Mapping[Outcome, Stage] = {
+    Outcome.DONE: S.DONE,
+    Outcome.FAILED: S.FAILED,
+    Outcome.ABORTED: S.ABORTED,
+    Outcome.NOT_STARTED: S.FAILED,
+    Outcome.LOST: S.LOST,
+    Outcome.QUARANTINED: S.QUARANTINED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Warrant:
+    """The leave to act. Only `warrant_of_policy` and `warrant_of_approval` make one."""
+
+    by: str
+    approved: bool  # an operator approved this very plan
+
+
+def warrant_of_policy(policy: Policy) -> Warrant | None:
+    """The leave that mode `act` gives; None in `observe` and `advise`."""
+    return Warrant(f"policy {policy.name}", approved=False) if policy.mode is Mode.ACT else None
+
+
+def warrant_of_approval(policy: Policy, operator: str) -> Warrant | None:
+    """The leave that an operator gives to one plan; None in `observe`."""
+    return None if policy.mode is Mode.OBSERVE else Warrant(operator, approved=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One action on its way. Times are seconds since the epoch; 0 where it did not happen yet."""
+
+    action: Action
+    stage: Stage = Stage.WAITING
+    since: float = 0.0  # when it entered its stage
+    uuid: str = ""
+    intent: int = 0
+    started: float = 0.0
+    deadline: float = 0.0  # seconds it may run
+    report: JobReport | None = None  # the last news of the migration
+    processed: int = 0  # bytes, by which progress is measured
+    progressed: float = 0.0
+    abort_asked: float = 0.0
+    abort_reason: str = ""
+    asked: float = 0.0  # when the hosts were last asked
+    asks: int = 0
+    pair: tuple[Presence, Presence] | None = None  # what source and target last said
+    pair_since: float = 0.0
+    acts: tuple[Act, ...] = ()
+    outcome: Outcome | None = None
+    detail: str = ""
+    autostart: bool = False
+    target_defined: bool = False
+    adopted: bool = False
+    start_error: str = ""
+    empty_seen: float = 0.0  # when a host about to sleep was first seen empty
+
+    def to(self, stage: Stage, now: float, detail: str = "") -> "Task":
+        """The task in another stage; a transition that is not in the table is a defect."""
+        if stage not in TRANSITIONS[self.stage]:
+            raise AssertionError(f"no transition from {self.stage} to {stage}")
+        return replace(self, stage=stage, since=now, detail=detail or self.detail)
+
+    @property
+    def move(self) -> Move:
+        """The action of a task that is a move."""
+        assert isinstance(self.action, Move)
+        return self.action
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """A plan being carried out. `plan_id` 0 holds what an earlier balancerd left under way."""
+
+    plan_id: int
+    created: float
+    warrant: Warrant | None
+    tasks: Mapping[int, Task]
+    stopped: str = ""  # why nothing of it will be started any more
+    state: PlanState = PlanState.RUNNING
+
+    @classmethod
+    def of(cls, plan: Plan, plan_id: int, warrant: Warrant) -> "Execution":
+        """The beginning: every action waits. Needs a warrant, which observe and advise lack."""
+        tasks = {action.number: Task(action, since=plan.at) for action in plan.actions}
+        return cls(plan_id, plan.at, warrant, MappingProxyType(tasks))
+
+    def busy(self, now: float) -> bool:
+        """Whether it holds up planning: something waits or runs.
+
+        A task that has been verified in vain for `LINGERS` seconds does not: its host may be away
+        for days, and only its own VM has to wait for that.
+        """
+        return any(_busy(task, now) for task in self.tasks.values())
+
+    def settled(self) -> bool:
+        """Whether every task has ended."""
+        return all(task.stage in ENDED for task in self.tasks.values())
+
+
+LINGERS = 30.0
+
+
+def _busy(task: Task, now: float) -> bool:
+    if task.stage is S.VERIFYING:
+        return now - task.since < LINGERS
+    return task.stage is S.WAITING or task.stage in UNDER_WAY
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What advancing may look at: the newest snapshot, the policy of this moment, the past."""
+
+    snapshot: Snapshot
+    policy: Policy
+    history: History
+    now: float
+    paused: bool = False
+    frozen: str = ""
+    fresh: bool = True  # the snapshot is young enough to start something on it
+
+
+# Events: what came of a command, or news from outside. `task` is an action's number.
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """The hosts answered where the VM is."""
+
+    task: int
+    location: Location
+
+
+@dataclass(frozen=True, slots=True)
+class Intended:
+    """The intent is committed under this id; None: a pause stands and nothing may be done."""
+
+    task: int
+    intent: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class StartRefused:
+    """The backend or power driver did not take the order."""
+
+    task: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Acted:
+    """An act of the state-pair table was carried out; `error` is "" when it was."""
+
+    task: int
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AbortWanted:
+    """The operator wants a VM's migration given up."""
+
+    vm: str
+    by: str
+
+
+Event = Located | Intended | StartRefused | Acted | AbortWanted | JobReport
+
+
+# Commands: what the loop is to do. Each carries the task's number, so that an event can come back.
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Read a VM's presence on both hosts."""
+
+    task: int
+    vm: str
+    uuid: str
+    hosts: tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Intend:
+    """Commit an intent."""
+
+    task: int
+    intent: Intent
+
+
+@dataclass(frozen=True, slots=True)
+class StartMigration:
+    """Start what intent `intent` announced."""
+
+    task: int
+    intent: int
+    vm: str
+    source: str
+    target: str
+    method: Method
+    bandwidth: int
+    downtime: float
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Watch a migration that runs already."""
+
+    task: int
+    vm: str
+    source: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class AbortMigration:
+    """Ask the source to give up."""
+
+    task: int
+    vm: str
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """Carry out one act of the state-pair table."""
+
+    task: int
+    act: Act
+    vm: str
+    source: str
+    target: str
+    autostart: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchPower:
+    """Wake a host or put it to sleep, as intent `intent` announced."""
+
+    task: int
+    intent: int
+    host: str
+    wake: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Conclude:
+    """Commit how an intent ended."""
+
+    task: int
+    conclusion: Conclusion
+
+
+@dataclass(frozen=True, slots=True)
+class NoteProgress:
+    """Note how far a migration is."""
+
+    task: int
+    intent: int
+    report: JobReport
+
+
+@dataclass(frozen=True, slots=True)
+class EndPlan:
+    """Note that the plan is over."""
+
+    plan_id: int
+    state: PlanState
+    detail: str
+
+
+Command = (
+    Ask
+    | Intend
+    | StartMigration
+    | Watch
+    | AbortMigration
+    | Settle
+    | SwitchPower
+    | Conclude
+    | NoteProgress
+    | EndPlan
+)

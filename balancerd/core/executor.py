@@ -1,0 +1,246 @@
+"""Carrying out a plan: what to do next, given what came of the last commands.
+
+`advance` is called until it has no more commands. It starts actions as their prerequisites are
+done and the limits allow, each re-checked on the newest snapshot and the policy of the moment;
+the first failure stops the plan, what runs already runs on to its end.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+
+from balancerd.core import migration, powering
+from balancerd.core.constraints import refuses_move
+from balancerd.core.execution import (
+    ENDED,
+    UNDER_WAY,
+    AbortWanted,
+    Command,
+    EndPlan,
+    Event,
+    Execution,
+    Stage,
+    Task,
+    View,
+)
+from balancerd.core.history import History
+from balancerd.core.model import Cluster, Method, Snapshot
+from balancerd.core.observation import JobReport
+from balancerd.core.plan import Action, Move, Sleep, Wake
+from balancerd.core.policy import Mode
+from balancerd.core.record import Intent, IntentKind, PlanState
+
+_STOPS_A_PLAN = frozenset({Stage.FAILED, Stage.ABORTED, Stage.LOST, Stage.QUARANTINED})
+
+
+def advance(
+    execution: Execution, events: Sequence[Event], view: View
+) -> tuple[Execution, tuple[Command, ...]]:
+    """The execution after these events, and what is to be done now, in order."""
+    tasks = dict(execution.tasks)
+    commands: list[Command] = []
+    for event in events:
+        for number in _addressed(tasks, event):
+            tasks[number], more = _apply(tasks[number], event, execution, view)
+            commands += more
+    stopped = execution.stopped or _stop_reason(execution, tasks.values(), view)
+    execution = replace(execution, stopped=stopped)
+    for number in sorted(tasks):
+        if tasks[number].stage is Stage.WAITING:
+            tasks[number], more = _try(number, tasks, execution, view)
+        else:
+            tasks[number], more = _tick(tasks[number], view)
+        commands += more
+    execution = replace(execution, tasks=MappingProxyType(tasks))
+    execution, end = _end(execution)
+    return execution, (*commands, *end)
+
+
+def due(execution: Execution) -> float | None:
+    """The next time at which something has to be done without any event; None: nothing has."""
+    times = [
+        migration.asks_at(task)
+        for task in execution.tasks.values()
+        if task.stage is Stage.VERIFYING
+    ]
+    return min(times, default=None)
+
+
+def adopt(intents: Iterable[Intent]) -> Execution:
+    """What an earlier balancerd left under way: verified first, watched where it still runs."""
+    tasks: dict[int, Task] = {}
+    created = 0.0
+    for number, intent in enumerate(intents, start=1):
+        tasks[number] = _adopted(number, intent)
+        created = max(created, intent.at)
+    reason = "balancerd was started again"
+    return Execution(0, created, None, MappingProxyType(tasks), stopped=reason)
+
+
+def moving(executions: Iterable[Execution]) -> dict[str, str]:
+    """VMs whose migrations are not settled, and where to."""
+    return {
+        task.move.vm: task.move.target
+        for execution in executions
+        for task in execution.tasks.values()
+        if isinstance(task.action, Move) and task.stage in UNDER_WAY
+    }
+
+
+def _addressed(tasks: Mapping[int, Task], event: Event) -> list[int]:
+    """The tasks an event is for: by number, or by VM where the news came from outside."""
+    if isinstance(event, JobReport | AbortWanted):
+        return [
+            number
+            for number, task in tasks.items()
+            if isinstance(task.action, Move)
+            and task.action.vm == event.vm
+            and task.stage in UNDER_WAY
+        ]
+    return [event.task]
+
+
+def _apply(
+    task: Task, event: Event, execution: Execution, view: View
+) -> tuple[Task, tuple[Command, ...]]:
+    if isinstance(task.action, Move):
+        return migration.apply(task, event, execution, view)
+    return powering.apply(task, event, view)
+
+
+def _tick(task: Task, view: View) -> tuple[Task, tuple[Command, ...]]:
+    if task.stage in ENDED:
+        return task, ()
+    if isinstance(task.action, Move):
+        return migration.tick(task, view)
+    return powering.tick(task, view)
+
+
+def _stop_reason(execution: Execution, tasks: Iterable[Task], view: View) -> str:
+    """Why nothing more of the plan may start; "" while it may."""
+    for task in tasks:
+        if task.stage in _STOPS_A_PLAN:
+            return f"{_name(task.action)} {task.stage}: {task.detail}"
+    if view.now - execution.created > view.policy.limits.plan_life:
+        return f"older than {view.policy.limits.plan_life:.0f} s"
+    warrant = execution.warrant
+    if warrant is None:
+        return "no leave to act"
+    if view.policy.mode is Mode.OBSERVE:
+        return "the policy only observes now"
+    if view.policy.mode is Mode.ADVISE and not warrant.approved:
+        return "the policy only advises now"
+    return ""
+
+
+def _try(
+    number: int, tasks: Mapping[int, Task], execution: Execution, view: View
+) -> tuple[Task, tuple[Command, ...]]:
+    """Start a waiting task if everything allows it; drop it if something never will."""
+    task = tasks[number]
+    if execution.stopped:
+        return task.to(Stage.DROPPED, view.now, execution.stopped), ()
+    before = [tasks[n] for n in task.action.after if n in tasks]
+    broken = next((t for t in before if t.stage in ENDED and t.stage is not Stage.DONE), None)
+    if broken:
+        detail = f"needs {_name(broken.action)}, which was {broken.stage}"
+        return task.to(Stage.DROPPED, view.now, detail), ()
+    if any(t.stage is not Stage.DONE for t in before):
+        return task, ()
+    if view.paused or view.frozen or not view.fresh:
+        return task, ()
+    if not isinstance(task.action, Move):
+        return powering.begin(task, execution, view)
+    return _try_move(task, tasks, execution, view)
+
+
+def _try_move(
+    task: Task, tasks: Mapping[int, Task], execution: Execution, view: View
+) -> tuple[Task, tuple[Command, ...]]:
+    move = task.move
+    if _crowded(move, tasks.values(), view):
+        return task, ()
+    snapshot = project(view.snapshot, tasks.values())
+    if snapshot.cluster.placement.get(move.vm) != move.source:
+        return task.to(Stage.DROPPED, view.now, f"is not on {move.source} any more"), ()
+    past = _without(view.history, execution.created)
+    refusal = refuses_move(snapshot, view.policy, past, view.now, move)
+    if refusal:
+        detail = f"{refusal.constraint}: {refusal.detail}"
+        return task.to(Stage.DROPPED, view.now, detail), ()
+    return migration.check(task, replace(view, snapshot=snapshot), move.number)
+
+
+def _crowded(move: Move, tasks: Iterable[Task], view: View) -> bool:
+    """Whether a limit on migrations at once is reached, those of others counted too."""
+    own = [t.move for t in tasks if isinstance(t.action, Move) and t.stage in UNDER_WAY]
+    placement, flights = view.snapshot.cluster.placement, view.snapshot.cluster.flights
+    pairs = {m.vm: (m.source, m.target) for m in own}
+    pairs.update({vm: (placement[vm], to) for vm, to in flights.items() if vm not in pairs})
+    limits = view.policy.limits
+    outgoing = sum(1 for source, _ in pairs.values() if source == move.source)
+    incoming = sum(1 for _, target in pairs.values() if target == move.target)
+    return (
+        len(pairs) >= limits.per_site or outgoing >= limits.per_host or incoming >= limits.per_host
+    )
+
+
+def project(snapshot: Snapshot, tasks: Iterable[Task]) -> Snapshot:
+    """The snapshot as it must look by now: moves done since it was taken, and those under way."""
+    cluster: Cluster = snapshot.cluster
+    for task in tasks:
+        if not isinstance(task.action, Move) or task.action.vm not in cluster.vms:
+            continue
+        if task.stage is Stage.DONE and task.since > snapshot.at:
+            cluster = cluster.finish(task.action.vm, task.action.target)
+        elif task.stage in UNDER_WAY:
+            cluster = cluster.begin(task.action.vm, task.action.target)
+    return replace(snapshot, cluster=cluster)
+
+
+def _without(history: History, since: float) -> History:
+    """The past before the plan: a VM that the plan moves twice does not rest in between."""
+    return replace(history, moves=tuple(move for move in history.moves if move.at < since))
+
+
+def _end(execution: Execution) -> tuple[Execution, tuple[Command, ...]]:
+    """Close the plan once all its tasks have ended."""
+    if execution.state is not PlanState.RUNNING or not execution.settled():
+        return execution, ()
+    stages = [task.stage for task in execution.tasks.values()]
+    done = stages.count(Stage.DONE)
+    if any(stage in _STOPS_A_PLAN for stage in stages):
+        state = PlanState.FAILED
+    else:
+        state = PlanState.DONE if done or not stages else PlanState.SUPERSEDED
+    dropped = next((t.detail for t in execution.tasks.values() if t.stage is Stage.DROPPED), "")
+    detail = execution.stopped or (f"dropped: {dropped}" if dropped else "")
+    words = f"{done} of {len(stages)} actions done" + (f"; {detail}" if detail else "")
+    ended = replace(execution, state=state)
+    if not execution.plan_id:
+        return ended, ()
+    return ended, (EndPlan(execution.plan_id, state, words),)
+
+
+def _name(action: Action) -> str:
+    """An action as a person calls it."""
+    if isinstance(action, Move):
+        return f"move of {action.vm} to {action.target}"
+    return f"{'sleep' if isinstance(action, Sleep) else 'wake'} of {action.host}"
+
+
+def _adopted(number: int, intent: Intent) -> Task:
+    if intent.kind is IntentKind.MIGRATE:
+        move = Move(
+            number=number,
+            vm=intent.vm,
+            source=intent.host,
+            target=intent.target,
+            method=intent.method or Method.PRE_COPY,
+            reason=intent.reason,
+            seconds=intent.predicted_seconds,
+            bytes=intent.predicted_bytes,
+        )
+        return migration.adopted(intent, Task(move))
+    kind = Sleep if intent.kind is IntentKind.SLEEP else Wake
+    return powering.adopted(intent, Task(kind(number, intent.host, intent.reason)))
