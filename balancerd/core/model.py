@@ -111,7 +111,7 @@ class VM:
     cpu_model: str = ""  # "" moves anywhere; "host-passthrough" only to the same host CPU
     owner: str = ""  # another management system that says it owns the VM
     numa_nodes: int = 1  # how many NUMA nodes it is laid over
-    tags: Mapping[str, str] = EMPTY  # balancerd's own <metadata>
+    tags: Mapping[str, str] = field(default_factory=lambda: EMPTY)  # balancerd's own <metadata>
 
     @property
     def size(self) -> float:
@@ -139,7 +139,7 @@ class Cluster:
     hosts: Mapping[str, Host]
     vms: Mapping[str, VM]
     placement: Mapping[str, str]
-    flights: Mapping[str, str] = EMPTY
+    flights: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     links: tuple[Link, ...] = ()
 
     def on(self, host: str) -> tuple[str, ...]:
