@@ -66,6 +66,8 @@ def parse(text: str, model: type[Model], name: str) -> Model:
         raise DocumentError([_syntax(name, text, str(error))]) from None
     except RecursionError:
         raise DocumentError([f"{name}: is not TOML: nested too deeply"]) from None
+    except ValueError:  # Python refuses to read an integer of thousands of digits
+        raise DocumentError([f"{name}: is not TOML: a number has too many digits"]) from None
     try:
         # By way of JSON, since only there strictness still reads lists as tuples and texts as
         # enumerations. TOML's dates and times become text.
@@ -240,8 +242,9 @@ def _unknown_key(_: _Fault, path: KeyPath, known: Sequence[str]) -> str:
 
 
 def _not_a_choice(fault: _Fault, _: KeyPath, __: Sequence[str]) -> str:
-    choices = re.findall(r"'([^']*)'", str(fault.context.get("expected", "")))
-    listed = ", ".join(f'"{choice}"' for choice in choices)
+    expected = str(fault.context.get("expected", ""))
+    choices = re.findall(r"'([^']*)'", expected)
+    listed = ", ".join(f'"{choice}"' for choice in choices) or expected.replace(" or ", ", ")
     hint = nearest(fault.value, choices) if isinstance(fault.value, str) else ""
     return f"must be one of {listed}, not {_shown(fault.value)}{hint}"
 
@@ -254,8 +257,15 @@ def _missing(_: _Fault, __: KeyPath, ___: Sequence[str]) -> str:
     return "is missing"
 
 
+def _too_short(fault: _Fault, _: KeyPath, __: Sequence[str]) -> str:
+    least = fault.context["min_length"]
+    return "must not be empty" if least == 1 else f"must have at least {least} elements"
+
+
 _SPECIAL: Mapping[str, Callable[[_Fault, KeyPath, Sequence[str]], str]] = {
     "missing": _missing,
+    "too_short": _too_short,
+    "string_too_short": _too_short,
     "extra_forbidden": _unknown_key,
     "enum": _not_a_choice,
     "literal_error": _not_a_choice,
