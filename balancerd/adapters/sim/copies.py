@@ -1,0 +1,126 @@
+"""Which host has which copy of a VM, and what it says of it when asked.
+
+A VM normally runs at its place, and while it migrates the target holds an incoming half. Whatever
+differs (left-over definitions, a paused source, a second running copy) is an oddity of that VM on
+that host. An `Ending` says what a migration leaves behind.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from balancerd.adapters.sim.flights import Flights, Phase
+from balancerd.adapters.sim.machines import NOWHERE, Machines
+from balancerd.core.observation import Presence
+
+_LEFTOVERS = (Presence.SHUTOFF, Presence.MIGRATED, Presence.FAILED, Presence.CRASHED)
+_HALVES = (Presence.INCOMING, Presence.HANDED_OVER)
+_PRESENT = {
+    Phase.SETUP: (Presence.RUNNING_WITH_JOB, Presence.INCOMING),
+    Phase.COPY: (Presence.RUNNING_WITH_JOB, Presence.INCOMING),
+    Phase.SWITCH: (Presence.OUTGOING, Presence.INCOMING),
+    Phase.PULL: (Presence.OUTGOING, Presence.POSTCOPY),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a migration ends: what each host says afterwards, and what the caller is told."""
+
+    source: Presence
+    target: Presence
+    error: str = ""
+    code: int = 0
+    domain: int = 0
+    cleans_up_after: float | None = None  # seconds until the target's copy goes by itself
+
+
+DONE = Ending(Presence.ABSENT, Presence.RUNNING)
+
+
+class RefusedError(Exception):
+    """The hypervisor would not do it: the error's text, code and domain."""
+
+    def __init__(self, text: str, code: int = 55, domain: int = 10) -> None:
+        super().__init__(text)
+        self.text, self.code, self.domain = text, code, domain
+
+
+class Copies:
+    """All copies of all VMs; VMs and hosts by index."""
+
+    def __init__(self, machines: Machines, flights: Flights) -> None:
+        self._machines, self._flights = machines, flights
+        self.oddities: dict[tuple[int, int], Presence] = {}
+
+    def presence(self, vm: int, host: int) -> Presence:
+        """What a host that answers says of a VM."""
+        odd = self.oddities.get((vm, host))
+        if odd is not None:
+            return odd
+        index = self._flights.find(vm)
+        if index is not None:
+            row = self._flights.rows[index]
+            ends = (int(row["source"]), int(row["target"]))
+            if host in ends:
+                return _PRESENT[Phase(row["phase"])][ends.index(host)]
+        return Presence.RUNNING if self._machines.place[vm] == host else Presence.ABSENT
+
+    def running(self, vm: int) -> Iterator[int]:
+        """The hosts where the VM runs; more than one is the worst there is."""
+        if self._machines.place[vm] != NOWHERE:
+            yield int(self._machines.place[vm])
+        for (name, host), state in self.oddities.items():
+            if name == vm and state is Presence.RUNNING:
+                yield host
+
+    def end(self, vm: int, source: int, target: int, ending: Ending) -> None:
+        """A migration is over (its row is gone): the copies are what the ending says."""
+        sides = ((source, ending.source), (target, ending.target))
+        runs = [host for host, state in sides if state is Presence.RUNNING]
+        main = runs[0] if runs else NOWHERE
+        for host, state in sides:
+            if state is Presence.ABSENT or host == main:
+                self.oddities.pop((vm, host), None)
+            else:
+                self.oddities[vm, host] = state
+        machines = self._machines
+        if machines.place[vm] != main:
+            machines.arrive(vm, main)
+        machines.stopped[vm] = machines.migrating[vm] = False
+        machines.throttle[vm] = 0.0
+        machines.changed()
+
+    def resume(self, vm: int, host: int) -> None:
+        """Let a paused copy run, whatever else runs: nobody but the caller protects it."""
+        state = self.presence(vm, host)
+        if state not in (Presence.OUTGOING, Presence.HANDED_OVER, Presence.PAUSED):
+            raise RefusedError(f"domain is {state.value}, not paused")
+        if self._machines.place[vm] == NOWHERE:
+            del self.oddities[vm, host]
+            self._machines.arrive(vm, host)
+        else:
+            self.oddities[vm, host] = Presence.RUNNING
+
+    def destroy(self, vm: int, host: int) -> None:
+        """End a copy; a persistent definition stays unless it was only an incoming half."""
+        state = self.presence(vm, host)
+        if state in (Presence.ABSENT, *_LEFTOVERS):
+            raise RefusedError("domain is not running")
+        if (vm, host) in self.oddities and state in _HALVES:
+            del self.oddities[vm, host]
+            return
+        self.oddities[vm, host] = Presence.SHUTOFF
+        if self._machines.place[vm] == host:
+            others = [place for place in self.running(vm) if place != host]
+            self._machines.arrive(vm, others[0] if others else NOWHERE)
+            if others:
+                del self.oddities[vm, others[0]]
+
+    def undefine(self, vm: int, host: int) -> None:
+        """Remove a left-over definition."""
+        state = self.presence(vm, host)
+        if state is Presence.ABSENT:
+            raise RefusedError("domain not found", code=42)
+        if state not in _LEFTOVERS:
+            raise RefusedError(f"domain is {state.value}")
+        del self.oddities[vm, host]
