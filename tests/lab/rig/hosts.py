@@ -1,0 +1,367 @@
+"""One host of the lab: namespaces around a libvirtd of its own.
+
+All knowledge of a running host is in files and in the kernel, so that any process (a test, the
+command line) can take hold of a lab that another one started.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from . import network
+from .cgroups import Group, Trees
+from .layout import MAX_HOSTS, HostSpec, LabError, Layout, cache_directory
+from .shell import run
+
+T = TypeVar("T")
+PORT = 16509
+
+LIBVIRTD_CONF = """\
+listen_tls = 0
+listen_tcp = 1
+listen_addr = "0.0.0.0"
+auth_tcp = "none"
+auth_unix_rw = "none"
+auth_unix_ro = "none"
+unix_sock_dir = "/run/libvirt"
+host_uuid = "{uuid}"
+max_clients = 500
+log_outputs = "2:file:/var/log/libvirt/libvirtd.log"
+"""
+
+# The keepalive decides how long a migration waits for a peer that is gone: 5 s here, not 30.
+QEMU_CONF = """\
+user = "root"
+group = "root"
+dynamic_ownership = 0
+remember_owner = 0
+security_driver = "none"
+cgroup_controllers = []
+namespaces = []
+stdio_handler = "file"
+keepalive_interval = 1
+keepalive_count = 5
+"""
+
+
+class HostSilentError(LabError):
+    """A host's libvirtd did not answer in time."""
+
+
+def within(seconds: float, what: str, work: Callable[[], T]) -> T:
+    """The result of a libvirt call that may hang: it is left behind after `seconds`."""
+    results: list[T] = []
+    errors: list[Exception] = []
+
+    def body() -> None:
+        try:
+            results.append(work())
+        except Exception as error:  # noqa: BLE001  it is raised again in the caller's thread
+            errors.append(error)
+
+    worker = threading.Thread(target=body, daemon=True)
+    worker.start()
+    worker.join(seconds)
+    if errors:
+        raise errors[0]
+    if not results:
+        raise HostSilentError(f"{what} did not answer within {seconds:g} s")
+    return results[0]
+
+
+class Host:
+    """`name`, `uri` and `migration_uri` are what a balancerd configuration needs to know."""
+
+    def __init__(self, layout: Layout, index: int, spec: HostSpec, trees: Trees) -> None:
+        self.layout = layout
+        self.index = index
+        self.spec = spec
+        self.trees = trees
+        self.name = f"h{index}"
+        self.address = layout.address("mgmt", index)
+        self.uri = f"qemu+tcp://{self.address}/system"
+        self.migration_uri = f"tcp://{layout.address('migration', index)}"
+        self.uuid = layout.host_uuid(index)
+        self.run = layout.host_run(self.name)
+        self.disk = layout.host_disk(self.name)
+        self.group = Group(trees, f"{layout.label}/{self.name}")
+
+    def __repr__(self) -> str:
+        return f"<Host {self.name} {self.uri}>"
+
+    # ---- power ----
+
+    def power_on(self) -> None:
+        """Boots the host: namespaces, cables, libvirtd. Returns when libvirtd listens."""
+        if self.is_on():
+            return
+        self.power_off()  # clears what a crashed host left
+        self._write_disk()
+        self.run.mkdir(parents=True, exist_ok=True)
+        self.group.create(self.spec)
+        pid = self._start_init()
+        network.plug(self.layout, self.index, pid)
+        self.start_libvirtd()
+
+    def power_off(self, *, silent: bool = True) -> None:
+        """Cuts the power. A silent host's peers get no word of it, as when a real one dies; else
+        its connections are reset."""
+        if silent:
+            network.unplug(self.layout, self.index)
+        self.group.kill()
+        self.group.remove()
+        network.unplug(self.layout, self.index)
+        _remove_tree(self.run)
+
+    def is_on(self) -> bool:
+        with suppress(LabError):
+            return self.pid in self.group.pids()
+        return False
+
+    @property
+    def pid(self) -> int:
+        """The host's first process, as numbered outside."""
+        try:
+            return int((self.run / "pid").read_text())
+        except (FileNotFoundError, ValueError):
+            raise LabError(f"{self.name} is powered off") from None
+
+    def _write_disk(self) -> None:
+        for name in ("etc/qemu/networks", "etc/storage", "lib", "log", "local"):
+            (self.disk / name).mkdir(parents=True, exist_ok=True)
+        (self.disk / "etc/libvirtd.conf").write_text(LIBVIRTD_CONF.format(uuid=self.uuid))
+        (self.disk / "etc/qemu.conf").write_text(QEMU_CONF)
+        names = [f"{self.layout.address('mgmt', i)} h{i}" for i in range(1, MAX_HOSTS + 1)]
+        (self.disk / "hosts").write_text("\n".join(["127.0.0.1 localhost", *names, ""]))
+
+    def _init_spec(self) -> dict[str, Any]:
+        cache = cache_directory()
+        return {
+            "name": self.name,
+            "run": str(self.run),
+            "tree": str(cache / "root"),
+            "writable": [
+                (str(self.disk / "etc"), "etc/libvirt"),
+                (str(self.disk / "lib"), "var/lib/libvirt"),
+                (str(self.disk / "log"), "var/log/libvirt"),
+                (str(cache / "capabilities"), "var/cache/libvirt"),
+                (str(self.disk / "local"), "lab/local"),
+                (str(self.layout.shared), "lab/shared"),
+            ],
+            "read_only": [
+                (str(self.disk / "hosts"), "etc/hosts"),
+                (str(cache / "guest"), "lab/guest"),
+            ],
+            "cpus": self.spec.cpus,
+            "memory_bytes": self.spec.memory_mib << 20,
+            "cgroup": self.trees.version,
+            "cpuacct": str(self.trees.cpuacct / self.group.name),
+            "memory": str(self.trees.memory / self.group.name),
+        }
+
+    def _start_init(self) -> int:
+        namespaces = ["--mount", "--uts", "--ipc", "--net", "--pid", "--fork"]
+        script = [sys.executable, "-I", "-S", str(Path(__file__).with_name("inside.py"))]
+        argv = ["unshare", *namespaces, *script, json.dumps(self._init_spec())]
+        process = subprocess.Popen(
+            self.group.joining(argv),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        assert process.stdout is not None
+        assert process.stderr is not None
+        said = [process.stdout.readline().strip() for _ in range(2)]
+        if said[1] != "ready":
+            process.wait()
+            why = said[1].removeprefix("failed ") or process.stderr.read().strip()
+            raise LabError(f"{self.name} does not start: {why}")
+        threading.Thread(target=process.wait, daemon=True).start()  # leaves no zombie behind
+        pid = int(said[0].split()[1])
+        (self.run / "pid").write_text(str(pid))
+        return pid
+
+    # ---- commands inside ----
+
+    def entering(self, argv: Sequence[str]) -> list[str]:
+        """The command line that runs `argv` inside the host, with the host's own tools."""
+        enter = ["nsenter", "--target", str(self.pid), "--mount", "--uts", "--ipc", "--net"]
+        enter += ["--pid", "--root", "--wd", "/bin/busybox", "env", "-i", "HOME=/", "TERM=linux"]
+        return self.group.joining([*enter, "PATH=/usr/sbin:/usr/bin", *argv])
+
+    def command(self, *argv: str, timeout: float = 30) -> str:
+        """Output of a command run inside the host."""
+        return run(self.entering(argv), timeout=timeout, name=f"{self.name}: {' '.join(argv)}")
+
+    # ---- libvirtd ----
+
+    def start_libvirtd(self) -> None:
+        preload = "LD_PRELOAD=/usr/lib/balancerd-lab/outward.so"
+        memory = f"LAB_MEMORY_BYTES={self.spec.memory_mib << 20}"
+        self.command("/bin/busybox", "env", preload, memory, "libvirtd", "-d", "--listen")
+        _wait(self._answers, 15, f"libvirtd of {self.name} does not answer")
+
+    def _answers(self) -> bool:
+        """Whether libvirtd serves clients; asked inside the host, for its cable may be cut."""
+        if self.libvirtd_pid() is None:
+            log = (self.disk / "log/libvirtd.log").read_text().strip().splitlines() or ["no word"]
+            raise LabError(f"libvirtd of {self.name} ended: {log[-1]}")
+        try:
+            self.command("virsh", "-q", "uri")
+        except LabError:
+            return False
+        return True
+
+    def libvirtd_pid(self) -> int | None:
+        return next((pid for pid in self.group.pids() if _name_of(pid) == "libvirtd"), None)
+
+    def kill_libvirtd(self, number: int = signal.SIGKILL) -> None:
+        """Ends libvirtd (its QEMUs live on), by default as a crash would."""
+        pid = self._need_libvirtd()
+        os.kill(pid, number)
+        if number not in (signal.SIGSTOP, signal.SIGCONT):
+            _wait(lambda: _name_of(pid) != "libvirtd", 15, f"libvirtd of {self.name} does not end")
+
+    def freeze_libvirtd(self) -> None:
+        """libvirtd hangs: connections are accepted, nothing is answered."""
+        os.kill(self._need_libvirtd(), signal.SIGSTOP)
+
+    def thaw_libvirtd(self) -> None:
+        os.kill(self._need_libvirtd(), signal.SIGCONT)
+
+    def restart_libvirtd(self) -> None:
+        if self.libvirtd_pid() is not None:
+            self.kill_libvirtd()
+        self.start_libvirtd()
+
+    def _need_libvirtd(self) -> int:
+        pid = self.libvirtd_pid()
+        if pid is None:
+            raise LabError(f"{self.name} has no libvirtd running")
+        return pid
+
+    # ---- network ----
+
+    def cut(self, which: str) -> None:
+        """Pulls the cable of network `which`, "mgmt" or "migration", until mend or power-off."""
+        network.set_cable(self.layout, self.index, which, connected=False)
+
+    def mend(self, which: str) -> None:
+        network.set_cable(self.layout, self.index, which, connected=True)
+
+    def limit(self, which: str, megabit_per_s: float | None) -> None:
+        """Limits the speed of a link in both directions, or (None) lifts the limit."""
+        network.limit_speed(self.layout, self.index, self.pid, which, megabit_per_s)
+
+    # ---- guests ----
+
+    def qemu_pids(self) -> dict[str, int]:
+        """Guest -> its QEMU process on this host, whatever libvirtd knows."""
+        found = {}
+        for pid in self.group.pids():
+            if (guest := _guest_of(pid)) is not None:
+                found[guest] = pid
+        return found
+
+    def kill_qemu(self, guest: str, number: int = signal.SIGKILL) -> None:
+        pid = self.qemu_pids().get(guest)
+        if pid is None:
+            raise LabError(f"{self.name} runs no QEMU of {guest}")
+        os.kill(pid, number)
+
+    @contextmanager
+    def connection(self, timeout: float = 10) -> Iterator[Any]:
+        """A fresh libvirt connection. Opened anew each time: libvirtd may have been killed."""
+        import libvirt
+
+        connection = within(timeout, f"libvirtd of {self.name}", lambda: libvirt.open(self.uri))
+        try:
+            yield connection
+        finally:
+            # Closing waits for a libvirtd that may have been stopped in between.
+            threading.Thread(target=_close, args=(connection,), daemon=True).start()
+
+    def ask(self, work: Callable[[Any], T], timeout: float = 10) -> T:
+        """The result of `work(connection)`, or HostSilentError."""
+        with self.connection(timeout) as connection:
+            return within(timeout, f"libvirtd of {self.name}", lambda: work(connection))
+
+    def guests(self) -> dict[str, tuple[int, int]]:
+        """Guest -> libvirt's state and reason, inactive ones included."""
+
+        def states(connection: Any) -> dict[str, tuple[int, int]]:
+            import libvirt
+
+            found = {}
+            for domain in connection.listAllDomains():
+                with suppress(libvirt.libvirtError):  # it left meanwhile
+                    state, reason = domain.state()
+                    found[domain.name()] = (state, reason)
+            return found
+
+        return self.ask(states)
+
+    def cpu_percent(self, seconds: float = 1.0) -> float:
+        """How busy the host was for `seconds`, of all its CPUs, as libvirt tells it."""
+
+        def times(connection: Any) -> tuple[int, int]:
+            stats = connection.getCPUStats(-1)
+            return stats["user"] + stats["kernel"], sum(stats.values())
+
+        busy, total = self.ask(times)
+        time.sleep(seconds)
+        busy_after, total_after = self.ask(times)
+        return 100 * (busy_after - busy) / max(1, total_after - total)
+
+
+def _close(connection: Any) -> None:
+    import libvirt
+
+    with suppress(libvirt.libvirtError):
+        connection.close()
+
+
+def _name_of(pid: int) -> str | None:
+    """The program a live process runs; None for one that ended, collected or not."""
+    try:
+        head, _, tail = Path(f"/proc/{pid}/stat").read_text().rpartition(")")
+    except OSError:
+        return None
+    return None if tail.split()[0] in ("Z", "X") else head.partition("(")[2]
+
+
+def _guest_of(pid: int) -> str | None:
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+    except OSError:
+        return None
+    if not words[0].endswith("qemu-system-x86_64") or "-name" not in words:
+        return None
+    name = words[words.index("-name") + 1].split(",")[0]
+    return name.removeprefix("guest=")
+
+
+def _wait(ready: Callable[[], bool], seconds: float, otherwise: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not ready():
+        if time.monotonic() > deadline:
+            raise LabError(otherwise)
+        time.sleep(0.02)
+
+
+def _remove_tree(directory: Path) -> None:
+    import shutil
+
+    shutil.rmtree(directory, ignore_errors=True)

@@ -1,0 +1,320 @@
+"""The lab as a whole: hosts, networks and storage come up and go together."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict
+from types import TracebackType
+from typing import IO, TypeVar
+
+from . import cgroups, network
+from .console import Listener
+from .guests import Guest, GuestSpec, create_disk
+from .hosts import Host
+from .layout import MAX_HOSTS, MAX_INSTANCES, NETWORKS, HostSpec, LabError, Layout, cache_directory
+from .shell import succeeds
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+ACTIVE_STATES = (1, 2, 3, 4, 7)  # running, blocked, paused, shutting down, suspended
+
+
+def why_unavailable() -> str | None:
+    """Why no lab can run here, in one sentence, or None if it can."""
+    if os.geteuid() != 0:
+        return "the lab needs root"
+    cache = cache_directory()
+    done = [cache / f"{part}.done" for part in ("root", "kernel", "guest", "outward")]
+    if not all(path.exists() for path in done):
+        return "the lab is not installed (tests/lab/rig/install does it)"
+    if not all(shutil.which(tool) for tool in ("ip", "tc", "nsenter", "unshare")):
+        return "the tools ip, tc, nsenter and unshare are missing (tests/lab/rig/install)"
+    kinds = ["--mount", "--uts", "--ipc", "--net", "--pid"]
+    if not succeeds(["unshare", *kinds, "--fork", "/bin/sh", "-c", "mount -t sysfs lab /sys"]):
+        return "this machine does not allow namespaces and mounts (an unprivileged container?)"
+    try:
+        import libvirt  # noqa: F401
+    except ImportError:
+        return "the Python package libvirt-python is missing"
+    return None
+
+
+class Rig:
+    """A lab of `hosts` hosts. Use it as a context manager, or with up() and down().
+
+    The root namespace has an address on the management network: any process of this machine reaches
+    the hosts by their `uri`, for example qemu+tcp://10.77.0.11/system, without entering anything.
+    Migrations go over `migration_uri`, a network that only the hosts are on.
+    """
+
+    def __init__(
+        self,
+        hosts: int = 3,
+        spec: HostSpec | Sequence[HostSpec] = HostSpec(),  # noqa: B008  a frozen value
+        instance: int = 0,
+    ) -> None:
+        if not 1 <= hosts <= MAX_HOSTS:
+            raise LabError(f"a lab has 1 to {MAX_HOSTS} hosts, not {hosts}")
+        self.layout = Layout(instance)
+        self.specs = [spec] * hosts if isinstance(spec, HostSpec) else list(spec)
+        if len(self.specs) != hosts:
+            raise LabError(f"{hosts} hosts need {hosts} sizes, not {len(self.specs)}")
+        self.hosts: tuple[Host, ...] = ()
+        self.listener = Listener(self.layout.shared / "console")
+        self._lock: IO[str] | None = None
+
+    def __enter__(self) -> Rig:
+        self.up()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.down()
+
+    # ---- up and down ----
+
+    def up(self) -> None:
+        """Brings the lab up, after clearing what a killed one left. On failure nothing stays."""
+        if (why := why_unavailable()) is not None:
+            raise LabError(f"the lab cannot run: {why}")
+        self._take_lock()
+        try:
+            self._clear()
+            self._build()
+        except BaseException:
+            self.down()
+            raise
+
+    def _build(self) -> None:
+        layout = self.layout
+        for directory in (
+            layout.run,
+            layout.shared / "console",
+            cache_directory() / "capabilities",
+        ):
+            directory.mkdir(parents=True, exist_ok=True)
+        trees = cgroups.find_trees(layout)
+        network.create_switch(layout)
+        self.hosts = self._make_hosts(trees)
+        layout.state.write_text(json.dumps([asdict(spec) for spec in self.specs]))
+        in_parallel(Host.power_on, self.hosts)
+        self._quieten_libvirt()
+
+    def _make_hosts(self, trees: cgroups.Trees) -> tuple[Host, ...]:
+        return tuple(
+            Host(self.layout, number, spec, trees) for number, spec in enumerate(self.specs, 1)
+        )
+
+    def down(self) -> None:
+        """Removes everything. Harmless if there is nothing, thorough if something was killed."""
+        self._take_lock()
+        self.listener.stop()
+        self._clear()
+        self.hosts = ()
+        self._release_lock()
+
+    def _clear(self) -> None:
+        layout = self.layout
+        if layout.run.exists():
+            cgroups.remove_all(layout, cgroups.find_trees(layout))
+        network.remove_switch(layout)
+        cgroups.unmount_own(layout)
+        for directory in (layout.run, layout.storage):
+            shutil.rmtree(directory, ignore_errors=True)
+
+    @classmethod
+    def attach(cls, instance: int = 0) -> Rig:
+        """Takes hold of a lab that is up, started by another process."""
+        layout = Layout(instance)
+        if not layout.state.exists() or not network.switch_exists(layout):
+            raise LabError("the lab is not up")
+        specs = [HostSpec(**fields) for fields in json.loads(layout.state.read_text())]
+        rig = cls(len(specs), specs, instance)
+        rig.hosts = rig._make_hosts(cgroups.find_trees(layout))
+        rig._quieten_libvirt()
+        return rig
+
+    @classmethod
+    def free(cls, hosts: int = 3, spec: HostSpec | Sequence[HostSpec] = HostSpec()) -> Rig:  # noqa: B008
+        """A lab under the first free number above 0, so that test sessions never meet."""
+        for instance in range(1, MAX_INSTANCES):
+            rig = cls(hosts, spec, instance)
+            with suppress(LabError):
+                rig._take_lock()
+                return rig
+        raise LabError(f"all {MAX_INSTANCES - 1} labs for tests are in use")
+
+    def _take_lock(self) -> None:
+        """Held until down() or the end of the process. A lab whose lock is free may be cleared."""
+        while self._lock is None:
+            path = self.layout.lock
+            file = path.open("w")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.close()
+                raise LabError(f"another process is using {self.layout.label}") from None
+            # It may have been removed between opening and locking.
+            if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+                self._lock = file
+            else:
+                file.close()
+
+    def _release_lock(self) -> None:
+        if self._lock is not None:
+            self.layout.lock.unlink(missing_ok=True)
+            self._lock.close()
+            self._lock = None
+
+    @staticmethod
+    def _quieten_libvirt() -> None:
+        """libvirt prints every error to stderr unless told otherwise."""
+        import libvirt
+
+        libvirt.registerErrorHandler(lambda _context, _error: None, None)
+
+    # ---- hosts ----
+
+    def host(self, name: str) -> Host:
+        for host in self.hosts:
+            if host.name == name:
+                return host
+        names = ", ".join(host.name for host in self.hosts)
+        raise LabError(f"no host {name!r}; there are {names}")
+
+    def hosts_on(self) -> list[Host]:
+        return [host for host in self.hosts if host.is_on()]
+
+    # ---- guests ----
+
+    def define(self, name: str, host: str, spec: GuestSpec = GuestSpec()) -> Guest:  # noqa: B008
+        """A persistent guest on a host, not started."""
+        place = self.host(host)
+        if spec.disk is not None:
+            create_disk(place, self.layout.shared, name, spec.disk)
+        place.ask(lambda connection: connection.defineXML(spec.xml(name)))
+        return Guest(self, name)
+
+    def start(
+        self,
+        name: str,
+        host: str,
+        spec: GuestSpec = GuestSpec(),  # noqa: B008
+        *,
+        wait: bool = True,
+    ) -> Guest:
+        """Defines and starts a guest; with `wait` returns when its heart beats."""
+        guest = self.define(name, host, spec)
+        guest.start(host, wait=wait)
+        return guest
+
+    def start_all(self, guests: dict[str, tuple[str, GuestSpec]]) -> dict[str, Guest]:
+        """Guests by name, as (host, spec), booted side by side."""
+        started = {
+            name: self.start(name, host, spec, wait=False) for name, (host, spec) in guests.items()
+        }
+        for guest in started.values():
+            guest.wait_ready()
+        return started
+
+    def guest(self, name: str) -> Guest:
+        return Guest(self, name)
+
+    def states(self, name: str) -> dict[str, tuple[int, int]]:
+        """Host -> libvirt's state and reason of a guest, on every host that knows it."""
+        on = self.hosts_on()
+        answers = in_parallel(Host.guests, on)
+        return {h.name: seen[name] for h, seen in zip(on, answers, strict=True) if name in seen}
+
+    def where(self, name: str) -> list[str]:
+        """Hosts on which a guest is active (a paused copy counts). Asks every host that is on."""
+        return [h for h, (state, _) in self.states(name).items() if state in ACTIVE_STATES]
+
+    def running_on(self, name: str) -> list[str]:
+        """Hosts on which a guest's CPUs run. Two of them: split brain."""
+        return [h for h, (state, _) in self.states(name).items() if state == 1]
+
+    def placement(self) -> dict[str, list[str]]:
+        """Host -> its active guests."""
+        on = self.hosts_on()
+        return {
+            host.name: sorted(name for name, (state, _) in seen.items() if state in ACTIVE_STATES)
+            for host, seen in zip(on, in_parallel(Host.guests, on), strict=True)
+        }
+
+    def forget(self, name: str) -> None:
+        """Deletes a guest's console and disks."""
+        self.listener.forget(name)
+        (self.layout.shared / "console" / f"{name}.log").unlink(missing_ok=True)
+        places = [self.layout.shared, *(host.disk / "local" for host in self.hosts)]
+        for place in places:
+            for image in place.glob(f"{name}.*"):
+                image.unlink(missing_ok=True)
+
+    # ---- clean slate ----
+
+    def reset(self) -> None:
+        """All hosts on, libvirtd alive, cables in, no speed limits, no guests: as after up()."""
+        in_parallel(_reset_host, self.hosts)
+        shared = self.layout.shared
+        for name in {path.stem for path in (*shared.glob("*.*"), *shared.glob("console/*.log"))}:
+            self.forget(name)
+        self.listener.consoles.clear()
+
+    def wait_for(self, ready: Callable[[], bool], seconds: float, what: str) -> None:
+        """Waits until `ready()`; LabError naming `what` if that takes longer than `seconds`."""
+        deadline = time.monotonic() + seconds
+        while not ready():
+            if time.monotonic() > deadline:
+                raise LabError(f"not within {seconds:g} s: {what}")
+            time.sleep(0.1)
+
+
+def _reset_host(host: Host) -> None:
+    host.power_on()
+    for which in NETWORKS:
+        host.mend(which)
+        host.limit(which, None)
+    if host.libvirtd_pid() is None:
+        host.start_libvirtd()
+    host.thaw_libvirtd()
+    _drop_guests(host)
+
+
+def _drop_guests(host: Host) -> None:
+    import libvirt
+
+    for guest in host.qemu_pids():
+        with suppress(LabError):
+            host.kill_qemu(guest)
+
+    def undefine(connection: object) -> None:
+        for domain in connection.listAllDomains():  # type: ignore[attr-defined]
+            with suppress(libvirt.libvirtError):
+                if domain.isActive():
+                    domain.destroy()
+            with suppress(libvirt.libvirtError):
+                domain.undefine()
+
+    host.ask(undefine, timeout=30)
+    for image in (host.disk / "local").glob("*"):
+        image.unlink()
+
+
+def in_parallel(work: Callable[[T], R], things: Iterable[T]) -> list[R]:
+    """`work` on every thing at once; the first failure is raised when all have ended."""
+    things = list(things)
+    with ThreadPoolExecutor(max(1, len(things))) as pool:
+        return list(pool.map(work, things))
