@@ -22,6 +22,7 @@ class Doubt:
     """A reading that is not believed, and why."""
 
     detail: str
+    missing: bool = False  # not wrong, but not there
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ def follow_vm(
     cores; `window` is in seconds.
     """
     if counters.cpu_seconds is None:
-        return Doubt("the host gives no CPU time for it")
+        return Doubt("the host gives no CPU time for it", missing=True)
     values = (counters.cpu_seconds, counters.steal_seconds or 0.0, counters.memory_used or 0)
     if not all(isfinite(value) and value >= 0 for value in values):
         return Doubt(f"CPU time {counters.cpu_seconds}, memory {counters.memory_used}")

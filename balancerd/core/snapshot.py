@@ -318,7 +318,7 @@ def _follow_vms(
                 tracks[name] = old
             continue
         counters = copy.reading.counters
-        track: Track | Doubt = Doubt("the host gives no statistics for it")
+        track: Track | Doubt = Doubt("the host gives no statistics for it", missing=True)
         if counters is not None:
             size, core = copy.reading.vm.size, _core(hosts[host])
             track = follow_vm(old, host, reading.at, counters, size, core, window)
@@ -377,7 +377,7 @@ def _vm_gaps(
         if vm.state is not VMState.RUNNING or placement[name] in unknown:
             continue
         if name in doubts:
-            kind = GapKind.NO_STATS if "gives no" in doubts[name].detail else GapKind.ABSURD
+            kind = GapKind.NO_STATS if doubts[name].missing else GapKind.ABSURD
             gaps.append(Gap("vm", name, kind, doubts[name].detail, now))
             continue
         load = tracks[name].load if name in tracks else None
@@ -406,9 +406,13 @@ def _exclusions(
         elif any(copy.reading.job for copy in copies[name]):
             yield Exclusion(name, ExclusionKind.FOREIGN_JOB, "a migration is under way")
         elif name in doubts:
-            yield Exclusion(name, ExclusionKind.ABSURD, doubts[name].detail)
+            yield Exclusion(name, _exclusion_kind(doubts[name]), doubts[name].detail)
         elif reason := _rooted(vm):
             yield reason
+
+
+def _exclusion_kind(doubt: Doubt) -> ExclusionKind:
+    return ExclusionKind.NO_STATS if doubt.missing else ExclusionKind.ABSURD
 
 
 def _rooted(vm: VM) -> Exclusion | None:

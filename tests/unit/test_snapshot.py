@@ -1,0 +1,181 @@
+"""One picture out of single readings, with everything unknown named."""
+
+from dataclasses import replace
+
+from balancerd.core.model import (
+    VM,
+    Disk,
+    ExclusionKind,
+    GapKind,
+    Host,
+    PowerState,
+    Snapshot,
+    VMState,
+)
+from balancerd.core.observation import HostReading
+from balancerd.core.policy import Detection
+from balancerd.core.snapshot import Known, assemble, freeze_reason
+from balancerd.core.units import GIB
+from tests.readings import JOB, host_reading, observed, silent, vm_reading
+
+DETECTION = Detection()
+
+
+def snapshot_of(*readings: HostReading, at: float = 1000.0) -> Snapshot:
+    return assemble(observed(at, *readings), Known(), {}, DETECTION)[0]
+
+
+def kinds(snapshot: Snapshot) -> dict[str, GapKind]:
+    return {gap.name: gap.kind for gap in snapshot.gaps if gap.subject == "host"}
+
+
+def exclusion(snapshot: Snapshot, vm: str) -> ExclusionKind | None:
+    return next((e.kind for e in snapshot.exclusions if e.vm == vm), None)
+
+
+def test_a_vm_is_where_it_runs() -> None:
+    snapshot = snapshot_of(host_reading("h1", 1000, vm_reading("a")), host_reading("h2", 1000))
+    assert dict(snapshot.cluster.placement) == {"a": "h1"}
+    assert not snapshot.cluster.flights
+
+
+def test_a_vm_under_way_is_on_its_source_and_flies_to_its_target() -> None:
+    """Dies when both halves are counted as VMs, or the incoming half is taken for the VM."""
+    snapshot = snapshot_of(
+        host_reading("h1", 1000, vm_reading("a", state=VMState.INCOMING)),
+        host_reading("h2", 1000, vm_reading("a", job=JOB)),
+    )
+    assert dict(snapshot.cluster.placement) == {"a": "h2"}
+    assert dict(snapshot.cluster.flights) == {"a": "h1"}
+    assert not snapshot.split_brains
+    assert exclusion(snapshot, "a") is ExclusionKind.FOREIGN_JOB
+
+
+def test_a_vm_after_the_switch_over_is_on_its_target() -> None:
+    snapshot = snapshot_of(
+        host_reading("h1", 1000, vm_reading("a", state=VMState.OUTGOING)),
+        host_reading("h2", 1000, vm_reading("a")),
+    )
+    assert snapshot.cluster.placement["a"] == "h2"
+    assert snapshot.cluster.flights["a"] == "h1"
+    assert not snapshot.split_brains
+
+
+def test_a_definition_left_behind_is_not_a_second_vm() -> None:
+    snapshot = snapshot_of(
+        host_reading("h1", 1000, vm_reading("a", state=VMState.MIGRATED)),
+        host_reading("h2", 1000, vm_reading("a")),
+    )
+    assert dict(snapshot.cluster.placement) == {"a": "h2"}
+    assert not snapshot.cluster.flights
+    assert exclusion(snapshot, "a") is None
+
+
+def test_one_uuid_running_on_two_hosts_is_a_split_brain_under_whatever_name() -> None:
+    snapshot = snapshot_of(
+        host_reading("h1", 1000, vm_reading("a", uuid="u")),
+        host_reading("h2", 1000, vm_reading("renamed", uuid="u")),
+    )
+    (split,) = snapshot.split_brains
+    assert split.hosts == ("h1", "h2")
+    assert "u" in freeze_reason(snapshot, DETECTION)
+
+
+def test_one_name_for_two_vms_is_told_apart_and_neither_moves() -> None:
+    snapshot = snapshot_of(
+        host_reading("h1", 1000, vm_reading("a", uuid="1")),
+        host_reading("h2", 1000, vm_reading("a", uuid="2")),
+    )
+    assert dict(snapshot.cluster.placement) == {"a@h1": "h1", "a@h2": "h2"}
+    assert exclusion(snapshot, "a@h1") is ExclusionKind.AMBIGUOUS_NAME
+    assert exclusion(snapshot, "a@h2") is ExclusionKind.AMBIGUOUS_NAME
+    assert not snapshot.split_brains
+
+
+def test_two_hosts_with_one_uuid_are_both_gaps() -> None:
+    twin = Host("h2", 16.0, 64 * GIB, cores=16, uuid="uuid-h1")
+    snapshot = snapshot_of(host_reading("h1", 1000), host_reading("h2", 1000, facts=twin))
+    assert kinds(snapshot) == {"h1": GapKind.DUPLICATE_UUID, "h2": GapKind.DUPLICATE_UUID}
+
+
+def test_a_host_that_does_not_answer_is_a_gap_and_keeps_its_vms() -> None:
+    """Dies when the last good reading is forgotten: its VMs would seem to have vanished."""
+    first = observed(1000, host_reading("h1", 1000, vm_reading("a")), host_reading("h2", 1000))
+    _, known = assemble(first, Known(), {}, DETECTION)
+    second = observed(1030, silent("h1", 1030, "keepalive timeout"), host_reading("h2", 1030))
+    snapshot, _ = assemble(second, known, {}, DETECTION)
+    assert kinds(snapshot) == {"h1": GapKind.UNREACHABLE}
+    assert snapshot.cluster.placement["a"] == "h1"
+    assert exclusion(snapshot, "a") is ExclusionKind.HOST_GAP
+    assert "h1" not in snapshot.host_loads
+
+
+def test_a_host_that_is_off_is_no_gap_and_carries_nothing() -> None:
+    first = observed(1000, host_reading("h1", 1000, vm_reading("a", state=VMState.SHUTOFF)))
+    _, known = assemble(first, Known(), {}, DETECTION)
+    off = {"h1": PowerState.OFF}
+    snapshot, _ = assemble(observed(1030, silent("h1", 1030)), known, off, DETECTION)
+    assert not snapshot.gaps
+    assert snapshot.cluster.hosts["h1"].power is PowerState.OFF
+    assert snapshot.cluster.hosts["h1"].cpu == 16.0, "its facts are remembered"
+    assert not snapshot.cluster.vms
+
+
+def test_an_old_reading_is_a_gap() -> None:
+    snapshot = snapshot_of(host_reading("h1", 1000 - DETECTION.stale_after - 1))
+    assert kinds(snapshot) == {"h1": GapKind.STALE}
+
+
+def test_a_host_with_no_capacity_is_absurd() -> None:
+    facts = Host("h1", 0.0, 64 * GIB, uuid="u")
+    assert kinds(snapshot_of(host_reading("h1", 1000, facts=facts))) == {"h1": GapKind.ABSURD}
+
+
+def test_memory_that_cannot_be_makes_a_gap() -> None:
+    reading = host_reading("h1", 1000, available=65 * GIB)
+    assert kinds(snapshot_of(reading)) == {"h1": GapKind.ABSURD}
+
+
+def test_a_vm_without_cpu_time_stays_where_it_is() -> None:
+    snapshot = snapshot_of(host_reading("h1", 1000, vm_reading("a", cpu_seconds=None)))
+    assert [gap.kind for gap in snapshot.gaps] == [GapKind.NO_STATS]
+    assert exclusion(snapshot, "a") is ExclusionKind.NO_STATS
+
+
+def test_a_vm_seen_for_a_short_time_is_warming_up() -> None:
+    snapshot = snapshot_of(host_reading("h1", 1000, vm_reading("a")))
+    assert [gap.kind for gap in snapshot.gaps] == [GapKind.WARMING_UP]
+
+
+def test_what_ties_a_vm_to_its_host_is_named() -> None:
+    base = VM("a", GIB, uuid="u")
+    ties = {
+        ExclusionKind.HOST_DEVICE: replace(base, host_devices=("pci_0000_03_00_0",)),
+        ExclusionKind.LOCAL_STORAGE: replace(base, disks=(Disk("/local/a.img", shared=False),)),
+        ExclusionKind.UNSAFE_CACHE: replace(
+            base, disks=(Disk("a", shared=True, safe_cache=False),)
+        ),
+        ExclusionKind.OTHER_OWNER: replace(base, owner="nova"),
+    }
+    for kind, vm in ties.items():
+        snapshot = snapshot_of(host_reading("h1", 1000, vm_reading("a", vm=vm)))
+        assert exclusion(snapshot, "a") is kind
+
+
+def test_what_a_host_uses_beyond_its_vms_is_its_overhead() -> None:
+    def at(now: float, busy: float, cpu: float) -> HostReading:
+        return host_reading("h1", now, vm_reading("a", cpu_seconds=cpu), cpu_busy=busy)
+
+    _, known = assemble(observed(1000, at(1000, 0, 0)), Known(), {}, DETECTION)
+    snapshot, _ = assemble(observed(1010, at(1010, 30, 10)), known, {}, DETECTION)
+    cpu, memory = snapshot.overhead["h1"]
+    assert abs(cpu - 2.0) < 1e-9
+    assert memory == 30 * GIB  # 32 GiB in use, 2 GiB of them the VM's
+
+
+def test_too_many_unknown_hosts_freeze_everything() -> None:
+    readings = [host_reading(f"h{n}", 1000) for n in range(6)]
+    few = snapshot_of(*readings, silent("x", 1000))
+    many = snapshot_of(*readings, *(silent(f"x{n}", 1000) for n in range(3)))
+    assert not freeze_reason(few, DETECTION)
+    assert "3 of 9 hosts" in freeze_reason(many, DETECTION)
