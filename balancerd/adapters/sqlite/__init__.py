@@ -1,0 +1,1 @@
+"""The record on disk: `ledger.db` and `samples.db` in one directory."""

@@ -1,0 +1,256 @@
+"""One SQLite file of the record: opened with the right settings, checked, brought up to date.
+
+Everything here ends well or raises `LedgerError` with one sentence that names the file.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+from typing import Any, Self
+
+import sqlite_utils
+from sqlite_utils import Migrations
+
+from balancerd.core.units import MIB
+from balancerd.ports import LedgerError
+
+_MAGIC = b"SQLite format 3\0"
+_APPLICATION_ID = slice(68, 72)  # of the file header, big-endian
+_BUSY_SECONDS = 5.0
+_CAUSES = {
+    "SQLITE_FULL": "the disk is full",
+    "SQLITE_READONLY": "the file is read-only",
+    "SQLITE_BUSY": "another process has been writing it for too long",
+    "SQLITE_CORRUPT": "the file is damaged",
+    "SQLITE_NOTADB": "the file is not an SQLite database",
+    "SQLITE_CANTOPEN": "the file cannot be opened",
+    "SQLITE_IOERR": "the disk does not take or give the data",
+}
+
+_DAMAGE = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
+
+Parameters = Sequence[Any] | Mapping[str, Any]
+
+
+class DamagedError(LedgerError):
+    """The content of the file makes no sense any more."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """What tells a kind of file from all others, and how its schema came to be."""
+
+    name: str
+    application_id: int
+    migrations: Migrations
+
+
+class Access(StrEnum):
+    """What a process may do with a file. The values are SQLite's."""
+
+    OWN = "rwc"  # make it, check it, bring its schema up to date, write it: the daemon
+    WRITE = "rw"  # write to one that is there: the command line
+    READ = "ro"  # neither waits for the writer nor holds it up
+
+
+class Database:
+    """A file of a certain form. Opens in a `with`; threads may share it.
+
+    `synchronous` is SQLite's: FULL survives a power cut, NORMAL may forget the last transactions,
+    OFF is for what can be made again.
+    """
+
+    def __init__(
+        self, path: Path, form: Form, access: Access = Access.OWN, synchronous: str = "FULL"
+    ) -> None:
+        self.path, self.form, self.access = path, form, access
+        self.rollbacks = 0  # caches of what was written are void once this has changed
+        self._synchronous = synchronous
+        self._connection: sqlite3.Connection | None = None
+        self._lock = threading.RLock()
+
+    def __enter__(self) -> Self:
+        with self._lock, broken(self.path):
+            check_header(self.path, self.form)
+            if self.access is not Access.OWN and not self.path.exists():
+                raise LedgerError(f"{self.path} does not exist")
+            self._connection = _connect(f"{self.path.absolute().as_uri()}?mode={self.access}")
+            try:
+                if self.access is Access.OWN:
+                    self._make()
+                self._settle()
+                if self.access is Access.OWN:
+                    self._renew()
+            except BaseException:
+                self.close()
+                raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; a transaction that is still open is undone."""
+        with self._lock, broken(self.path):
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    def _make(self) -> None:
+        """Begin a new file, or check the content of one that is there."""
+        if self.connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            return check_content(self.connection, self.path)
+        # Both must be set while the file is empty. The identity is written before there is a
+        # write-ahead log, so that it is found by whoever looks at the bare header.
+        self.connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        self.connection.execute(f"PRAGMA application_id = {self.form.application_id}")
+        self.connection.execute("PRAGMA journal_mode = WAL")
+        return None
+
+    def _settle(self) -> None:
+        """Settings of the connection, and a look at the schema: is it one we know?"""
+        self.connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+        self.connection.execute(f"PRAGMA journal_size_limit = {64 * MIB}")
+        self.connection.execute("PRAGMA foreign_keys = ON")
+        utils = sqlite_utils.Database(self.connection, execute_plugins=False)
+        applied = {migration.name for migration in self.form.migrations.applied(utils)}
+        unknown = applied - _known(self.form)
+        if unknown:
+            raise LedgerError(
+                f'{self.path} was written by a newer balancerd (schema "{max(unknown)}"); use that'
+            )
+
+    def _renew(self) -> None:
+        """Apply the changes of the schema that the file does not have yet."""
+        utils = sqlite_utils.Database(self.connection, execute_plugins=False)
+        self.form.migrations.apply(utils)
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The open connection; LedgerError when it is not open."""
+        if self._connection is None:
+            raise LedgerError(f"{self.path} is not open")
+        return self._connection
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing, committed at the end; inside another one, part of that."""
+        with self._lock, broken(self.path):
+            inner = self.connection.in_transaction
+            self.connection.execute("SAVEPOINT part" if inner else "BEGIN IMMEDIATE")
+            try:
+                yield
+                self.connection.execute("RELEASE part" if inner else "COMMIT")
+            except BaseException:
+                self._undo(inner)
+                raise
+
+    def _undo(self, inner: bool) -> None:
+        self.rollbacks += 1
+        # SQLite has undone everything by itself after some errors, a full disk among them.
+        with suppress(sqlite3.Error):
+            if self.connection.in_transaction:
+                if inner:
+                    self.connection.execute("ROLLBACK TO part")
+                    self.connection.execute("RELEASE part")
+                else:
+                    self.connection.execute("ROLLBACK")
+
+    def execute(self, sql: str, parameters: Parameters = ()) -> sqlite3.Cursor:
+        """Run one statement; outside a transaction it is committed at once."""
+        with self._lock, broken(self.path):
+            return self.connection.execute(sql, parameters)
+
+    def execute_many(self, sql: str, rows: Iterable[Parameters]) -> None:
+        """Run one statement for each of the rows, in one transaction."""
+        with self.transaction():
+            self.connection.executemany(sql, rows)
+
+    def rows(self, sql: str, parameters: Parameters = ()) -> list[sqlite3.Row]:
+        """All rows of a query."""
+        with self._lock, broken(self.path):
+            return self.connection.execute(sql, parameters).fetchall()
+
+    def row(self, sql: str, parameters: Parameters = ()) -> sqlite3.Row | None:
+        """The first row of a query, if there is one."""
+        with self._lock, broken(self.path):
+            cursor = self.connection.execute(sql, parameters)
+            row: sqlite3.Row | None = cursor.fetchone()
+            cursor.close()  # an unfinished cursor would hold back checkpoints of the log
+            return row
+
+    def insert(self, table: str, values: Mapping[str, Any]) -> int:
+        """Add a row, and give its rowid."""
+        return self.execute(_insertion(table, tuple(values)), tuple(values.values())).lastrowid or 0
+
+
+@cache
+def _insertion(table: str, columns: tuple[str, ...]) -> str:
+    marks = ", ".join("?" * len(columns))
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})"
+
+
+def _connect(uri: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+    )
+    connection.row_factory = sqlite3.Row
+    return connection
+
+
+@contextmanager
+def broken(path: Path) -> Iterator[None]:
+    """Turn what SQLite and the file system raise into one sentence."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        damaged = (getattr(error, "sqlite_errorname", None) or "").startswith(_DAMAGE)
+        kind = DamagedError if damaged else LedgerError
+        raise kind(f"{path}: {_cause(error)}") from error
+    except (OverflowError, UnicodeError) as error:
+        raise LedgerError(f"{path}: a value cannot be kept: {error}") from error
+    except OSError as error:
+        raise LedgerError(f"{path}: {error.strerror or error}") from error
+
+
+def _cause(error: sqlite3.Error) -> str:
+    name = getattr(error, "sqlite_errorname", None) or ""
+    for known, cause in _CAUSES.items():
+        if name.startswith(known):
+            return f"{cause} ({error})"
+    return str(error)
+
+
+def check_header(path: Path, form: Form) -> None:
+    """Refuse a file that is something else, by its first bytes: SQLite never touches it."""
+    if not path.exists() or not path.stat().st_size:
+        return
+    with path.open("rb") as file:
+        header = file.read(100)
+    if not header.startswith(_MAGIC):
+        raise DamagedError(f"{path} is not a balancerd {form.name}: not an SQLite database")
+    if int.from_bytes(header[_APPLICATION_ID], "big") != form.application_id:
+        raise LedgerError(f"{path} is not a balancerd {form.name}: another program's database")
+
+
+def check_content(connection: sqlite3.Connection, path: Path) -> None:
+    """Refuse a damaged file."""
+    (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if verdict != "ok":
+        raise DamagedError(f"{path} is damaged: {verdict.strip().splitlines()[-1]}")
+    orphan = connection.execute("PRAGMA foreign_key_check").fetchone()
+    if orphan is not None:
+        raise DamagedError(
+            f"{path} is damaged: a row of {orphan[0]} refers to a row of {orphan[2]} that is gone"
+        )
+
+
+def _known(form: Form) -> set[str]:
+    """Names of all schema changes this balancerd knows."""
+    nothing = sqlite_utils.Database(memory=True, execute_plugins=False)
+    return {migration.name for migration in form.migrations.pending(nothing)}

@@ -1,0 +1,180 @@
+"""Intents and how they ended, and the memory of the last week's migrations."""
+
+from bisect import insort
+from operator import attrgetter
+from sqlite3 import Row
+
+from balancerd.adapters.sqlite import audit
+from balancerd.adapters.sqlite.database import Database
+from balancerd.core.codec import to_milliseconds
+from balancerd.core.history import WEEK, Outcome, PastMove
+from balancerd.core.model import Method
+from balancerd.core.observation import JobReport
+from balancerd.core.record import Conclusion, Intent, IntentKind
+from balancerd.ports import LedgerError
+
+_COLUMNS = (
+    "kind, at, vm, uuid, host, target, method, reason, plan, action, bandwidth_bytes_per_s,"
+    " autostart, paused_before, predicted_seconds, predicted_bytes, predicted_downtime_ms"
+)
+# One statement, so that a pause that is committed before it stops it, whoever commits it.
+_INTEND = f"""INSERT INTO intents ({_COLUMNS})
+    SELECT {", ".join("?" * 16)} WHERE NOT EXISTS (
+        SELECT 1 FROM pauses WHERE ended_at IS NULL AND (until_at IS NULL OR until_at > ?))"""
+_PROGRESS = """INSERT OR REPLACE INTO progress (intent, at, total_bytes, processed_bytes,
+    remaining_bytes, iteration, elapsed_seconds, dirty_bytes_per_s, throttle_percent)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+
+
+def intend(database: Database, intent: Intent) -> int | None:
+    """Write an intent and its line of the audit; None while a pause stands."""
+    values = (
+        *(intent.kind, float(intent.at), intent.vm, intent.uuid, intent.host, intent.target),
+        *(intent.method, intent.reason, intent.plan or None, intent.action or None),
+        *(intent.bandwidth, intent.autostart, intent.paused_before),
+        *(intent.predicted_seconds, intent.predicted_bytes),
+        to_milliseconds(intent.predicted_downtime),
+    )
+    with database.transaction():
+        cursor = database.execute(_INTEND, (*values, float(intent.at)))
+        if cursor.rowcount != 1 or cursor.lastrowid is None:
+            return None
+        subject = intent.vm or intent.host
+        detail = f"intent {cursor.lastrowid}: {sentence(intent)}"
+        audit.append(database, intent.at, "intent", subject, detail)
+        return cursor.lastrowid
+
+
+def sentence(intent: Intent) -> str:
+    """An intent in words."""
+    why = f": {intent.reason}" if intent.reason else ""
+    if intent.kind is not IntentKind.MIGRATE:
+        return f"{intent.kind} {intent.host}{why}"
+    how = f" ({intent.method})" if intent.method else ""
+    return f"{intent.kind} {intent.vm} from {intent.host} to {intent.target}{how}{why}"
+
+
+def conclude(database: Database, conclusion: Conclusion) -> Row:
+    """Write how an intent ended, once; the intent's row."""
+    with database.transaction():
+        intent = database.row("SELECT * FROM intents WHERE id = ?", (conclusion.intent,))
+        if intent is None:
+            raise LedgerError(f"there is no intent {conclusion.intent} that could be concluded")
+        known = database.row(
+            "SELECT outcome FROM conclusions WHERE intent = ?", (conclusion.intent,)
+        )
+        if known is not None:
+            raise LedgerError(f"intent {conclusion.intent} is concluded already: {known[0]}")
+        downtime = conclusion.downtime
+        database.insert(
+            "conclusions",
+            {
+                "intent": conclusion.intent,
+                "at": conclusion.at,
+                "outcome": conclusion.outcome,
+                "detail": conclusion.detail,
+                "bytes": conclusion.bytes,
+                "iterations": conclusion.iterations,
+                "downtime_ms": None if downtime is None else to_milliseconds(downtime),
+                "seconds": conclusion.seconds,
+                "error": conclusion.error,
+                "error_code": conclusion.error_code,
+                "error_domain": conclusion.error_domain,
+                "adopted": conclusion.adopted,
+            },
+        )
+        words = (conclusion.outcome, conclusion.detail or conclusion.error)
+        detail = f"intent {conclusion.intent}: {': '.join(filter(None, words))}"
+        subject = intent["vm"] or intent["host"]
+        audit.append(database, conclusion.at, "conclusion", subject, detail)
+    return intent
+
+
+def record_progress(database: Database, intent: int, report: JobReport) -> None:
+    """Note how far a migration is, over what was noted before."""
+    progress = report.progress
+    if progress is None:
+        return
+    database.execute(
+        _PROGRESS,
+        (
+            *(intent, report.at, progress.total, progress.processed, progress.remaining),
+            *(progress.iteration, progress.elapsed, progress.dirty_rate, progress.throttle),
+        ),
+    )
+
+
+def unconcluded(database: Database) -> tuple[Intent, ...]:
+    """Intents without a conclusion, oldest first."""
+    rows = database.rows(
+        "SELECT * FROM intents WHERE id NOT IN (SELECT intent FROM conclusions) ORDER BY id"
+    )
+    return tuple(intent_of(row) for row in rows)
+
+
+def intent_of(row: Row) -> Intent:
+    """The intent of a row."""
+    return Intent(
+        kind=IntentKind(row["kind"]),
+        at=row["at"],
+        host=row["host"],
+        vm=row["vm"],
+        uuid=row["uuid"],
+        target=row["target"],
+        method=None if row["method"] is None else Method(row["method"]),
+        reason=row["reason"],
+        plan=row["plan"] or 0,
+        action=row["action"] or 0,
+        bandwidth=row["bandwidth_bytes_per_s"],
+        autostart=bool(row["autostart"]),
+        paused_before=bool(row["paused_before"]),
+        predicted_seconds=row["predicted_seconds"],
+        predicted_bytes=row["predicted_bytes"],
+        predicted_downtime=row["predicted_downtime_ms"] / 1000,
+        id=row["id"],
+    )
+
+
+class RecentMoves:
+    """Migrations that ended in the last week: read once, then kept up with each conclusion."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._moves: list[PastMove] = []
+        self._since: float | None = None  # complete from here on
+        self._rollbacks = 0
+
+    def add(self, intent: Row, conclusion: Conclusion) -> None:
+        """Take in a migration that was concluded just now."""
+        if self._since is not None and intent["kind"] == IntentKind.MIGRATE:
+            insort(self._moves, _past_move(intent, conclusion), key=attrgetter("at"))
+
+    def until(self, now: float) -> tuple[PastMove, ...]:
+        """Those of the week before `now`, oldest first."""
+        since = now - WEEK
+        rolled_back = self._rollbacks != self._database.rollbacks
+        if self._since is None or since < self._since or rolled_back:
+            self._read(since)
+        self._since = since
+        old = next((n for n, move in enumerate(self._moves) if move.at > since), len(self._moves))
+        del self._moves[:old]
+        return tuple(self._moves)
+
+    def _read(self, since: float) -> None:
+        self._rollbacks = self._database.rollbacks
+        rows = self._database.rows(
+            "SELECT vm, host, target, conclusions.at, outcome"
+            " FROM conclusions JOIN intents ON intents.id = intent"
+            " WHERE kind = 'migrate' AND conclusions.at > ? ORDER BY conclusions.at, intent",
+            (since,),
+        )
+        self._moves = [
+            PastMove(vm, source, target, at, Outcome(outcome))
+            for vm, source, target, at, outcome in rows
+        ]
+
+
+def _past_move(intent: Row, conclusion: Conclusion) -> PastMove:
+    return PastMove(
+        intent["vm"], intent["host"], intent["target"], conclusion.at, conclusion.outcome
+    )

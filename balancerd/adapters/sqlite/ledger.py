@@ -1,0 +1,160 @@
+"""The ledger: `ledger.db`, written by one balancerd at a time."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+from balancerd.adapters.sqlite import audit, intents, operator, plans
+from balancerd.adapters.sqlite.database import Access, Database
+from balancerd.adapters.sqlite.intents import RecentMoves
+from balancerd.adapters.sqlite.inventory import Inventory
+from balancerd.adapters.sqlite.plans import Snapshots
+from balancerd.adapters.sqlite.schema import LEDGER
+from balancerd.core.history import History
+from balancerd.core.model import PowerState, Snapshot
+from balancerd.core.observation import JobReport
+from balancerd.core.plan import Plan
+from balancerd.core.record import Conclusion, Cycle, Intent, Pause, PlanState, Request
+from balancerd.ports import LedgerError
+
+
+class Ledger:
+    """`ports.Ledger` on a file; opens in a `with`.
+
+    Each call is committed, and on disk, when it returns. Intents, conclusions, plans that do
+    something, pauses, requests, answers and drains write their own line of the audit.
+
+    `durable=False` is for records of simulated sites: nothing is forced to disk, the calls of one
+    cycle may be put into one `batch`, and of all snapshots only the newest is kept, at the end.
+    """
+
+    def __init__(self, path: Path, *, durable: bool = True, site: str = "") -> None:
+        self.database = Database(path, LEDGER, Access.OWN, "FULL" if durable else "OFF")
+        self._durable, self._site = durable, site
+        self._moves = RecentMoves(self.database)
+        self._inventory = Inventory(self.database)
+        self._snapshots = Snapshots(self.database)
+        self._newest: Snapshot | None = None  # of a simulated site, not written yet
+
+    def __enter__(self) -> Self:
+        self.database.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            if self._newest is not None:
+                self._snapshots.keep_newest(self._newest)
+        finally:
+            self.database.close()
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """One transaction for all calls inside; only where nothing has to be durable."""
+        if self._durable:
+            raise LedgerError("a durable ledger commits every call by itself")
+        with self.database.transaction():
+            yield
+
+    def recover(self) -> tuple[Intent, ...]:
+        """Intents that have no conclusion yet, oldest first."""
+        return intents.unconcluded(self.database)
+
+    def intend(self, intent: Intent) -> int | None:
+        """Commit an intent and give its id; None while a pause stands at the intent's time."""
+        return intents.intend(self.database, intent)
+
+    def conclude(self, conclusion: Conclusion) -> None:
+        """Commit how an intent ended; LedgerError when that is known already."""
+        intent = intents.conclude(self.database, conclusion)
+        self._moves.add(intent, conclusion)
+
+    def record_progress(self, intent: int, report: JobReport) -> None:
+        """Note how far a migration is; a report without figures changes nothing."""
+        intents.record_progress(self.database, intent, report)
+
+    def record_policy(self, name: str, text: str, at: float) -> None:
+        """Keep a policy's text, once for each name and text."""
+        plans.record_policy(self.database, name, text, at)
+
+    def record_inventory(self, snapshot: Snapshot) -> None:
+        """Write what changed of hosts, VMs and placements, and keep the snapshot as the newest."""
+        with self.database.transaction():
+            self._inventory.record(snapshot)
+            if self._durable:
+                self._snapshots.keep_newest(snapshot)
+            else:
+                self._newest = snapshot
+
+    def record_plan(self, plan: Plan, snapshot: Snapshot, state: PlanState) -> int:
+        """Keep a plan, and its snapshot where the plan does something; the plan's id."""
+        with self.database.transaction():
+            number = plans.record_plan(self.database, plan, state)
+            if self._durable and plan.actions:
+                self._snapshots.keep_for(number, snapshot)
+        return number
+
+    def set_plan_state(self, plan: int, state: PlanState, at: float, detail: str) -> None:
+        """Note how a plan goes on."""
+        plans.set_state(self.database, plan, state, at, detail)
+
+    def record_power(self, host: str, state: PowerState, at: float) -> None:
+        """Note that a host's power was seen to change."""
+        self.database.insert("power_events", {"at": at, "host": host, "power": state})
+
+    def record_cycle(self, cycle: Cycle) -> None:
+        """Note a completed cycle; the newest one is the daemon's status."""
+        self.database.insert(
+            "cycles",
+            {
+                "at": cycle.at,
+                "seconds": cycle.seconds,
+                "sentence": cycle.sentence,
+                "mode": cycle.mode,
+                "objective": cycle.objective,
+                "window": cycle.window,
+                "hosts_on": cycle.hosts_on,
+                "hosts_asleep": cycle.hosts_asleep,
+                "hosts_unknown": cycle.hosts_unknown,
+                "vms": cycle.vms,
+                "overloaded": cycle.overloaded,
+                "frozen": cycle.frozen,
+                "plan": cycle.plan or None,
+            },
+        )
+
+    def record_event(self, at: float, kind: str, subject: str, detail: str) -> None:
+        """Add a line to the audit."""
+        audit.append(self.database, at, kind, subject, detail)
+
+    def history(self, now: float) -> History:
+        """Migrations that ended in the last week, power changes, and hosts empty now."""
+        times: dict[str, dict[str, float]] = {}
+        for host, power, at in self.database.rows("SELECT host, power, at FROM hosts_by_power"):
+            times.setdefault(power, {})[host] = at
+        return History(
+            moves=self._moves.until(now),
+            woken=times.get(PowerState.ON, {}),
+            slept=times.get(PowerState.OFF, {}),
+            idle_since=self._inventory.empty_since(),
+        )
+
+    def requests(self) -> tuple[Request, ...]:
+        """What the operator asked for and was not answered yet, oldest first."""
+        return operator.unanswered(self.database)
+
+    def answer(self, request: int, at: float, accepted: bool, detail: str) -> None:
+        """Answer a request; LedgerError when it was answered before."""
+        operator.answer(self.database, request, at, accepted, detail)
+
+    def pause(self, now: float) -> Pause | None:
+        """The pause that stands, if one does."""
+        return operator.standing_pause(self.database, now)
+
+    def draining(self) -> frozenset[str]:
+        """Hosts that the operator drains."""
+        return operator.draining(self.database)
+
+    def set_draining(self, host: str, draining: bool, at: float) -> None:
+        """Begin or end a host's drain."""
+        operator.set_draining(self.database, host, draining, at)

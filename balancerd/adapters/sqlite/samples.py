@@ -1,0 +1,172 @@
+"""The time series of loads: `samples.db`. A damaged file is put aside and a new one begun."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from balancerd.adapters.sqlite.database import Access, DamagedError, Database
+from balancerd.adapters.sqlite.samples_schema import SAMPLES
+from balancerd.core.model import Load
+from balancerd.core.units import DAY, HOUR
+
+_LOG = logging.getLogger(__name__)
+_PAGES = 2000  # given back to the file system at a time
+_READING = f"INSERT OR REPLACE INTO readings VALUES ({', '.join('?' * 7)})"
+_FOLD_READINGS = """INSERT OR REPLACE INTO five_minutes
+    SELECT CAST(ticks.at / 300 AS INTEGER) * 300, subject, count(*),
+        avg(cpu_reference_cores), max(cpu_reference_cores),
+        CAST(avg(memory_bytes) AS INTEGER), max(memory_bytes), max(steal),
+        avg(network_bytes_per_s), avg(block_bytes_per_s)
+    FROM ticks CROSS JOIN readings ON readings.tick = ticks.id
+    WHERE ticks.at >= ? AND ticks.at < ? GROUP BY 1, 2"""
+_FOLD_FIVE_MINUTES = """INSERT OR REPLACE INTO hours
+    SELECT from_at / 3600 * 3600, subject, sum(readings),
+        sum(cpu_reference_cores * readings) / sum(readings), max(cpu_max_reference_cores),
+        CAST(sum(memory_bytes * 1.0 * readings) / sum(readings) AS INTEGER),
+        max(memory_max_bytes), max(steal_max),
+        avg(network_bytes_per_s), avg(block_bytes_per_s)
+    FROM five_minutes WHERE from_at >= ? AND from_at < ? GROUP BY 1, 2"""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class SamplesRetention:
+    """How long readings and what they were folded into are kept, in seconds."""
+
+    readings: float = 2 * DAY
+    five_minutes: float = 30 * DAY
+    hours: float = 730 * DAY
+
+
+class SamplesStore:
+    """`ports.Samples` on a file; opens in a `with`.
+
+    `notice` says so when a damaged file was put aside. Readings are folded a full hour at a time,
+    into mean and maximum, which unlike a percentile can be folded again.
+    """
+
+    def __init__(
+        self, path: Path, *, durable: bool = True, retention: SamplesRetention | None = None
+    ) -> None:
+        self.notice = ""
+        self.database = Database(path, SAMPLES, Access.OWN, "NORMAL" if durable else "OFF")
+        self._retention = retention or SamplesRetention()
+        self._subjects: dict[tuple[str, str], int] = {}
+        self._rollbacks: int | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self.database.__enter__()
+        except DamagedError as error:
+            self._begin_anew(error)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.database.close()
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """One transaction for all calls inside."""
+        with self.database.transaction():
+            yield
+
+    def append(self, at: float, hosts: Mapping[str, Load], vms: Mapping[str, Load]) -> None:
+        """Keep one reading of every host and VM; one more of the same time replaces it."""
+        self._healing(lambda: self._append(at, hosts, vms))
+
+    def roll_up(self, now: float) -> None:
+        """Fold the hours that are over, and drop what is past its retention."""
+        self._healing(lambda: self._roll_up(now))
+
+    def _append(self, at: float, hosts: Mapping[str, Load], vms: Mapping[str, Load]) -> None:
+        with self.database.transaction():
+            tick = self._tick(at)
+            for kind, loads in (("host", hosts), ("vm", vms)):
+                ids = self._ids(kind, loads)
+                self.database.execute_many(
+                    _READING,
+                    [
+                        (tick, number, x.cpu, x.memory, x.steal, x.network, x.block)
+                        for number, x in zip(ids, loads.values(), strict=True)
+                    ],
+                )
+
+    def _tick(self, at: float) -> int:
+        self.database.execute("INSERT OR IGNORE INTO ticks (at) VALUES (?)", (at,))
+        row = self.database.row("SELECT id FROM ticks WHERE at = ?", (at,))
+        assert row is not None  # inserted just now
+        return int(row[0])
+
+    def _ids(self, kind: str, names: Mapping[str, Any]) -> list[int]:
+        """Numbers of the subjects, new ones given where they are needed."""
+        if self._rollbacks != self.database.rollbacks:
+            self._rollbacks = self.database.rollbacks
+            rows = self.database.rows("SELECT kind, name, id FROM subjects")
+            self._subjects = {(row[0], row[1]): row[2] for row in rows}
+        known = self._subjects
+        for name in names:
+            if (kind, name) not in known:
+                values = {"kind": kind, "name": name}
+                known[kind, name] = self.database.insert("subjects", values)
+        return [known[kind, name] for name in names]
+
+    def _roll_up(self, now: float) -> None:
+        until = now // HOUR * HOUR
+        row = self.database.row("SELECT until_at FROM folded")
+        if row is not None and row[0] >= until:
+            return
+        first = self.database.row("SELECT min(at) FROM ticks")
+        if first is None or first[0] is None:
+            return
+        begin = max(first[0] // HOUR * HOUR, row[0] if row else 0)
+        while begin < until:
+            self._fold(begin, begin + HOUR)
+            begin += HOUR
+        self._drop(now)
+
+    def _fold(self, begin: float, end: float) -> None:
+        with self.database.transaction():
+            self.database.execute(_FOLD_READINGS, (begin, end))
+            self.database.execute(_FOLD_FIVE_MINUTES, (begin, end))
+            self.database.execute(
+                "INSERT OR REPLACE INTO folded (id, until_at) VALUES (1, ?)", (int(end),)
+            )
+
+    def _drop(self, now: float) -> None:
+        """Drop what is old, one tick or hour at a time, so that nobody waits long."""
+        keep = self._retention
+        old = self.database.rows("SELECT id FROM ticks WHERE at < ?", (now - keep.readings,))
+        for (tick,) in old:
+            with self.database.transaction():
+                self.database.execute("DELETE FROM readings WHERE tick = ?", (tick,))
+                self.database.execute("DELETE FROM ticks WHERE id = ?", (tick,))
+        for table, span in (("five_minutes", keep.five_minutes), ("hours", keep.hours)):
+            self.database.execute(f"DELETE FROM {table} WHERE from_at < ?", (now - span,))
+        if not self.database.connection.in_transaction:
+            self.database.rows(f"PRAGMA incremental_vacuum({_PAGES})")
+
+    def _healing(self, act: Callable[[], T]) -> T:
+        """Do it; where the file turns out to be damaged, once more with a new one."""
+        try:
+            return act()
+        except DamagedError as error:
+            self._begin_anew(error)
+            return act()
+
+    def _begin_anew(self, damage: DamagedError) -> None:
+        self.database.close()
+        path = self.database.path
+        aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
+        for suffix in ("", "-wal", "-shm"):
+            part = path.with_name(path.name + suffix)
+            if part.exists():
+                part.rename(aside.with_name(aside.name + suffix))
+        self.notice = f"{damage}; it was put aside as {aside.name} and a new one begun"
+        _LOG.warning(self.notice)
+        self.database.__enter__()
+        self._rollbacks = None

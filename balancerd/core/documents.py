@@ -1,0 +1,291 @@
+"""The two documents that leave balancerd whole: the cluster file and the plan.
+
+Both are JSON. Their shapes are fixed (people script against them); a change that an old reader
+would misunderstand gets a new version number.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from balancerd.core.codec import (
+    CodecError,
+    decode,
+    decode_each,
+    decode_time,
+    encode,
+    refuse_unknown,
+)
+from balancerd.core.model import (
+    VM,
+    Cluster,
+    Exclusion,
+    Forecast,
+    Gap,
+    Host,
+    Link,
+    Load,
+    Snapshot,
+    SplitBrain,
+)
+from balancerd.core.plan import Action, Assessment, Certificate, HostFigures, Move, Plan, Refusal
+from balancerd.core.units import format_time
+
+CLUSTER_VERSION = 1
+_LISTS: Mapping[str, type] = {
+    "links": Link,
+    "gaps": Gap,
+    "exclusions": Exclusion,
+    "split_brains": SplitBrain,
+}
+_CLUSTER_KEYS = dict.fromkeys(("version", "at", "hosts", "vms", *_LISTS, "draining"))
+
+
+def cluster_file(snapshot: Snapshot) -> dict[str, Any]:
+    """A snapshot as a cluster file: hosts and VMs each with what is known of them beside it.
+
+    Loads, forecasts and overheads of what the cluster does not have are not kept.
+    """
+    cluster = snapshot.cluster
+    hosts = [_host_entry(host, snapshot) for host in cluster.hosts.values()]
+    vms = [_vm_entry(vm, snapshot) for vm in cluster.vms.values()]
+    return {
+        "version": CLUSTER_VERSION,
+        "at": format_time(snapshot.at),
+        "hosts": hosts,
+        "vms": vms,
+        "links": [encode(link) for link in cluster.links],
+        "gaps": [encode(gap) for gap in snapshot.gaps],
+        "exclusions": [encode(exclusion) for exclusion in snapshot.exclusions],
+        "split_brains": [encode(split_brain) for split_brain in snapshot.split_brains],
+        "draining": sorted(snapshot.draining),
+    }
+
+
+def _host_entry(host: Host, snapshot: Snapshot) -> dict[str, Any]:
+    entry: dict[str, Any] = encode(host)
+    if (load := snapshot.host_loads.get(host.name)) is not None:
+        entry["load"] = encode(load)
+    if (overhead := snapshot.overhead.get(host.name)) is not None:
+        entry["overhead_reference_cores"], entry["overhead_bytes"] = overhead
+    return entry
+
+
+def _vm_entry(vm: VM, snapshot: Snapshot) -> dict[str, Any]:
+    entry: dict[str, Any] = encode(vm)
+    if (place := snapshot.cluster.placement.get(vm.name)) is not None:
+        entry["host"] = place
+    if (target := snapshot.cluster.flights.get(vm.name)) is not None:
+        entry["moving_to"] = target
+    if (load := snapshot.loads.get(vm.name)) is not None:
+        entry["load"] = encode(load)
+    if (forecast := snapshot.forecasts.get(vm.name)) is not None:
+        entry["forecast"] = encode(forecast)
+    return entry
+
+
+def parse_cluster_file(text: str | bytes, source: str) -> Snapshot:
+    """The snapshot in a cluster file's text; CodecError says what is wrong where in `source`."""
+    try:
+        return snapshot_of(_json(text))
+    except CodecError as error:
+        raise CodecError(f"{source}: {error}") from None
+
+
+def _json(text: str | bytes) -> Any:
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        raise CodecError(
+            f"line {error.lineno}, column {error.colno}: not JSON: {error.msg}"
+        ) from None
+    except UnicodeDecodeError:
+        raise CodecError("not JSON: not UTF-8 text") from None
+    except RecursionError:
+        raise CodecError("not a cluster file: nested too deeply") from None
+
+
+def _refuse_constant(name: str) -> Any:
+    raise CodecError(f"not JSON: {name} is not a number")
+
+
+def snapshot_of(data: Any) -> Snapshot:
+    """The snapshot that a cluster file holds; CodecError says what is wrong, and where."""
+    if not isinstance(data, dict) or "version" not in data:
+        raise CodecError('not a cluster file: "version" is missing')
+    if data["version"] != CLUSTER_VERSION:
+        raise CodecError(
+            f"version {json.dumps(data['version'])} of the cluster file is not known; "
+            f"this balancerd reads version {CLUSTER_VERSION}"
+        )
+    refuse_unknown(data, _CLUSTER_KEYS)
+    hosts, vms = _Hosts(), _VMs()
+    _each(data, "hosts", hosts.add)
+    _each(data, "vms", vms.add)
+    vms.refuse_unknown_hosts(hosts.hosts)
+    lists = {key: tuple(_each(data, key, _of(kind))) for key, kind in _LISTS.items()}
+    return Snapshot(
+        at=_at(data),
+        cluster=Cluster(hosts.hosts, vms.vms, vms.placement, vms.flights, lists.pop("links")),
+        loads=vms.loads,
+        host_loads=hosts.loads,
+        forecasts=vms.forecasts,
+        overhead=hosts.overhead,
+        draining=frozenset(_each(data, "draining", _of(str))),
+        **lists,
+    )
+
+
+def _of(kind: type) -> Any:
+    return lambda item: decode(kind, item)
+
+
+def _at(data: Mapping[str, Any]) -> float:
+    if "at" not in data:
+        raise CodecError('"at" is missing')
+    try:
+        return decode_time(data["at"])
+    except CodecError as error:
+        raise error.under("at") from None
+
+
+def _each(data: Mapping[str, Any], key: str, decoder: Any) -> list[Any]:
+    """The items of a list of the file; a missing list is empty."""
+    items = data.get(key, [])
+    try:
+        if not isinstance(items, list):
+            raise CodecError("must be a list")
+        return decode_each(decoder, items)
+    except CodecError as error:
+        raise error.under(key) from None
+
+
+def _taken(item: dict[str, Any], key: str, kind: Any) -> Any:
+    """A key taken out of an entry and decoded; None where it is missing."""
+    if key not in item:
+        return None
+    try:
+        return decode(kind, item.pop(key))
+    except CodecError as error:
+        raise error.under(key) from None
+
+
+def _entry(item: Any) -> dict[str, Any]:
+    if not isinstance(item, dict):
+        raise CodecError("must be a table of keys and values")
+    return dict(item)
+
+
+class _Hosts:
+    """The hosts of a file while they are read."""
+
+    def __init__(self) -> None:
+        self.hosts: dict[str, Host] = {}
+        self.loads: dict[str, Load] = {}
+        self.overhead: dict[str, tuple[float, int]] = {}
+
+    def add(self, item: Any) -> None:
+        """Take in one entry."""
+        entry = _entry(item)
+        load = _taken(entry, "load", Load)
+        cpu = _taken(entry, "overhead_reference_cores", float)
+        memory = _taken(entry, "overhead_bytes", int)
+        host: Host = decode(Host, entry)
+        if host.name in self.hosts:
+            raise CodecError(f'there is another host of the name "{host.name}"')
+        self.hosts[host.name] = host
+        if load is not None:
+            self.loads[host.name] = load
+        if cpu is not None or memory is not None:
+            self.overhead[host.name] = (cpu or 0.0, memory or 0)
+
+
+class _VMs:
+    """The VMs of a file while they are read."""
+
+    def __init__(self) -> None:
+        self.vms: dict[str, VM] = {}
+        self.placement: dict[str, str] = {}
+        self.flights: dict[str, str] = {}
+        self.loads: dict[str, Load] = {}
+        self.forecasts: dict[str, Forecast] = {}
+
+    def add(self, item: Any) -> None:
+        """Take in one entry."""
+        entry = _entry(item)
+        beside: tuple[tuple[str, Any, dict[str, Any]], ...] = (
+            ("host", str, self.placement),
+            ("moving_to", str, self.flights),
+            ("load", Load, self.loads),
+            ("forecast", Forecast, self.forecasts),
+        )
+        found = [(table, _taken(entry, key, kind)) for key, kind, table in beside]
+        vm: VM = decode(VM, entry)
+        if vm.name in self.vms:
+            raise CodecError(f'there is another VM of the name "{vm.name}"')
+        self.vms[vm.name] = vm
+        for table, value in found:
+            if value is not None:
+                table[vm.name] = value
+
+    def refuse_unknown_hosts(self, hosts: Mapping[str, Host]) -> None:
+        """CodecError for the first VM on, or on its way to, a host that the file does not have."""
+        for number, name in enumerate(self.vms):
+            for key, table in (("host", self.placement), ("moving_to", self.flights)):
+                if (host := table.get(name)) is not None and host not in hosts:
+                    unknown = CodecError(f'there is no host "{host}" in the file')
+                    raise unknown.under(key).under(number).under("vms")
+
+
+def plan_document(plan: Plan) -> dict[str, Any]:
+    """A plan as `plan show` and `plan new` print it; the order of moves is that of their start."""
+    return {
+        "at": format_time(plan.at),
+        "policy": plan.policy,
+        "objective": plan.objective,
+        "reason": plan.reason,
+        "score_before": encode(plan.score_before),
+        "score_after": encode(plan.score_after),
+        "moves": [encode(move) for move in plan.moves],
+        "power_actions": [
+            encode(action, Action) for action in plan.actions if not isinstance(action, Move)
+        ],
+        "refusals": [encode(refusal) for refusal in plan.refusals],
+        "refusal_counts": dict(plan.refusal_counts),
+        "certificate": None if plan.certificate is None else encode(plan.certificate),
+        **plan_tables(plan),
+    }
+
+
+def plan_tables(plan: Plan) -> dict[str, Any]:
+    """The large part of a plan's document: what it says of each host."""
+    return {
+        "hosts_before": [encode(figures) for figures in plan.before],
+        "hosts_after": [encode(figures) for figures in plan.after],
+        "assessments": [encode(assessment) for assessment in plan.assessments],
+    }
+
+
+def plan_of(data: Mapping[str, Any]) -> Plan:
+    """The plan that a document holds; keys it does not know are passed over."""
+    moves = _each(data, "moves", _of(Move))
+    power = _each(data, "power_actions", lambda item: decode(_ACTION, item))
+    certificate = data.get("certificate")
+    return Plan(
+        at=_at(data),
+        policy=data["policy"],
+        objective=data["objective"],
+        actions=tuple(sorted([*moves, *power], key=lambda action: action.number)),
+        reason=data["reason"],
+        score_before=decode(float, data["score_before"]),
+        score_after=decode(float, data["score_after"]),
+        assessments=tuple(_each(data, "assessments", _of(Assessment))),
+        before=tuple(_each(data, "hosts_before", _of(HostFigures))),
+        after=tuple(_each(data, "hosts_after", _of(HostFigures))),
+        refusals=tuple(_each(data, "refusals", _of(Refusal))),
+        refusal_counts=dict(data.get("refusal_counts", {})),
+        certificate=None if certificate is None else decode(Certificate, certificate),
+    )
+
+
+_ACTION: Any = Action
