@@ -48,6 +48,7 @@ class Move:
     bytes: int = 0  # predicted
     downtime: float = 0.0  # predicted, seconds
     score_after: float = 0.0  # the objective's score once this and all earlier moves are done
+    parked: bool = False  # an earlier move of this plan parked the VM at the source: no cool-down
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,10 +91,13 @@ def _over(default: Band) -> BeforeValidator:
 
 
 class Thresholds(Schema):
-    """One band per resource."""
+    """One band per resource, and how unequal hosts may be."""
 
     cpu: Annotated[Band, _over(CPU_BAND)] = CPU_BAND
     memory: Annotated[Band, _over(MEMORY_BAND)] = MEMORY_BAND
+    imbalance: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.15, description="spread: act once a host is further than this above the mean use"
+    )
 
 
 class Detection(Schema):
