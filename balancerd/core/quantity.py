@@ -4,7 +4,7 @@ Text with a unit is turned into SI numbers here, at the door; every refusal says
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import time
 from typing import Annotated, Any
@@ -16,8 +16,10 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationError,
     ValidationInfo,
 )
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from balancerd.core.units import (
     format_duration,
@@ -32,6 +34,21 @@ class Schema(BaseModel):
     """Frozen, and an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+def refuse(complaints: Sequence[tuple[tuple[str | int, ...], str]]) -> None:
+    """Raise a ValidationError of several complaints, each with its place below the validated value.
+
+    For validators that compare parts of a document with each other. Without complaints: nothing.
+    """
+    lines = [
+        InitErrorDetails(
+            type=PydanticCustomError("complaint", "{text}", {"text": text}), loc=place, input=None
+        )
+        for place, text in complaints
+    ]
+    if lines:
+        raise ValidationError.from_exception_data("document", lines)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,89 @@
+"""Each host's verdict under the dual threshold, with the numbers behind it.
+
+A host is overloaded only if its CPU is above `overload` now *and* in the window's mean, or if its
+vCPUs have to wait, or if its VMs are charged more memory than `overload`. What was not seen for
+`warm_up` seconds gives no verdict to act on.
+"""
+
+import numpy as np
+
+from balancerd.core.history import History
+from balancerd.core.layout import Layout
+from balancerd.core.model import Host, Load, PowerState, Snapshot
+from balancerd.core.plan import Assessment, Verdict
+from balancerd.core.policy import Policy
+from balancerd.core.survey import lay_out
+from balancerd.core.units import format_duration
+
+
+def assess(snapshot: Snapshot, policy: Policy, now: float) -> tuple[Assessment, ...]:
+    """The verdict on every host, in order of their names."""
+    return assess_layout(lay_out(snapshot, policy, History(), now), now)
+
+
+def assess_layout(layout: Layout, now: float) -> tuple[Assessment, ...]:
+    """The same, where the layout was already drawn up."""
+    cpu, memory = layout.settled_cpu(), layout.settled_memory()
+    return tuple(
+        _assess(layout, row, float(cpu[row]), float(memory[row]), now)
+        for row in range(len(layout.hosts))
+    )
+
+
+def _assess(layout: Layout, row: int, expected: float, memory: float, now: float) -> Assessment:
+    name = layout.hosts[row]
+    host, load = layout.snapshot.cluster.hosts[name], layout.snapshot.host_loads.get(name)
+    verdict, reason = _without_load(layout.snapshot, host) or (None, "")
+    capacity = layout.cpu_capacity[row]
+    if verdict is None and (load is None or not _believable(load) or capacity <= 0):
+        verdict, reason = Verdict.UNKNOWN, "no believable load or capacity"
+    share = 1.0 / capacity if load and verdict is not Verdict.UNKNOWN and capacity > 0 else 0.0
+    now_, mean = (load.cpu * share, load.cpu_mean * share) if load else (0.0, 0.0)
+    if verdict is None and load is not None:
+        verdict, reason = _verdict(layout, load, now_, mean, expected, memory, now)
+    if verdict is None:
+        verdict = Verdict.UNKNOWN
+    count = int(layout.used_count[row])
+    return Assessment(name, verdict, reason, now_, mean, expected, memory, count)
+
+
+def _without_load(snapshot: Snapshot, host: Host) -> tuple[Verdict, str] | None:
+    """Verdicts that do not depend on how busy the host is."""
+    gaps = [g for g in snapshot.gaps if g.subject == "host" and g.name == host.name]
+    if gaps:
+        return Verdict.UNKNOWN, f"{gaps[0].kind}: {gaps[0].detail}"
+    if host.power in (PowerState.OFF, PowerState.WAKING, PowerState.SLEEPING):
+        return Verdict.ASLEEP, f"it is {host.power}"
+    if host.power is not PowerState.ON:
+        return Verdict.UNKNOWN, "its power state is not known"
+    if host.name in snapshot.draining:
+        return Verdict.DRAINING, "an operator drains it"
+    return None
+
+
+def _believable(load: Load) -> bool:
+    return bool(np.isfinite(load.cpu) and np.isfinite(load.cpu_mean) and load.cpu >= 0)
+
+
+def _verdict(
+    layout: Layout,
+    load: Load,
+    cpu: float,
+    mean: float,
+    expected: float,
+    memory: float,
+    now: float,
+) -> tuple[Verdict, str]:
+    bands, detection = layout.policy.thresholds, layout.policy.detection
+    if layout.policy.capacity.enforce_memory and memory > bands.memory.overload:
+        return Verdict.OVERLOADED, f"memory {memory:.0%} > {bands.memory.overload:.0%}"
+    if now - load.since < detection.warm_up:
+        return Verdict.NORMAL, f"seen only for {format_duration(max(0.0, now - load.since))}"
+    if load.steal > detection.steal:
+        return Verdict.OVERLOADED, f"vCPUs wait {load.steal:.0%} > {detection.steal:.0%}"
+    if cpu > bands.cpu.overload and mean > bands.cpu.overload:
+        return Verdict.OVERLOADED, f"CPU {cpu:.0%}, mean {mean:.0%} > {bands.cpu.overload:.0%}"
+    memory_idle = memory < bands.memory.idle or not layout.policy.capacity.enforce_memory
+    if max(cpu, mean, expected) < bands.cpu.idle and memory_idle:
+        return Verdict.IDLE, f"CPU {max(cpu, mean):.0%} < {bands.cpu.idle:.0%}"
+    return Verdict.NORMAL, f"CPU {cpu:.0%}, memory {memory:.0%}"

@@ -1,0 +1,21 @@
+"""The rules of a site, each written twice.
+
+`definition` says what breaks a rule, slow and obvious; `fast` says which hosts would refuse a
+block, for every host at once. A property test ties the two: what no check refuses breaks nothing.
+"""
+
+from balancerd.core.constraints.contradictions import contradictions
+from balancerd.core.constraints.definition import Violation, violations
+from balancerd.core.constraints.fast import accepts, refuses, refusing
+from balancerd.core.constraints.gate import Gate, refuses_move
+
+__all__ = [
+    "Gate",
+    "Violation",
+    "accepts",
+    "contradictions",
+    "refuses",
+    "refuses_move",
+    "refusing",
+    "violations",
+]

@@ -1,0 +1,237 @@
+"""The rules as planning uses them: which hosts would refuse a block, for many hosts at once.
+
+Each check is a row of `CHECKS`: its name, the hosts that refuse, and how to say so of one host.
+A check looks only at what the block would do to its target, so a host which already breaks a rule
+can always be relieved.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from balancerd.core.layout import Bools, Ints, Layout
+from balancerd.core.model import PowerState
+from balancerd.core.plan import Refusal
+from balancerd.core.policy import Band
+from balancerd.core.units import format_size, format_time
+
+EPSILON = 1e-9
+Explanation = tuple[str, str]  # detail, remedy
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One rule: `refused(layout, block, rows)` for the hosts in `rows`, `explain` for one host."""
+
+    name: str
+    refused: Callable[[Layout, int, Ints], Bools]
+    explain: Callable[[Layout, int, int], Explanation]
+
+
+def accepts(layout: Layout, block: int, rows: Ints | None = None) -> Bools:
+    """Which of the hosts would take the block now; its own host never does."""
+    rows = np.arange(len(layout.hosts), dtype=np.int64) if rows is None else rows
+    accepted = np.ones(len(rows), dtype=np.bool_)
+    for check in CHECKS:
+        accepted &= ~check.refused(layout, block, rows)
+    return accepted
+
+
+def refuses(layout: Layout, block: int, host: int) -> Refusal | None:
+    """Why a host would not take a block; None if it would."""
+    row = np.array([host], dtype=np.int64)
+    for check in CHECKS:
+        if check.refused(layout, block, row)[0]:
+            detail, remedy = check.explain(layout, block, host)
+            name = layout.blocks[block][0]
+            return Refusal(name, layout.hosts[host], check.name, detail, remedy)
+    return None
+
+
+def refusing(layout: Layout, block: int, rows: Ints) -> dict[str, Ints]:
+    """The hosts that refuse, by the first check that does."""
+    left, counted = rows, {}
+    for check in CHECKS:
+        refused = check.refused(layout, block, left)
+        if refused.any():
+            counted[check.name] = left[refused]
+        left = left[~refused]
+    return counted
+
+
+def _same_host(layout: Layout, block: int, rows: Ints) -> Bools:
+    return np.asarray(rows == layout.place[block])
+
+
+def _explain_same_host(layout: Layout, _block: int, host: int) -> Explanation:
+    return f"it is on {layout.hosts[host]}", ""
+
+
+def _closed(layout: Layout, _block: int, rows: Ints) -> Bools:
+    return ~layout.receives[rows]
+
+
+def _explain_closed(layout: Layout, _block: int, host: int) -> Explanation:
+    name = layout.hosts[host]
+    power = layout.snapshot.cluster.hosts[name].power
+    if power is not PowerState.ON:
+        return f"{name} is {power}", f"wake {name}"
+    if name in layout.snapshot.draining:
+        return f"{name} is draining", f"undrain {name}"
+    gaps = [gap.kind for gap in layout.snapshot.gaps if gap.name == name]
+    return f"{name} takes no VMs: {', '.join(gaps) or 'excluded or without capacity'}", ""
+
+
+def _unreachable(layout: Layout, block: int, rows: Ints) -> Bools:
+    return np.asarray(~layout.reachable[layout.signature[block]][rows])
+
+
+def _explain_unreachable(layout: Layout, block: int, host: int) -> Explanation:
+    name = layout.hosts[host]
+    if not layout.allowed[layout.signature[block]][host]:
+        return f"a pin or an avoidance keeps it off {name}", "change the rule"
+    here = layout.hosts[layout.place[block]]
+    return f"{name} is excluded for it, or has another CPU than {here}", "set a CPU model"
+
+
+def _conflicts(layout: Layout, block: int, rows: Ints) -> Bools:
+    """Hosts in whose domain another member of an "apart" group is, or will be."""
+    refused = np.zeros(len(rows), dtype=np.bool_)
+    for index, own in layout.groups_of.get(block, ()):
+        group = layout.groups[index]
+        if group.kind != "apart":
+            continue
+        domains = layout.domains[group.scope]
+        home = int(domains[layout.place[block]])
+        others = [
+            domain
+            for domain, count in layout.present[index].items()
+            if count - (own if domain == home else 0) > 0
+        ]
+        refused |= np.isin(domains[rows], others)
+    return refused
+
+
+def _explain_conflict(layout: Layout, block: int, host: int) -> Explanation:
+    row = np.array([host], dtype=np.int64)
+    for index, _ in layout.groups_of[block]:
+        group = layout.groups[index]
+        domain = layout.domains[group.scope][row][0]
+        if group.kind == "apart" and layout.present[index].get(int(domain), 0):
+            return f"{group.name}: another member is in that {group.scope}", "move that one first"
+    return "another member is there", ""
+
+
+def _scatters(layout: Layout, block: int, rows: Ints) -> Bools:
+    """Hosts where a member of a "together" group would have fewer of the others around it."""
+    refused = np.zeros(len(rows), dtype=np.bool_)
+    for index, own in layout.groups_of.get(block, ()):
+        group = layout.groups[index]
+        if group.kind != "together":
+            continue
+        domains, present = layout.domains[group.scope], layout.present[index]
+        home = int(domains[layout.place[block]])
+        around = present.get(home, 0) - own
+        counts = np.zeros(len(layout.hosts), dtype=np.int64)
+        for domain, count in present.items():
+            counts[domain] = count - (own if domain == home else 0)
+        refused |= counts[domains[rows]] < around
+    return refused
+
+
+def _explain_scatter(layout: Layout, block: int, _host: int) -> Explanation:
+    names = [
+        layout.groups[i].name
+        for i, _ in layout.groups_of[block]
+        if layout.groups[i].kind == "together"
+    ]
+    return f"{', '.join(names)}: others of the group are elsewhere", "move the whole group"
+
+
+def _barred(layout: Layout, block: int, rows: Ints) -> Bools:
+    until = layout.barred.get(int(layout.place[block]))
+    return np.isin(rows, list(until)) if until else np.zeros(len(rows), dtype=np.bool_)
+
+
+def _explain_barred(layout: Layout, block: int, host: int) -> Explanation:
+    source = int(layout.place[block])
+    until = format_time(layout.barred[source][host])
+    return f"moves from {layout.hosts[source]} failed; the pair rests until {until}", ""
+
+
+def _returns(layout: Layout, block: int, rows: Ints) -> Bools:
+    until = layout.returning.get(block)
+    return np.isin(rows, list(until)) if until else np.zeros(len(rows), dtype=np.bool_)
+
+
+def _explain_return(layout: Layout, block: int, host: int) -> Explanation:
+    until = format_time(layout.returning[block][host])
+    return f"it came from {layout.hosts[host]}, and does not go back before {until}", ""
+
+
+def _memory_short(layout: Layout, block: int, rows: Ints) -> Bools:
+    if not layout.policy.capacity.enforce_memory:
+        return np.zeros(len(rows), dtype=np.bool_)
+    band: Band = layout.policy.thresholds.memory
+    after = layout.used_memory[rows] + layout.memory[block]
+    return np.asarray(after > band.landing * layout.memory_capacity[rows] * (1 + EPSILON))
+
+
+def _explain_memory(layout: Layout, block: int, host: int) -> Explanation:
+    landing = layout.policy.thresholds.memory.landing * layout.memory_capacity[host]
+    after = layout.used_memory[host] + layout.memory[block]
+    short = f"free {format_size(after - landing)} of memory on {layout.hosts[host]}"
+    return f"{format_size(after)} of at most {format_size(landing)}", short
+
+
+def _cpu_short(layout: Layout, block: int, rows: Ints) -> Bools:
+    landing = layout.policy.thresholds.cpu.landing * layout.cpu_capacity[rows]
+    spread = np.sqrt(layout.used_variance[rows] + layout.variance[block])
+    after = layout.used_cpu[rows] + layout.cpu[block] + layout.factor * spread
+    return np.asarray(after > landing * (1 + EPSILON))
+
+
+def _explain_cpu(layout: Layout, block: int, host: int) -> Explanation:
+    landing = layout.policy.thresholds.cpu.landing * layout.cpu_capacity[host]
+    spread = np.sqrt(layout.used_variance[host] + layout.variance[block])
+    after = layout.used_cpu[host] + layout.cpu[block] + layout.factor * spread
+    short = f"free {after - landing:.2f} cores on {layout.hosts[host]}"
+    return f"{after:.2f} of at most {landing:.2f} cores expected", short
+
+
+def _vcpus_short(layout: Layout, block: int, rows: Ints) -> Bools:
+    after = layout.used_vcpus[rows] + layout.vcpus[block]
+    return np.asarray(after > layout.vcpu_capacity[rows] * (1 + EPSILON))
+
+
+def _explain_vcpus(layout: Layout, block: int, host: int) -> Explanation:
+    after = layout.used_vcpus[host] + layout.vcpus[block]
+    room = layout.vcpu_capacity[host]
+    return f"{after:g} of at most {room:g} vCPUs", "raise capacity.cpu_overcommit"
+
+
+def _busy(layout: Layout, _block: int, rows: Ints) -> Bools:
+    release = layout.policy.thresholds.cpu.release * layout.cpu_capacity[rows]
+    return np.asarray(layout.measured[rows] > release)
+
+
+def _explain_busy(layout: Layout, _block: int, host: int) -> Explanation:
+    share = layout.measured[host] / layout.cpu_capacity[host]
+    release = layout.policy.thresholds.cpu.release
+    return f"its CPU is at {share:.0%} now, over {release:.0%}", ""
+
+
+CHECKS = (
+    Check("same host", _same_host, _explain_same_host),
+    Check("host closed", _closed, _explain_closed),
+    Check("not reachable", _unreachable, _explain_unreachable),
+    Check("apart", _conflicts, _explain_conflict),
+    Check("together", _scatters, _explain_scatter),
+    Check("back-off", _barred, _explain_barred),
+    Check("return", _returns, _explain_return),
+    Check("memory", _memory_short, _explain_memory),
+    Check("CPU", _cpu_short, _explain_cpu),
+    Check("vCPUs", _vcpus_short, _explain_vcpus),
+    Check("busy", _busy, _explain_busy),
+)

@@ -1,0 +1,52 @@
+"""Whether a planned move may start now: the fast rules against a fresh snapshot."""
+
+from dataclasses import dataclass
+
+from balancerd.core.constraints.fast import refuses
+from balancerd.core.history import History
+from balancerd.core.layout import Layout
+from balancerd.core.model import Snapshot
+from balancerd.core.plan import Move, Refusal
+from balancerd.core.policy import Policy
+from balancerd.core.survey import lay_out
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """One snapshot, asked about many moves. Say `admit` for each that starts: it then counts."""
+
+    layout: Layout
+
+    @classmethod
+    def of(cls, snapshot: Snapshot, policy: Policy, history: History, now: float) -> "Gate":
+        """The gate of a snapshot; policy is `policy.at(now)`."""
+        return cls(lay_out(snapshot, policy, history, now))
+
+    def refuses(self, move: Move) -> Refusal | None:
+        """Why the move may not start; None if it may. The whole of a group must find room."""
+        layout = self.layout
+        block, target = layout.block_of.get(move.vm), layout.host_row.get(move.target)
+        if block is None or target is None:
+            gone = move.vm if block is None else move.target
+            return Refusal(move.vm, move.target, "gone", f"{gone} is no longer there")
+        source = layout.hosts[layout.place[block]]
+        if source != move.source:
+            return Refusal(move.vm, move.target, "gone", f"it is on {source}, not {move.source}")
+        fixed = layout.fixed.get(block)
+        if fixed and not (move.parked and fixed.constraint == "cool-down"):
+            return fixed
+        if not layout.gives[layout.place[block]]:
+            return Refusal(move.vm, move.target, "host closed", f"{source} gives no VMs now")
+        return refuses(layout, block, target)
+
+    def admit(self, move: Move) -> None:
+        """Charge the move's target from now on; its source goes on paying."""
+        block = self.layout.block_of[move.vm]
+        self.layout.charge(block, self.layout.host_row[move.target])
+
+
+def refuses_move(
+    snapshot: Snapshot, policy: Policy, history: History, now: float, move: Move
+) -> Refusal | None:
+    """Why a move may not start on this snapshot; None if it may. For many moves use a `Gate`."""
+    return Gate.of(snapshot, policy, history, now).refuses(move)

@@ -1,0 +1,181 @@
+"""A snapshot as arrays: the ground on which placements are tried out.
+
+Hosts are rows in sorted order of their names. VMs are grouped into *blocks*, the smallest sets
+that may be moved: VMs which a rule keeps together and which share a host are one block, every other
+VM is a block of its own. Only VMs that cost a host memory are here (a shut-off VM is not).
+
+CPU is in reference cores, memory in bytes. What a host carries is its overhead and everything that
+is on it or under way from or to it: a VM under way pays on both hosts.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from balancerd.core.model import VM, Forecast, Host, Snapshot, VMState
+from balancerd.core.plan import Refusal
+from balancerd.core.policy import Policy
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+CHARGED = frozenset(VMState) - {VMState.SHUTOFF, VMState.MIGRATED, VMState.CRASHED}
+# A VM nobody has seen at work yet: half of what it may ask for, give or take a quarter.
+UNSEEN_SHARE, UNSEEN_SPREAD = 0.5, 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """VMs that a rule keeps apart or together, in a domain: the host or the rack."""
+
+    name: str
+    kind: str
+    scope: str
+
+
+@dataclass(slots=True)
+class Layout:
+    """Blocks on hosts. `place` and the `used_*` arrays change as moves are tried; nothing else."""
+
+    snapshot: Snapshot
+    policy: Policy
+    hosts: tuple[str, ...]
+    host_row: dict[str, int]
+    # per host
+    cpu_capacity: Floats
+    memory_capacity: Floats
+    vcpu_capacity: Floats
+    measured: Floats  # CPU now as the host itself tells it, reference cores; 0 where not known
+    receives: Bools  # may take VMs: awake, known, not draining, not excluded
+    gives: Bools  # VMs may leave: awake, known, not excluded
+    domains: dict[str, Ints]  # scope -> the domain each host lies in
+    used_cpu: Floats
+    used_variance: Floats
+    used_memory: Floats
+    used_vcpus: Floats
+    used_count: Ints
+    leaving_cpu: Floats  # of the above, what is already on its way out
+    leaving_variance: Floats
+    leaving_memory: Floats
+    # per block
+    blocks: tuple[tuple[str, ...], ...]
+    block_of: dict[str, int]
+    cpu: Floats
+    variance: Floats
+    memory: Floats
+    vcpus: Floats
+    origin: Ints
+    place: Ints
+    signature: Ints  # which of `allowed` and `reachable` holds for it
+    fixed: dict[int, Refusal]  # blocks that may not move at all
+    # memory of what was done: until when a time in the future bars a way
+    barred: dict[int, dict[int, float]]  # source -> target -> the pair's back-off
+    returning: dict[int, dict[int, float]]  # block -> the host it came from
+    # rules
+    allowed: list[Bools]  # per signature: hosts that pins and avoidance leave open
+    reachable: list[Bools]  # per signature: hosts that nothing about the VM rules out
+    groups: list[Group]
+    groups_of: dict[int, tuple[tuple[int, int], ...]]  # block -> (group, how many of it)
+    present: list[dict[int, int]]  # per group: domain -> VMs of the group charged there
+    moved: set[int] = field(default_factory=set)
+
+    @property
+    def factor(self) -> float:
+        """How many standard deviations of CPU are kept free."""
+        return self.policy.capacity.spread_factor
+
+    def copy(self) -> "Layout":
+        """Another layout that can be changed without changing this one."""
+        return replace(
+            self,
+            receives=self.receives.copy(),
+            used_cpu=self.used_cpu.copy(),
+            used_variance=self.used_variance.copy(),
+            used_memory=self.used_memory.copy(),
+            used_vcpus=self.used_vcpus.copy(),
+            used_count=self.used_count.copy(),
+            place=self.place.copy(),
+            present=[dict(counts) for counts in self.present],
+            moved=set(self.moved),
+        )
+
+    def charge(self, block: int, host: int, sign: int = 1) -> None:
+        """Add a block's demand to a host, or take it away again."""
+        self.used_cpu[host] += sign * self.cpu[block]
+        self.used_variance[host] = max(0.0, self.used_variance[host] + sign * self.variance[block])
+        self.used_memory[host] += sign * self.memory[block]
+        self.used_vcpus[host] += sign * self.vcpus[block]
+        self.used_count[host] += sign * len(self.blocks[block])
+        for group, count in self.groups_of.get(block, ()):
+            domain = int(self.domains[self.groups[group].scope][host])
+            counts = self.present[group]
+            counts[domain] = counts.get(domain, 0) + sign * count
+
+    def move(self, block: int, target: int) -> None:
+        """Place a block elsewhere, as if it had already arrived."""
+        self.charge(block, int(self.place[block]), -1)
+        self.charge(block, target)
+        self.place[block] = target
+        self.moved.add(block)
+
+    def expected_cpu(self) -> Floats:
+        """Expected CPU of every host with its spread, as a fraction of capacity."""
+        return _share(self.used_cpu + self.factor * np.sqrt(self.used_variance), self.cpu_capacity)
+
+    def expected_memory(self) -> Floats:
+        """Memory charged to every host, as a fraction of capacity."""
+        return _share(self.used_memory, self.memory_capacity)
+
+    def settled_cpu(self, rows: Any = slice(None)) -> Floats:
+        """Like `expected_cpu`, but without what is already on its way out."""
+        variance = np.maximum(0.0, self.used_variance[rows] - self.leaving_variance[rows])
+        cpu = self.used_cpu[rows] - self.leaving_cpu[rows] + self.factor * np.sqrt(variance)
+        return _share(cpu, self.cpu_capacity[rows])
+
+    def settled_memory(self, rows: Any = slice(None)) -> Floats:
+        """Like `expected_memory`, but without what is already on its way out."""
+        used = self.used_memory[rows] - self.leaving_memory[rows]
+        return _share(used, self.memory_capacity[rows])
+
+    def blocks_on(self, host: int) -> list[int]:
+        """The blocks that are on a host and not under way, in order of their names."""
+        return [int(block) for block in np.flatnonzero(self.place == host)]
+
+    def misplaced(self) -> list[int]:
+        """Blocks on hosts where a pin or an avoidance does not want them."""
+        wrong = [
+            block
+            for signature, allowed in enumerate(self.allowed)
+            if not allowed.all()
+            for block in np.flatnonzero(self.signature == signature)
+            if not allowed[self.place[block]]
+        ]
+        return sorted(int(block) for block in wrong)
+
+
+def _share(used: Floats, capacity: Floats) -> Floats:
+    """used / capacity; a host without capacity is full."""
+    safe = np.where(capacity > 0, capacity, 1.0)
+    return np.where(capacity > 0, used / safe, 1.0)
+
+
+def is_sane(host: Host) -> bool:
+    """Whether a host's capacity can be believed."""
+    return bool(np.isfinite(host.cpu) and host.cpu > 0 and host.memory > 0)
+
+
+def demand(vm: VM, forecast: Forecast | None) -> tuple[float, float]:
+    """Expected CPU of a VM and its standard deviation; a guess on the safe side where unknown."""
+    if forecast is None or not (np.isfinite(forecast.cpu) and np.isfinite(forecast.spread)):
+        return UNSEEN_SHARE * vm.size, UNSEEN_SPREAD * vm.size
+    return max(0.0, forecast.cpu), max(0.0, forecast.spread)
+
+
+def memory_capacity(host: Host, policy: Policy) -> float:
+    """What VMs and the overhead may take of a host's memory, in bytes."""
+    capacity = policy.capacity
+    reserve = max(capacity.memory_reserve, capacity.memory_reserve_share * host.memory)
+    return max(0.0, host.memory - reserve)

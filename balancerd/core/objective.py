@@ -1,0 +1,91 @@
+"""How good a layout is, as one number: smaller is better.
+
+A score is the objective's own term plus the strain, which every objective has: use above `release`,
+broken rules, and VMs on hosts that are to be emptied.
+"""
+
+import numpy as np
+
+from balancerd.core.layout import Bools, Floats, Layout
+from balancerd.core.policy import Objective
+
+# A host's draw without a power curve: six tenths when idle, in units of its full draw.
+IDLE_SHARE = 0.6
+
+
+def score(layout: Layout, awake: Bools) -> float:
+    """The score of a layout; `awake` are the hosts that are on (or will be)."""
+    return _TERMS[layout.policy.objective](layout, awake) + strain(layout)
+
+
+def strain(layout: Layout) -> float:
+    """Use above `release` in hosts' worth, plus broken rules and VMs on draining hosts, each 1."""
+    bands = layout.policy.thresholds
+    over = np.maximum(0.0, layout.expected_cpu() - bands.cpu.release)[layout.gives].sum()
+    if layout.policy.capacity.enforce_memory:
+        excess = layout.expected_memory() - bands.memory.release
+        over += np.maximum(0.0, excess)[layout.gives].sum()
+    draining = [layout.host_row[h] for h in layout.snapshot.draining if h in layout.host_row]
+    left = sum(int(layout.used_count[row]) for row in draining)
+    return float(over) + broken_rules(layout) + left
+
+
+def broken_rules(layout: Layout) -> int:
+    """Misplaced blocks, crowded "apart" groups and scattered "together" groups."""
+    crowded = sum(
+        sum(count - 1 for count in counts.values() if count > 1)
+        for group, counts in zip(layout.groups, layout.present, strict=True)
+        if group.kind == "apart"
+    )
+    scattered = sum(
+        max(0, sum(count > 0 for count in counts.values()) - 1)
+        for group, counts in zip(layout.groups, layout.present, strict=True)
+        if group.kind == "together"
+    )
+    return len(layout.misplaced()) + crowded + scattered
+
+
+def watts(layout: Layout) -> Floats:
+    """Draw of every host at its expected load, as if it were on; 1.0 is a host without a curve."""
+    use = np.minimum(layout.used_cpu / np.where(layout.cpu_capacity > 0, layout.cpu_capacity, 1), 1)
+    draw = IDLE_SHARE + (1 - IDLE_SHARE) * use
+    for curve, rows in _curves(layout).items():
+        steps = np.linspace(0.0, 1.0, len(curve))
+        draw[list(rows)] = np.interp(use[list(rows)], steps, curve)
+    return np.asarray(draw)
+
+
+def _curves(layout: Layout) -> dict[tuple[float, ...], list[int]]:
+    curves: dict[tuple[float, ...], list[int]] = {}
+    for row, name in enumerate(layout.hosts):
+        curve = layout.snapshot.cluster.hosts[name].power_curve
+        if curve:
+            curves.setdefault(curve, []).append(row)
+    return curves
+
+
+def _spread(layout: Layout, awake: Bools) -> float:
+    """Standard deviation of use over the hosts that are on, CPU and memory added."""
+    if not awake.any():
+        return 0.0
+    deviation = float(np.std(layout.expected_cpu()[awake]))
+    if layout.policy.capacity.enforce_memory:
+        deviation += float(np.std(layout.expected_memory()[awake]))
+    return deviation
+
+
+def _pack(layout: Layout, awake: Bools) -> float:
+    """Power of the hosts that carry VMs, as a share of all awake hosts' full draw."""
+    draw = watts(layout)
+    full = np.array(
+        [layout.snapshot.cluster.hosts[name].watts(1.0) or 1.0 for name in layout.hosts]
+    )
+    carrying = awake & (layout.used_count > 0)
+    return float(draw[carrying].sum() / max(full[awake].sum(), 1e-9))
+
+
+def _quiet(_layout: Layout, _awake: Bools) -> float:
+    return 0.0
+
+
+_TERMS = {Objective.SPREAD: _spread, Objective.PACK: _pack, Objective.QUIET: _quiet}

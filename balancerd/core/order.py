@@ -1,0 +1,139 @@
+"""From where VMs should be to moves that get them there, one safe step after another.
+
+`schedule` finds a sequence in which every step is accepted by the rules, with a parking host where
+VMs want to swap places. `dependencies` then says which steps really have to wait for which. The
+rule: a step may overtake earlier ones only if its target would take it with everything that ever
+visits that target before it there *at once*; else it waits for every earlier step that enters or
+leaves the target. (Comparing with the layout at the start is not enough: an earlier step may enter
+a host and leave it again.)
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from balancerd.core.constraints import accepts, refuses
+from balancerd.core.graphs import reduced, swap_cycle
+from balancerd.core.layout import Layout
+from balancerd.core.plan import Refusal
+from balancerd.core.policy import Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A block's move between host rows; `parked`: an earlier step put it where it leaves from."""
+
+    block: int
+    source: int
+    target: int
+    reason: str
+    parked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """Where a block should end up."""
+
+    block: int
+    target: int
+    reason: str
+
+
+def schedule(layout: Layout, wants: Sequence[Want]) -> tuple[list[Step], list[Refusal]]:
+    """Steps for the wants, as far as the rules allow, carried out on the layout; and the rest."""
+    steps: list[Step] = []
+    pending, parked = list(wants), set[int]()
+    while pending:
+        waiting = []
+        for want in pending:
+            if refuses(layout, want.block, want.target) is None:
+                steps.append(_step(layout, want, want.target, parked))
+            else:
+                waiting.append(want)
+        if len(waiting) == len(pending):
+            parking = _park(layout, waiting, parked)
+            if parking is None:
+                return steps, [r for w in waiting if (r := refuses(layout, w.block, w.target))]
+            steps.append(parking)
+        pending = waiting
+    return steps, []
+
+
+def _step(layout: Layout, want: Want, target: int, parked: set[int]) -> Step:
+    step = Step(
+        want.block, int(layout.place[want.block]), target, want.reason, want.block in parked
+    )
+    layout.move(want.block, target)
+    return step
+
+
+def _park(layout: Layout, pending: Sequence[Want], parked: set[int]) -> Step | None:
+    """Break a cycle of blocks that wait for each other: its smallest goes aside for a while."""
+    ways = {(int(layout.place[want.block]), want.target): want for want in reversed(pending)}
+    cycle = [ways[edge] for edge in swap_cycle(ways)]
+    inside = {int(layout.place[want.block]) for want in cycle}
+    for want in sorted(cycle, key=lambda w: (layout.memory[w.block], w.block)):
+        open_ = accepts(layout, want.block)
+        open_[list(inside)] = False
+        if want.block in parked or not open_.any():
+            continue
+        free = np.where(open_, layout.expected_cpu() + layout.expected_memory(), np.inf)
+        aside = int(np.argmin(free))
+        reason = f"parked on {layout.hosts[aside]}: {want.reason}"
+        step = _step(layout, replace(want, reason=reason), aside, parked)
+        parked.add(want.block)
+        return step
+    return None
+
+
+def dependencies(origin: Layout, steps: Sequence[Step]) -> list[tuple[int, ...]]:
+    """For each step the indices of the steps that must be done before it starts."""
+    visited = origin.copy()
+    touching: dict[int, list[int]] = {}  # host -> steps that enter or leave it
+    gathered: dict[int, list[int]] = {}  # group with a rack scope -> steps of its members
+    last: dict[int, int] = {}  # block -> its latest step
+    after: list[set[int]] = []
+    for index, step in enumerate(steps):
+        waits = {last[step.block]} if step.block in last else set()
+        if refuses(visited, step.block, step.target):
+            waits.update(touching.get(step.target, ()))
+        for group in _rack_groups(origin, step.block):
+            waits.update(gathered.get(group, ()))
+            gathered.setdefault(group, []).append(index)
+        after.append(waits)
+        visited.charge(step.block, step.target)
+        visited.place[step.block] = step.target
+        touching.setdefault(step.source, []).append(index)
+        touching.setdefault(step.target, []).append(index)
+        last[step.block] = index
+    lean = reduced({index: sorted(waits) for index, waits in enumerate(after)})
+    return [lean[index] for index in range(len(steps))]
+
+
+def _rack_groups(layout: Layout, block: int) -> list[int]:
+    """Groups whose domain is wider than a host: there, visitors of the target are not enough."""
+    groups = layout.groups_of.get(block, ())
+    return [group for group, _ in groups if layout.groups[group].scope == "rack"]
+
+
+def waves(
+    ways: Sequence[tuple[int, int]], after: Sequence[Sequence[int]], limits: Limits
+) -> list[int]:
+    """The earliest wave (from 1) of each way (source, target) that the limits allow."""
+    wave_of: list[int] = []
+    site, out, in_ = Counter[int](), Counter[tuple[int, int]](), Counter[tuple[int, int]]()
+    for (source, target), earlier in zip(ways, after, strict=True):
+        wave = 1 + max((wave_of[index] for index in earlier), default=0)
+        while (
+            site[wave] >= limits.per_site
+            or out[source, wave] >= limits.per_host
+            or in_[target, wave] >= limits.per_host
+        ):
+            wave += 1
+        site[wave] += 1
+        out[source, wave] += 1
+        in_[target, wave] += 1
+        wave_of.append(wave)
+    return wave_of

@@ -1,0 +1,94 @@
+"""From a snapshot to a plan: pure, deterministic, and never unchecked.
+
+The stages work on one draft, each on what the earlier ones left:
+
+    repair    broken rules and drains             always
+    relieve   overloaded hosts                    always
+    wake      room for the demand and the reserve always
+    pack or spread, after the objective           only for enough gain
+    sleep     hosts that were seen empty          if the policy lets them
+
+No stage moves a VM that an earlier one moved. Then `order` says which move waits for which, and
+`check`, which shares no code with any of this, replays the result.
+"""
+
+from balancerd.core.assess import assess_layout
+from balancerd.core.check import check
+from balancerd.core.constraints import contradictions
+from balancerd.core.history import History
+from balancerd.core.model import Snapshot
+from balancerd.core.objective import score
+from balancerd.core.plan import Plan
+from balancerd.core.planner.draft import Draft
+from balancerd.core.planner.pack import pack
+from balancerd.core.planner.power import sleep, wake
+from balancerd.core.planner.relieve import relieve
+from balancerd.core.planner.repair import repair
+from balancerd.core.planner.report import condemned, empty_plan, finished
+from balancerd.core.planner.spread import spread
+from balancerd.core.policy import Objective, Policy
+from balancerd.core.survey import lay_out
+
+_STAGES = {Objective.SPREAD: spread, Objective.PACK: pack}
+
+
+def plan(snapshot: Snapshot, policy: Policy, history: History, now: float) -> Plan:
+    """The plan for a snapshot under `policy.at(now)`; empty, and saying why, where nothing is due.
+
+    The plan carries the checker's certificate. Should the checker ever find fault with a plan, an
+    empty one is returned in its place, with the fault as its reason.
+    """
+    layout = lay_out(snapshot, policy, history, now)
+    draft = Draft(layout, assess_layout(layout, now), history, now)
+    frozen = _frozen(draft)
+    if frozen:
+        return empty_plan(draft, layout, frozen)
+    origin = layout.copy()
+    for refusal in contradictions(snapshot.cluster, policy):
+        draft.note(refusal)
+    repair(draft)
+    relieve(draft)
+    wake(draft)
+    _improve(draft)
+    sleep(draft)
+    made = finished(draft, origin)
+    certificate = check(snapshot, policy, made)
+    if certificate.violations:
+        return condemned(draft, origin, certificate)
+    return finished(draft, origin, certificate)
+
+
+def _frozen(draft: Draft) -> str:
+    """Why nothing at all may be planned; "" if something may."""
+    snapshot, layout = draft.layout.snapshot, draft.layout
+    if snapshot.split_brains:
+        seen = snapshot.split_brains[0]
+        return f"{seen.vm} runs on {' and '.join(seen.hosts)} at once: nothing is planned"
+    unknown = sum(a.verdict == "unknown" for a in draft.assessments)
+    watched = sum(a.verdict != "asleep" for a in draft.assessments)
+    limit = draft.policy.detection.unknown_hosts
+    if not layout.hosts:
+        return "the site has no hosts"
+    if unknown > limit * watched:
+        return f"{unknown} of {watched} hosts unknown, more than {limit:.0%}: nothing is planned"
+    return ""
+
+
+def _improve(draft: Draft) -> None:
+    """Let the objective propose moves, and drop them if they gain less than `limits.gain`."""
+    stage = _STAGES.get(draft.policy.objective)
+    if stage is None:
+        return
+    kept, layout = len(draft.steps), draft.layout.copy()
+    before = score(draft.layout, draft.awake())
+    stage(draft)
+    after = score(draft.layout, draft.awake())
+    needed = draft.policy.limits.gain * before
+    if len(draft.steps) > kept and before - after < needed:
+        moves = len(draft.steps) - kept
+        draft.declined = (
+            f"{moves} moves would better the score from {before:.4g} to {after:.4g}, "
+            f"less than the {draft.policy.limits.gain:.0%} that limits.gain asks for"
+        )
+        draft.layout = layout
+        del draft.steps[kept:]

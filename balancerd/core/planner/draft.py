@@ -1,0 +1,155 @@
+"""A plan in the making: the layout as it would be by now, and what was decided and refused."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from balancerd.core.constraints import accepts, refuses, refusing
+from balancerd.core.history import History
+from balancerd.core.layout import Bools, Floats, Layout
+from balancerd.core.model import Host, PowerState
+from balancerd.core.order import Step
+from balancerd.core.plan import Assessment, Refusal, Verdict
+from balancerd.core.policy import Objective, Policy
+
+TOLD = 20  # refusals kept in full; the others are counted
+
+
+@dataclass(slots=True)
+class Draft:
+    """What the stages of planning hand on. They change it in place; the layout is its own copy."""
+
+    layout: Layout
+    assessments: tuple[Assessment, ...]
+    history: History
+    now: float
+    steps: list[Step] = field(default_factory=list)
+    wakes: dict[int, str] = field(default_factory=dict)  # host -> why
+    sleeps: dict[int, str] = field(default_factory=dict)
+    told: list[Refusal] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    declined: str = ""  # what was not worth its cost
+
+    @property
+    def policy(self) -> Policy:
+        """The policy in force."""
+        return self.layout.policy
+
+    def verdict(self, host: int) -> Verdict:
+        """What the assessment says of a host."""
+        return self.assessments[host].verdict
+
+    def awake(self) -> Bools:
+        """Hosts that are on, or that the draft wakes."""
+        asleep = (Verdict.ASLEEP, Verdict.UNKNOWN)
+        awake = np.array([a.verdict not in asleep for a in self.assessments], dtype=np.bool_)
+        awake[list(self.wakes)] = True
+        return awake
+
+    def room(self) -> int:
+        """How many more VMs may be moved by this plan."""
+        used = sum(len(self.layout.blocks[step.block]) for step in self.steps)
+        return self.policy.limits.per_plan - used
+
+    def is_movable(self, block: int) -> bool:
+        """Whether the block may be moved by what is left to decide; says why if it never may."""
+        if block in self.layout.moved:
+            return False
+        if block in self.layout.fixed:
+            self.note(self.layout.fixed[block])
+            return False
+        if not self.layout.gives[self.layout.place[block]]:
+            return False
+        return len(self.layout.blocks[block]) <= self.room()
+
+    def move(self, block: int, target: int, reason: str) -> None:
+        """Decide a move that the rules accept now."""
+        self.steps.append(Step(block, int(self.layout.place[block]), target, reason))
+        self.layout.move(block, target)
+
+    def note(self, refusal: Refusal) -> None:
+        """Count a refusal, and keep it if there is still room and it is new."""
+        self.counts[refusal.constraint] += 1
+        if len(self.told) < TOLD and refusal not in self.told:
+            self.told.append(refusal)
+
+    def note_nowhere(self, block: int) -> None:
+        """Count why every host refuses a block, and keep the one that came closest."""
+        rows = np.flatnonzero(self.layout.receives)
+        rows = rows[rows != self.layout.place[block]]
+        counted = refusing(self.layout, block, rows)
+        for name, refused in counted.items():
+            self.counts[name] += len(refused)
+        if counted:
+            closest = list(counted.values())[-1]
+            use = self.layout.expected_cpu()[closest]
+            refusal = refuses(self.layout, block, int(closest[np.argmin(use)]))
+            if refusal and len(self.told) < TOLD and refusal not in self.told:
+                self.told.append(refusal)
+
+    def best_target(self, block: int, among: Bools | None = None) -> int | None:
+        """The accepting host that the objective likes best; None if none accepts."""
+        layout = self.layout
+        accepted = accepts(layout, block)
+        if among is not None:
+            accepted &= among
+        rows = np.flatnonzero(accepted)
+        if not len(rows):
+            return None
+        use = _use_after(layout, block)[rows]
+        if self.policy.objective is Objective.PACK:
+            empty = layout.used_count[rows] == 0
+            return int(rows[np.lexsort((-use, empty))[0]])
+        return int(rows[np.argmin(use)])
+
+    def wake_one(self, reason: str, block: int | None = None, *, urgent: bool = False) -> bool:
+        """Wake the sleeping host that gives the most for its power; with a block, one to take it.
+
+        Urgent (an overload) overrides the least time that a host sleeps.
+        """
+        layout = self.layout
+        for host in sorted(self._wakeable(urgent=urgent), key=self.price):
+            layout.receives[host] = layout.gives[host] = True
+            if block is None or accepts(layout, block)[host]:
+                self.wakes[host] = reason
+                return True
+            layout.receives[host] = layout.gives[host] = False
+        return False
+
+    def _wakeable(self, *, urgent: bool) -> list[int]:
+        hosts = self.layout.snapshot.cluster.hosts
+        return [
+            row
+            for row, name in enumerate(self.layout.hosts)
+            if self._may_wake(hosts[name], urgent=urgent) and row not in self.wakes
+        ]
+
+    def _may_wake(self, host: Host, *, urgent: bool) -> bool:
+        snapshot, rules = self.layout.snapshot, self.policy.power
+        if host.power is not PowerState.OFF or not host.can_sleep:
+            return False
+        if host.name in snapshot.draining or host.name in snapshot.unknown_hosts():
+            return False
+        if self.layout.cpu_capacity[self.layout.host_row[host.name]] <= 0:
+            return False
+        slept = self.history.slept.get(host.name)
+        return urgent or slept is None or self.now - slept >= rules.min_off
+
+    def price(self, host: int) -> tuple[float, float, str]:
+        """Watts per core at full load, the largest and first by name where equal."""
+        value = self.layout.snapshot.cluster.hosts[self.layout.hosts[host]]
+        capacity = float(self.layout.cpu_capacity[host])
+        return (value.watts(1.0) or capacity) / capacity, -capacity, value.name
+
+
+def _use_after(layout: Layout, block: int) -> Floats:
+    """Use of each host's scarcer resource if it took the block."""
+    spread = np.sqrt(layout.used_variance + layout.variance[block])
+    cpu = layout.used_cpu + layout.cpu[block] + layout.factor * spread
+    use = cpu / np.where(layout.cpu_capacity > 0, layout.cpu_capacity, 1e-9)
+    if layout.policy.capacity.enforce_memory:
+        memory = layout.used_memory + layout.memory[block]
+        capacity = np.where(layout.memory_capacity > 0, layout.memory_capacity, 1e-9)
+        use = np.maximum(use, memory / capacity)
+    return np.asarray(use)

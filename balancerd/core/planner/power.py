@@ -1,0 +1,84 @@
+"""Which hosts sleep and which are woken.
+
+Enough hosts stay on to carry the expected demand below `release` even if `reserve` of the largest
+went away; a host goes to sleep only if what is left carries it below `landing`. Between the two
+nothing changes.
+"""
+
+import numpy as np
+
+from balancerd.core.layout import Bools, Floats
+from balancerd.core.model import PowerState
+from balancerd.core.planner.draft import Draft
+from balancerd.core.units import format_duration
+
+
+def wake(draft: Draft) -> None:
+    """Wake hosts as long as the demand and the reserve need more room than there is."""
+    rules = draft.policy.power
+    bands = draft.policy.thresholds
+    while True:
+        on = draft.awake() & draft.layout.receives
+        short = _shortage(draft, on, bands.cpu.release, bands.memory.release)
+        if not short or not draft.wake_one(f"{short}, {rules.reserve} hosts in reserve"):
+            return
+
+
+def sleep(draft: Draft) -> None:
+    """Send hosts to sleep that were seen empty for long enough, the least efficient first."""
+    if not draft.policy.power.sleep_idle or draft.wakes:
+        return
+    layout, bands = draft.layout, draft.policy.thresholds
+    on = draft.awake()
+    spare = [row for row in range(len(layout.hosts)) if _may_sleep(draft, row)]
+    for row in sorted(spare, key=lambda r: (draft.price(r), r), reverse=True):
+        left = on.copy()
+        left[row] = False
+        if left.sum() < draft.policy.power.keep_on:
+            return
+        if _shortage(draft, left & layout.receives, bands.cpu.landing, bands.memory.landing):
+            continue
+        on = left
+        draft.sleeps[row] = _why(draft, row)
+
+
+def _may_sleep(draft: Draft, row: int) -> bool:
+    layout, rules, history = draft.layout, draft.policy.power, draft.history
+    name = layout.hosts[row]
+    host = layout.snapshot.cluster.hosts[name]
+    if host.power is not PowerState.ON or not host.can_sleep or not layout.receives[row]:
+        return False
+    if layout.used_count[row] or any(row in (step.source, step.target) for step in draft.steps):
+        return False
+    idle = history.idle_since.get(name)
+    rested = rules.idle_for <= 0 if idle is None else draft.now - idle >= rules.idle_for
+    return rested and draft.now - history.woken.get(name, -np.inf) >= rules.min_on
+
+
+def _shortage(draft: Draft, on: Bools, cpu: float, memory: float) -> str:
+    """What the hosts that are on cannot carry below these shares; "" if they can."""
+    layout, reserve = draft.layout, draft.policy.power.reserve
+    awake = draft.awake()
+    spread = layout.factor * np.sqrt(layout.used_variance[awake].sum())
+    demand = layout.used_cpu[awake].sum() + spread
+    room = cpu * _without_largest(layout.cpu_capacity[on], reserve)
+    if demand > room:
+        return f"{demand:.1f} cores expected, room for {room:.1f}"
+    needed = layout.used_memory[awake].sum()
+    space = memory * _without_largest(layout.memory_capacity[on], reserve)
+    if draft.policy.capacity.enforce_memory and needed > space:
+        return f"memory {needed / max(space, 1):.0%} of what there is room for"
+    return ""
+
+
+def _without_largest(capacity: Floats, count: int) -> float:
+    return float(np.sort(capacity)[: max(0, len(capacity) - count)].sum())
+
+
+def _why(draft: Draft, row: int) -> str:
+    name = draft.layout.hosts[row]
+    cluster = draft.layout.snapshot.cluster
+    since = draft.history.idle_since.get(name, draft.now)
+    asleep = sum(host == name for host in cluster.placement.values())
+    also = f", {asleep} shut-off VMs stay defined on it" if asleep else ""
+    return f"empty for {format_duration(draft.now - since)}{also}"

@@ -1,0 +1,97 @@
+"""Stage two: overloaded hosts give up the cheapest set of VMs that brings them under `release`."""
+
+from balancerd.core.cost import migration_cost
+from balancerd.core.layout import Floats, Layout
+from balancerd.core.plan import Verdict
+from balancerd.core.planner.draft import Draft
+
+# A block whose departure would relieve a host by less than this share of its capacity stays.
+WORTH_MOVING = 0.005
+
+
+def relieve(draft: Draft) -> None:
+    """Decide the moves off overloaded hosts, the most overloaded first."""
+    overloaded = [
+        row
+        for row in range(len(draft.layout.hosts))
+        if draft.verdict(row) is Verdict.OVERLOADED and draft.layout.gives[row]
+    ]
+    draft.layout.receives[overloaded] = False
+    for row in sorted(overloaded, key=lambda r: (-draft.assessments[r].cpu, r)):
+        _relieve_memory(draft, row)
+        _relieve_cpu(draft, row)
+
+
+def _relieve_cpu(draft: Draft, host: int) -> None:
+    layout, seen = draft.layout, draft.assessments[host]
+    band, capacity = draft.policy.thresholds.cpu, float(layout.cpu_capacity[host])
+    load = layout.snapshot.host_loads[layout.hosts[host]]
+    gone = layout.leaving_cpu[host] + sum(
+        float(layout.cpu[step.block]) for step in draft.steps if step.source == host
+    )
+    level = max(seen.cpu, seen.cpu_mean) * capacity
+    excess = level - band.release * capacity
+    if load.steal > draft.policy.detection.steal:
+        excess = max(excess, load.steal * level)
+    elif seen.cpu <= band.overload or seen.cpu_mean <= band.overload:
+        return  # it is its memory that is overloaded
+    reason = f"{layout.hosts[host]}: {seen.reason}, unload to {band.release:.0%}"
+    _unload(draft, host, excess - gone, layout.cpu, WORTH_MOVING * capacity, reason)
+
+
+def _relieve_memory(draft: Draft, host: int) -> None:
+    layout, band = draft.layout, draft.policy.thresholds.memory
+    share = float(layout.settled_memory()[host])
+    if not draft.policy.capacity.enforce_memory or share <= band.overload:
+        return
+    capacity = float(layout.memory_capacity[host])
+    reason = (
+        f"{layout.hosts[host]} memory {share:.0%} > {band.overload:.0%}: "
+        f"unload to {band.release:.0%}"
+    )
+    _unload(draft, host, (share - band.release) * capacity, layout.memory, 0.0, reason)
+
+
+def _unload(
+    draft: Draft, host: int, excess: float, amount: Floats, least: float, reason: str
+) -> None:
+    """Move blocks off until their `amount` has brought the excess down to nothing.
+
+    Each time the cheapest block that is enough alone; without one, the one that brings most for
+    its cost.
+    """
+    layout = draft.layout
+    left = [
+        block
+        for block in layout.blocks_on(host)
+        if amount[block] > least and draft.is_movable(block)
+    ]
+    price = {block: _price(layout, block) for block in left}
+    while excess > 0 and left and draft.room() > 0:
+        enough = [block for block in left if amount[block] >= excess]
+        if enough:
+            block = min(enough, key=lambda b: (price[b], b))
+        else:
+            block = min(left, key=lambda b: (price[b] / amount[b], b))
+        left.remove(block)
+        target = _target(draft, block, reason)
+        if target is not None and draft.is_movable(block):
+            draft.move(block, target, reason)
+            excess -= float(amount[block])
+
+
+def _target(draft: Draft, block: int, reason: str) -> int | None:
+    target = draft.best_target(block)
+    if target is None:
+        draft.note_nowhere(block)
+        if draft.wake_one(reason, block, urgent=True):
+            target = draft.best_target(block)
+    return target
+
+
+def _price(layout: Layout, block: int) -> float:
+    """Bytes that moving the block would send."""
+    limits = layout.policy.limits
+    return float(
+        sum(migration_cost(vm, layout.snapshot, limits).bytes for vm in layout.blocks[block])
+    )

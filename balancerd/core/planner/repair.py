@@ -1,0 +1,116 @@
+"""Stage one: broken rules are mended, and hosts that an operator drains are emptied.
+
+All blocks concerned are lifted off the layout first and put back where they fit, largest first, so
+that blocks which are in each other's way can swap; `order.schedule` finds the steps.
+"""
+
+import numpy as np
+
+from balancerd.core.layout import Bools, Layout
+from balancerd.core.order import Want, schedule
+from balancerd.core.planner.draft import Draft
+
+
+def repair(draft: Draft) -> None:
+    """Decide the moves that rules and drains ask for."""
+    reasons = _wanted(draft)
+    wants = _targets(draft, reasons)
+    steps, refused = schedule(draft.layout, wants)
+    draft.steps += steps
+    for refusal in refused:
+        draft.note(refusal)
+
+
+def _wanted(draft: Draft) -> dict[int, str]:
+    """Movable blocks that should not be where they are, and why."""
+    layout = draft.layout
+    reasons = {
+        block: f"a rule keeps it off {layout.hosts[layout.place[block]]}"
+        for block in layout.misplaced()
+    }
+    reasons = _crowded(layout) | _scattered(layout) | reasons
+    for host in sorted(layout.snapshot.draining & layout.host_row.keys()):
+        leaving = layout.blocks_on(layout.host_row[host])
+        reasons |= dict.fromkeys(leaving, f"{host} is draining")
+    movable, room = {}, draft.room()
+    for block in sorted(reasons):
+        if draft.is_movable(block) and len(layout.blocks[block]) <= room:
+            movable[block] = reasons[block]
+            room -= len(layout.blocks[block])
+    return movable
+
+
+def _crowded(layout: Layout) -> dict[int, str]:
+    """All but the largest member wherever an "apart" group shares a domain."""
+    return {
+        block: f"{group.name}: shares its {group.scope} with another of the group"
+        for index, group in enumerate(layout.groups)
+        if group.kind == "apart"
+        for blocks in _by_domain(layout, index).values()
+        for block in sorted(blocks, key=lambda b: (b not in layout.fixed, -layout.memory[b], b))[1:]
+    }
+
+
+def _scattered(layout: Layout) -> dict[int, str]:
+    """The members of a "together" group outside the domain that has most of its memory."""
+    reasons = {}
+    for index, group in enumerate(layout.groups):
+        if group.kind != "together":
+            continue
+        domains = _by_domain(layout, index)
+        ranked = sorted(domains, key=lambda d: (-sum(layout.memory[b] for b in domains[d]), d))
+        for domain in ranked[1:]:
+            for block in domains[domain]:
+                reasons[block] = f"{group.name}: others of the group are elsewhere"
+    return reasons
+
+
+def _by_domain(layout: Layout, group: int) -> dict[int, list[int]]:
+    """The blocks of a group by the domain they are in."""
+    domains: dict[int, list[int]] = {}
+    for block, groups in sorted(layout.groups_of.items()):
+        if any(index == group for index, _ in groups):
+            domain = int(layout.domains[layout.groups[group].scope][layout.place[block]])
+            domains.setdefault(domain, []).append(block)
+    return domains
+
+
+def _targets(draft: Draft, reasons: dict[int, str]) -> list[Want]:
+    """Where each of the lifted blocks goes; what finds no place stays, and says why."""
+    lifted = draft.layout.copy()
+    for block in reasons:
+        lifted.charge(block, int(lifted.place[block]), -1)
+    trial = Draft(lifted, draft.assessments, draft.history, draft.now)
+    wants = []
+    for block in sorted(reasons, key=lambda b: (-lifted.memory[b], -lifted.cpu[b], b)):
+        target = _place(draft, trial, block, reasons[block])
+        if target is None:
+            lifted.charge(block, int(lifted.place[block]))
+            draft.note_nowhere(block)
+            continue
+        lifted.charge(block, target)
+        lifted.place[block] = target
+        wants.append(Want(block, target, reasons[block]))
+    return wants
+
+
+def _place(draft: Draft, trial: Draft, block: int, reason: str) -> int | None:
+    """The best host for a lifted block, preferring the rest of its group; waking one if needed."""
+    gathering = _gathering(trial.layout, block)
+    target = trial.best_target(block, gathering) if gathering is not None else None
+    if target is None:
+        target = trial.best_target(block)
+    if target is None and draft.wake_one(reason, block, urgent=True):
+        trial.layout.receives[:] = draft.layout.receives
+        target = trial.best_target(block)
+    return target
+
+
+def _gathering(layout: Layout, block: int) -> Bools | None:
+    """Hosts in the domain where most of the block's "together" group is; None without a group."""
+    for index, _ in layout.groups_of.get(block, ()):
+        group, present = layout.groups[index], layout.present[index]
+        if group.kind == "together" and any(present.values()):
+            fullest = max(sorted(present), key=lambda domain: present[domain])
+            return np.asarray(layout.domains[group.scope] == fullest)
+    return None
