@@ -1,0 +1,223 @@
+"""A domain's XML as a VM: what it needs, what ties it down, and whose it is."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from xml.etree.ElementTree import Element
+
+from balancerd.adapters.libvirt.xml import XMLError, attribute, number, parse
+from balancerd.core.model import VM, Disk
+
+TAGS_NAMESPACE = "urn:balancerd:policy"
+TAGS_AT_MOST = 32
+TAG_LENGTH_AT_MOST = 256
+
+# Namespaces in <metadata> by which other management systems mark what is theirs.
+OWNERS = (
+    ("http://openstack.org/xmlns/libvirt/nova/", "OpenStack Nova"),
+    ("http://ovirt.org/vm/", "oVirt"),
+    ("http://kubevirt.io", "KubeVirt"),
+    ("http://opennebula.org/xmlns/libvirt/", "OpenNebula"),
+    ("http://cloudstack.apache.org", "CloudStack"),
+    ("http://clusterlabs.org", "Pacemaker"),
+)
+# The same from the machine's description to its firmware, for those that write nothing else.
+FIRMWARE_OWNERS = (
+    ("openstack", "OpenStack Nova"),
+    ("ovirt", "oVirt"),
+    ("kubevirt", "KubeVirt"),
+    ("cloudstack", "CloudStack"),
+)
+
+_UNITS = {"b": 1, "bytes": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+_UNITS |= {"k": 2**10, "kib": 2**10, "m": 2**20, "mib": 2**20, "g": 2**30, "gib": 2**30}
+_UNITS |= {"t": 2**40, "tib": 2**40, "": 2**10}
+
+_LOCAL_NETWORK_HOSTS = ("localhost", "127.0.0.1", "::1")
+_SAFE_CACHE = ("none", "directsync")
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """What a host knows of where its disks lie.
+
+    `shared` are path prefixes that all hosts see with the same content, `shared_pools` the names
+    of pools that are network storage. `drops_cache`: its QEMU drops cached pages by itself at the
+    end of a migration, so that any cache mode is safe on shared storage.
+    """
+
+    shared: tuple[str, ...] = ()
+    shared_pools: frozenset[str] = frozenset()
+    drops_cache: bool = False
+    sizes: Mapping[str, int] = field(default_factory=dict)  # bytes, by source
+
+    def has(self, path: str) -> bool:
+        """Whether a path lies below one of the shared prefixes."""
+        if "/../" in path or path.endswith("/.."):
+            return False
+        return any(path.startswith(prefix.rstrip("/") + "/") for prefix in self.shared)
+
+
+def vm_of(document: str, storage: Storage) -> VM:
+    """The VM that a domain's XML defines, state and flags left at their defaults."""
+    root = parse(document)
+    name = (root.findtext("name") or "").strip()
+    if root.tag != "domain" or not name:
+        raise XMLError("it is not a domain's definition")
+    vcpus = root.find("vcpu")
+    count = number(attribute(vcpus, "current") or root.findtext("vcpu"), 1)
+    return VM(
+        name=name,
+        uuid=(root.findtext("uuid") or "").strip(),
+        memory=_size(root.find("memory")),
+        vcpus=count,
+        cpu=_cpu_limit(root, count),
+        disks=tuple(_disks(root, storage)),
+        host_devices=tuple(_host_devices(root)),
+        cpu_model=_cpu_model(root.find("cpu")),
+        owner=_owner(root),
+        numa_nodes=max(1, len(root.findall("cpu/numa/cell"))),
+        tags=MappingProxyType(dict(_tags(root))),
+    )
+
+
+def unreadable(name: str, uuid: str, memory: int, vcpus: int, reason: XMLError) -> VM:
+    """A VM whose definition is refused. It names an owner nobody knows: so nobody moves it."""
+    owner = f"unknown: its definition was refused, {reason}"
+    return VM(name=name, uuid=uuid, memory=memory, vcpus=vcpus, owner=owner)
+
+
+def _size(element: Element | None) -> int:
+    if element is None:
+        return 0
+    return number(element.text) * _UNITS.get(element.get("unit", "").lower(), 2**10)
+
+
+def _cpu_limit(root: Element, vcpus: int) -> float:
+    """Cores that a quota leaves to it; 0 where there is none."""
+    quota = number(root.findtext("cputune/quota"))
+    period = number(root.findtext("cputune/period"), 100_000)
+    return vcpus * quota / period if quota > 0 and period > 0 else 0.0
+
+
+def _cpu_model(cpu: Element | None) -> str:
+    """ "" moves anywhere; "host-passthrough" needs the same CPU, "maximum" likewise."""
+    mode = attribute(cpu, "mode")
+    if mode in ("host-passthrough", "maximum"):
+        return "host-passthrough"
+    if cpu is None:
+        return ""
+    return (cpu.findtext("model") or "").strip() or mode
+
+
+def _disks(root: Element, storage: Storage) -> Iterator[Disk]:
+    """The disks, without the empty drives."""
+    for disk in root.iterfind("devices/disk"):
+        place = _place(disk)
+        if place:
+            yield Disk(
+                source=place,
+                shared=all(_is_shared(layer, storage) for layer in (disk, *_backing(disk))),
+                size=storage.sizes.get(place, 0),
+                safe_cache=_has_safe_cache(disk, storage),
+            )
+
+
+def _backing(disk: Element) -> Iterator[Element]:
+    """The images below a disk's own; the last of a chain is empty."""
+    return (layer for layer in disk.iter("backingStore") if layer.find("source") is not None)
+
+
+def _place(disk: Element) -> str:
+    """What a disk's source is called: a path, "rbd:pool/image", "pool/volume"."""
+    kind, source = disk.get("type", ""), disk.find("source")
+    if source is None:
+        return ""
+    match kind:
+        case "file" | "dir":
+            return source.get(kind, "")
+        case "block":
+            return source.get("dev", "")
+        case "volume":
+            return f"{source.get('pool', '')}/{source.get('volume', '')}".strip("/")
+        case "network":
+            return f"{source.get('protocol', '')}:{source.get('name', '')}".strip(":")
+        case _:
+            return f"{kind} disk"
+
+
+def _is_shared(layer: Element, storage: Storage) -> bool:
+    """Whether one image (of a disk, or below it) is the same from every host."""
+    kind, source = layer.get("type", ""), layer.find("source")
+    if kind == "network":
+        hosts = source.findall("host") if source is not None else []
+        return not any(_is_local(host) for host in hosts)
+    if kind == "volume":
+        return attribute(source, "pool") in storage.shared_pools
+    return kind in ("file", "block", "dir") and storage.has(_place(layer))
+
+
+def _is_local(host: Element) -> bool:
+    """Whether a network disk's server is the host itself."""
+    return host.get("transport") == "unix" or host.get("name") in _LOCAL_NETWORK_HOSTS
+
+
+def _has_safe_cache(disk: Element, storage: Storage) -> bool:
+    return (
+        storage.drops_cache
+        or disk.get("type") == "network"
+        or disk.find("readonly") is not None
+        or disk.find("shareable") is not None
+        or attribute(disk.find("driver"), "cache") in _SAFE_CACHE
+    )
+
+
+def _host_devices(root: Element) -> Iterator[str]:
+    """What ties the VM to the host it is on, as a person would name it."""
+    devices = root.find("devices")
+    for device in () if devices is None else devices:
+        kind = device.get("type", "")
+        if device.tag == "hostdev":
+            yield f"{kind} {_address(device.find('source'))}".strip()
+        elif device.tag == "interface" and kind in ("hostdev", "vdpa"):
+            yield f"network {kind} {_address(device.find('source'))}".strip()
+        elif device.tag == "disk" and kind in ("nvme", "vhostuser", "vhostvdpa"):
+            yield f"{kind} disk"
+        elif device.tag == "filesystem":
+            yield f"directory {attribute(device.find('source'), 'dir')}".strip()
+        elif device.tag == "shmem" and attribute(device, "role") != "peer":
+            yield f"shared memory {attribute(device, 'name')}".strip()
+        elif device.tag == "tpm" and attribute(device.find("backend"), "type") == "passthrough":
+            yield "TPM"
+    if root.find("launchSecurity") is not None:
+        yield f"memory encryption {attribute(root.find('launchSecurity'), 'type')}".strip()
+
+
+def _address(source: Element | None) -> str:
+    """A device's address in one word or two."""
+    address = source.find("address") if source is not None else None
+    if address is None:
+        return attribute(source, "dev")
+    keys = ("domain", "bus", "slot", "function", "device", "uuid")
+    words = [address.get(key, "").removeprefix("0x") for key in keys]
+    return ":".join(word for word in words if word)
+
+
+def _owner(root: Element) -> str:
+    """Another management system that says the VM is its own; "" for none."""
+    metadata = root.find("metadata")
+    for element in () if metadata is None else metadata:
+        for namespace, owner in OWNERS:
+            if str(element.tag).startswith("{" + namespace):
+                return owner
+    firmware = " ".join(entry.text or "" for entry in root.iterfind("sysinfo/system/entry")).lower()
+    return next((owner for mark, owner in FIRMWARE_OWNERS if mark in firmware), "")
+
+
+def _tags(root: Element) -> Iterator[tuple[str, str]]:
+    """balancerd's own metadata: the attributes of its element. What they mean is policy's."""
+    metadata = root.find("metadata")
+    for element in () if metadata is None else metadata:
+        if str(element.tag).startswith("{" + TAGS_NAMESPACE + "}"):
+            for key, value in sorted(element.items())[:TAGS_AT_MOST]:
+                yield key[:TAG_LENGTH_AT_MOST], value.strip()[:TAG_LENGTH_AT_MOST]

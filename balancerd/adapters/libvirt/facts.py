@@ -1,0 +1,102 @@
+"""What a host is: CPUs, memory, NUMA, identity, and which of its storage is shared."""
+
+import hashlib
+from typing import Any
+from xml.etree.ElementTree import Element
+
+import libvirt
+
+from balancerd.adapters.libvirt.definition import Storage
+from balancerd.adapters.libvirt.hosts import HostConfig
+from balancerd.adapters.libvirt.xml import XMLError, attribute, number, parse
+from balancerd.core.model import Host, NumaNode, PowerState
+
+# Storage pools whose volumes every host reaches over the network.
+SHARED_POOLS = ("netfs", "rbd", "iscsi", "iscsi-direct", "gluster", "sheepdog", "vstorage")
+# Those that are a directory, in which all files are shared. (An iSCSI pool's is /dev/disk/by-path,
+# where local disks appear as well.)
+SHARED_DIRECTORIES = ("netfs", "vstorage")
+DROPS_CACHE_SINCE = 4_000_000  # QEMU's version as libvirt counts: 4.0
+
+
+def facts_of(config: HostConfig, connection: libvirt.virConnect) -> Host:
+    """The host as it is configured and as it describes itself; libvirtError when it does not."""
+    info = connection.getInfo()
+    cores = int(info[2])
+    capabilities = _parsed(connection.getCapabilities())
+    return Host(
+        name=config.name,
+        cpu=cores * config.speed,
+        memory=config.memory or memory_total(connection) or int(info[1]) * 2**20,
+        cores=cores,
+        uuid=(capabilities.findtext("host/uuid") or "").strip(),
+        rack=config.rack,
+        cpu_model=cpu_model(capabilities),
+        power=PowerState.ON,
+        power_curve=config.power_curve,
+        numa=numa_nodes(capabilities, config.speed),
+        can_sleep=config.can_sleep,
+    )
+
+
+def _parsed(document: str) -> Element:
+    try:
+        return parse(document)
+    except XMLError as error:
+        raise libvirt.libvirtError(f"its capabilities were refused: {error}") from error
+
+
+def memory_total(connection: libvirt.virConnect) -> int:
+    """Bytes of memory; 0 where the driver does not tell."""
+    try:
+        memory: Any = connection.getMemoryStats(libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_NO_SUPPORT:
+            return 0
+        raise
+    return int(memory.get("total", 0)) * 1024
+
+
+def cpu_model(capabilities: Element) -> str:
+    """The CPU's name and a digest of its features: equal texts mean equal CPUs."""
+    cpu = capabilities.find("host/cpu")
+    model = (cpu.findtext("model") or "").strip() if cpu is not None else ""
+    if cpu is None or not model:
+        return ""
+    features = sorted(feature.get("name", "") for feature in cpu.iterfind("feature"))
+    described = "\n".join([cpu.findtext("vendor") or "", cpu.findtext("arch") or "", *features])
+    return f"{model}/{hashlib.sha256(described.encode()).hexdigest()[:8]}"
+
+
+def numa_nodes(capabilities: Element, speed: float) -> tuple[NumaNode, ...]:
+    """The NUMA nodes; none where the host has but one."""
+    nodes = tuple(
+        NumaNode(
+            cpu=number(attribute(cell.find("cpus"), "num")) * speed,
+            memory=number(cell.findtext("memory")) * 1024,
+        )
+        for cell in capabilities.iterfind("host/topology/cells/cell")
+    )
+    return nodes if len(nodes) > 1 else ()
+
+
+def storage_of(config: HostConfig, connection: libvirt.virConnect) -> Storage:
+    """Which of the host's storage is shared: what is configured, and its network pools."""
+    pools = _pools(connection)
+    shared = [pool for pool in pools if pool.get("type") in SHARED_POOLS]
+    directories = [pool for pool in shared if pool.get("type") in SHARED_DIRECTORIES]
+    targets = [pool.findtext("target/path") or "" for pool in directories]
+    return Storage(
+        shared=(*config.shared, *(path for path in targets if path.strip("/"))),
+        shared_pools=frozenset(pool.findtext("name") or "" for pool in shared),
+        drops_cache=connection.getVersion() >= DROPS_CACHE_SINCE,
+    )
+
+
+def _pools(connection: libvirt.virConnect) -> list[Element]:
+    """The pools' definitions; a host without a storage driver has none."""
+    try:
+        pools = connection.listAllStoragePools()
+        return [parse(pool.XMLDesc(0)) for pool in pools]
+    except (libvirt.libvirtError, XMLError):
+        return []

@@ -1,0 +1,250 @@
+"""What the adapter reads out of a domain's XML, and what it refuses."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from balancerd.adapters.libvirt.definition import Storage, unreadable, vm_of
+from balancerd.adapters.libvirt.xml import SIZE_AT_MOST, XMLError, parse
+from balancerd.core.model import Disk
+
+GUEST = """<domain type='kvm' id='7'>
+  <name>web-1</name>
+  <uuid>6f1b1e5c-7a4e-4c67-9a1c-0f2f6a1f3b11</uuid>
+  <metadata>{metadata}</metadata>
+  <memory unit='KiB'>4194304</memory>
+  <currentMemory unit='KiB'>2097152</currentMemory>
+  <vcpu placement='static' current='2'>4</vcpu>
+  {tuning}
+  <os><type arch='x86_64' machine='pc-q35-7.2'>hvm</type></os>
+  {cpu}
+  <devices>
+    <emulator>/usr/bin/qemu-system-x86_64</emulator>
+    {devices}
+    <interface type='bridge'><source bridge='br0'/><model type='virtio'/></interface>
+    <memballoon model='virtio'/>
+  </devices>
+</domain>"""
+
+NFS = Storage(shared=("/srv/vms",))
+
+
+def guest(metadata: str = "", tuning: str = "", cpu: str = "", devices: str = "") -> str:
+    return GUEST.format(metadata=metadata, tuning=tuning, cpu=cpu, devices=devices)
+
+
+def disk(source: str, kind: str = "file", driver: str = "cache='none'", rest: str = "") -> str:
+    return f"<disk type='{kind}'><driver name='qemu' {driver}/>{source}{rest}</disk>"
+
+
+def only_disk(document: str, storage: Storage = NFS) -> Disk:
+    [found] = vm_of(document, storage).disks
+    return found
+
+
+def test_a_vm_is_charged_its_maximum_and_counts_the_vcpus_it_has_now() -> None:
+    vm = vm_of(guest(), NFS)
+    assert (vm.name, vm.uuid) == ("web-1", "6f1b1e5c-7a4e-4c67-9a1c-0f2f6a1f3b11")
+    assert (vm.memory, vm.vcpus, vm.cpu, vm.numa_nodes) == (4 * 2**30, 2, 0.0, 1)
+
+
+@pytest.mark.parametrize(
+    ("unit", "size"), [("b", 8), ("KB", 8000), ("KiB", 2**13), ("M", 2**23), ("GiB", 2**33)]
+)
+def test_memory_is_read_in_every_unit_that_libvirt_knows(unit: str, size: int) -> None:
+    document = guest().replace("'KiB'>4194304", f"'{unit}'>8")
+    assert vm_of(document, NFS).memory == size
+
+
+def test_a_quota_limits_what_the_vm_can_use() -> None:
+    tuning = "<cputune><period>100000</period><quota>50000</quota></cputune>"
+    assert vm_of(guest(tuning=tuning), NFS).cpu == 1.0
+    unlimited = "<cputune><period>100000</period><quota>-1</quota></cputune>"
+    assert vm_of(guest(tuning=unlimited), NFS).cpu == 0.0
+
+
+def test_a_file_is_shared_only_below_a_shared_prefix() -> None:
+    """Dies when the prefix is compared without its slash: /srv/vms-local is another directory."""
+    assert only_disk(guest(devices=disk("<source file='/srv/vms/a.qcow2'/>"))).shared
+    assert not only_disk(guest(devices=disk("<source file='/srv/vms-local/a'/>"))).shared
+    assert not only_disk(guest(devices=disk("<source file='/srv/vms/../../etc/a'/>"))).shared
+
+
+def test_a_disk_is_not_shared_when_an_image_below_it_is_local() -> None:
+    """Dies when only the top of the chain is looked at."""
+    chain = (
+        "<backingStore type='file'><source file='/srv/vms/base'/>"
+        "<backingStore type='file'><source file='/var/lib/base'/><backingStore/></backingStore>"
+        "</backingStore>"
+    )
+    top = "<source file='/srv/vms/a.qcow2'/>"
+    assert not only_disk(guest(devices=disk(top, rest=chain))).shared
+    assert only_disk(guest(devices=disk(top, rest=chain.replace("/var/lib", "/srv/vms")))).shared
+
+
+def test_network_disks_are_shared_unless_their_server_is_the_host_itself() -> None:
+    rbd = "<source protocol='rbd' name='vms/a'><host name='mon1'/></source>"
+    nbd = "<source protocol='nbd' name='a'><host transport='unix' socket='/run/nbd'/></source>"
+    assert only_disk(guest(devices=disk(rbd, "network"))) == Disk("rbd:vms/a", shared=True)
+    assert not only_disk(guest(devices=disk(nbd, "network"))).shared
+
+
+def test_a_volume_is_shared_when_its_pool_is() -> None:
+    volume = guest(devices=disk("<source pool='san' volume='a'/>", "volume"))
+    assert not only_disk(volume).shared
+    assert only_disk(volume, Storage(shared_pools=frozenset({"san"}))).shared
+
+
+@pytest.mark.parametrize(
+    ("driver", "rest", "safe"),
+    [
+        ("cache='none'", "", True),
+        ("cache='directsync'", "", True),
+        ("cache='writeback'", "", False),
+        ("", "", False),
+        ("cache='writeback'", "<readonly/>", True),
+        ("cache='writeback'", "<shareable/>", True),
+    ],
+)
+def test_a_cached_disk_is_safe_only_where_nothing_can_be_stale(
+    driver: str, rest: str, safe: bool
+) -> None:
+    document = guest(devices=disk("<source file='/srv/vms/a'/>", driver=driver, rest=rest))
+    assert only_disk(document).safe_cache is safe
+    assert only_disk(document, Storage(drops_cache=True)).safe_cache
+
+
+def test_an_empty_drive_is_no_disk() -> None:
+    cdrom = "<disk type='file' device='cdrom'><target dev='sda'/><readonly/></disk>"
+    assert vm_of(guest(devices=cdrom), NFS).disks == ()
+
+
+def test_disk_sizes_come_from_the_statistics() -> None:
+    storage = Storage(sizes={"/srv/vms/a": 2**30})
+    assert only_disk(guest(devices=disk("<source file='/srv/vms/a'/>")), storage).size == 2**30
+
+
+HOST_DEVICES = [
+    (
+        "<hostdev mode='subsystem' type='pci'><source><address domain='0x0000' bus='0x3b' "
+        "slot='0x00' function='0x0'/></source></hostdev>",
+        "pci 0000:3b:00:0",
+    ),
+    (
+        "<interface type='hostdev'><source><address type='pci' domain='0x0000' bus='0x81' "
+        "slot='0x02' function='0x1'/></source></interface>",
+        "network hostdev 0000:81:02:1",
+    ),
+    ("<filesystem type='mount'><source dir='/srv/x'/></filesystem>", "directory /srv/x"),
+    ("<tpm model='tpm-tis'><backend type='passthrough'/></tpm>", "TPM"),
+    ("<disk type='nvme'><source type='pci'/></disk>", "nvme disk"),
+]
+
+
+@pytest.mark.parametrize(("device", "name"), HOST_DEVICES)
+def test_devices_of_the_host_are_named(device: str, name: str) -> None:
+    assert vm_of(guest(devices=device), NFS).host_devices == (name,)
+
+
+def test_an_emulated_tpm_ties_to_no_host() -> None:
+    tpm = "<tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm>"
+    assert vm_of(guest(devices=tpm), NFS).host_devices == ()
+
+
+@pytest.mark.parametrize(
+    ("cpu", "model"),
+    [
+        ("", ""),
+        ("<cpu mode='host-passthrough' check='none'/>", "host-passthrough"),
+        ("<cpu mode='maximum'/>", "host-passthrough"),
+        ("<cpu mode='host-model'/>", "host-model"),
+        ("<cpu mode='custom'><model fallback='forbid'>EPYC-Rome</model></cpu>", "EPYC-Rome"),
+    ],
+)
+def test_the_cpu_model_says_where_the_vm_can_go(cpu: str, model: str) -> None:
+    assert vm_of(guest(cpu=cpu), NFS).cpu_model == model
+
+
+NOVA = (
+    "<nova:instance xmlns:nova='http://openstack.org/xmlns/libvirt/nova/1.1'>"
+    "<nova:name>web</nova:name></nova:instance>"
+)
+OVIRT = "<ovirt-vm:vm xmlns:ovirt-vm='http://ovirt.org/vm/1.0'><x/></ovirt-vm:vm>"
+KUBEVIRT = "<kubevirt xmlns='http://kubevirt.io'><uid/></kubevirt>"
+SOMEONE = "<libosinfo:libosinfo xmlns:libosinfo='http://libosinfo.org/xmlns/libvirt/domain/1.0'/>"
+
+
+@pytest.mark.parametrize(
+    ("metadata", "owner"),
+    [(NOVA, "OpenStack Nova"), (OVIRT, "oVirt"), (KUBEVIRT, "KubeVirt"), (SOMEONE, ""), ("", "")],
+)
+def test_other_management_systems_are_known_by_their_metadata(metadata: str, owner: str) -> None:
+    assert vm_of(guest(metadata=metadata), NFS).owner == owner
+
+
+def test_an_owner_is_known_by_what_it_writes_to_the_firmware() -> None:
+    firmware = (
+        "<sysinfo type='smbios'><system><entry name='product'>CloudStack KVM Hypervisor"
+        "</entry></system></sysinfo>"
+    )
+    assert vm_of(guest(tuning=firmware), NFS).owner == "CloudStack"
+
+
+def test_only_balancerds_own_namespace_gives_tags() -> None:
+    ours = "<b:policy xmlns:b='urn:balancerd:policy' pin='true' group=' db '/>"
+    theirs = "<b:policy xmlns:b='urn:balancerd:policyx' avoid='h1'/>"
+    assert vm_of(guest(metadata=ours + theirs), NFS).tags == {"pin": "true", "group": "db"}
+
+
+LAUGHS = (
+    '<!DOCTYPE d [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]>'
+    "<domain><name>&b;</name></domain>"
+)
+FOREIGN_ENTITY = (
+    '<!DOCTYPE d [<!ENTITY x SYSTEM "file:///etc/hostname">]><domain><name>&x;</name></domain>'
+)
+
+
+@pytest.mark.parametrize(
+    ("document", "reason"),
+    [
+        (LAUGHS, "document type"),
+        (FOREIGN_ENTITY, "document type"),
+        ("<domain><name>&x;</name></domain>", "well-formed"),
+        ("<domain><name>a</name>", "well-formed"),
+        ("", "well-formed"),
+        ("<domain><name> </name></domain>", "not a domain"),
+        ("<network><name>a</name></network>", "not a domain"),
+        ("<domain><name>a</name>" + " " * SIZE_AT_MOST + "</domain>", "longer than"),
+        ("<a>" * 100 + "</a>" * 100, "deep"),
+        ("<domain>" + "<a/>" * 30_000 + "</domain>", "elements"),
+        ("<domain><name>\ud800</name></domain>", "not text"),
+    ],
+)
+def test_a_hostile_or_broken_definition_is_refused_in_one_sentence(
+    document: str, reason: str
+) -> None:
+    """Dies when the DOCTYPE handler is not set: the entities are expanded then."""
+    with pytest.raises(XMLError, match=reason):
+        vm_of(document, NFS)
+
+
+def test_nonsense_where_numbers_belong_is_no_reason_to_fail() -> None:
+    document = "<domain><name>a</name><memory>much</memory><vcpu>few</vcpu></domain>"
+    vm = vm_of(document, NFS)
+    assert (vm.memory, vm.vcpus) == (0, 1)
+
+
+def test_a_vm_with_a_refused_definition_belongs_to_nobody_we_know() -> None:
+    """So that it is excluded from every move: what ties it down is not known."""
+    vm = unreadable("a", "u", 2**30, 2, XMLError("it declares a document type"))
+    assert vm.owner == "unknown: its definition was refused, it declares a document type"
+
+
+@given(st.text(alphabet="<>/='\" abdeimnor&;!-[]", max_size=120))
+def test_whatever_is_read_is_an_element_or_a_refusal(document: str) -> None:
+    """Dies when any other exception than XMLError gets out of the parser."""
+    try:
+        parse("<domain>" + document + "</domain>")
+    except XMLError as error:
+        assert "\n" not in str(error)

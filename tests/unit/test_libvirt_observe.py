@@ -1,0 +1,261 @@
+"""Reading hosts: libvirt's own test driver, and domains that make trouble."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import libvirt
+import pytest
+
+from balancerd.adapters.libvirt import HostConfig, LibvirtBackend
+from balancerd.adapters.libvirt.facts import cpu_model, numa_nodes
+from balancerd.adapters.libvirt.observe import HostReader, statistics_of
+from balancerd.adapters.libvirt.statistics import disk_sizes, vm_counters
+from balancerd.adapters.libvirt.xml import parse
+from balancerd.core.model import VMState
+from balancerd.core.observation import HostCounters, HostReading, Presence
+
+HERE = HostConfig("here", "test:///default", rack="r1", speed=1.5, power_curve=(90.0, 200.0))
+NOBODY = HostConfig("nobody", "qemu+tcp://127.0.0.1:1/system")
+
+
+def only(readings: tuple[HostReading, ...]) -> HostReading:
+    [reading] = readings
+    return reading
+
+
+def test_a_host_is_read_with_its_vms_and_what_the_configuration_says_of_it() -> None:
+    with LibvirtBackend([HERE]) as backend:
+        reading = only(backend.observe().readings)
+    assert reading.error == ""
+    assert reading.facts is not None
+    assert (reading.facts.name, reading.facts.rack) == ("here", "r1")
+    assert reading.facts.cpu == 1.5 * reading.facts.cores
+    assert [(vm.vm.name, vm.state) for vm in reading.vms] == [("test", VMState.RUNNING)]
+
+
+def test_a_host_that_does_not_answer_is_a_reading_with_an_error_and_costs_no_other() -> None:
+    with LibvirtBackend([NOBODY, HERE]) as backend:
+        nobody, here = backend.observe().readings
+        assert "refused" in nobody.error
+        assert (nobody.facts, nobody.vms) == (None, ())
+        assert here.error == ""
+        again = backend.observe().readings[0]
+        assert "next attempt in" in again.error
+
+
+def test_constructing_a_backend_starts_nothing() -> None:
+    backend = LibvirtBackend([HERE])
+    assert backend.hanging == 0
+
+
+def test_finer_counters_take_the_place_of_libvirts() -> None:
+    finer = HostCounters(cpu_busy=1.0, memory_total=2, memory_available=1)
+    with LibvirtBackend([HERE], {"here": lambda: finer}) as backend:
+        assert only(backend.observe().readings).counters == finer
+
+
+def test_counters_that_fail_are_that_hosts_error_and_nobody_elses() -> None:
+    def broken() -> HostCounters:
+        raise RuntimeError("no /proc")
+
+    other = HostConfig("other", "test:///default")
+    with LibvirtBackend([HERE, other], {"here": broken}) as backend:
+        here, there = backend.observe().readings
+    assert "cannot be read" in here.error
+    assert there.error == ""
+
+
+def test_a_vm_is_located_by_its_uuid_and_a_namesake_is_somebody_else() -> None:
+    """Dies when the domain is looked up by its name."""
+    nil = "00000000-0000-0000-0000-000000000001"
+    with LibvirtBackend([HERE, NOBODY]) as backend:
+        vm = backend.observe().readings[0].vms[0].vm
+        found = backend.locate("test", vm.uuid, ["here", "nobody", "unheard-of"]).presence
+        assert found["here"] is Presence.RUNNING
+        assert found["nobody"] is found["unheard-of"] is Presence.UNREACHABLE
+        namesake = backend.locate("test", nil, ["here"]).presence
+        assert namesake == {"here": Presence.ABSENT}
+
+
+class Machine:
+    """libvirt's test driver with a host of its own, read as the adapter reads it."""
+
+    def __init__(self, folder: Path) -> None:
+        (folder / "host.xml").write_text(f"<node>{FIRST}</node>")
+        self.connection = libvirt.open(f"test://{folder / 'host.xml'}")
+        self.domain = self.connection.lookupByName("first")
+        self.reader = HostReader(HostConfig("here", ""))
+
+    def read(self) -> HostReading:
+        return self.reader.read(self.connection)
+
+
+FIRST = """<domain type='test'><name>first</name><memory>1024</memory><vcpu>2</vcpu>
+<os><type>hvm</type></os></domain>"""
+SECOND = FIRST.replace("first", "second")
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    machine = Machine(tmp_path)
+    yield machine
+    machine.connection.close()
+
+
+def test_inactive_vms_are_read_too_with_the_reason_of_their_state(machine: Machine) -> None:
+    machine.domain.destroy()
+    vm = only_vm(machine.read())
+    assert (vm.state, vm.vm.state, vm.counters) == (VMState.SHUTOFF, VMState.SHUTOFF, None)
+
+
+def test_a_paused_vm_is_paused(machine: Machine) -> None:
+    machine.domain.suspend()
+    assert only_vm(machine.read()).state is VMState.PAUSED
+
+
+def test_autostart_and_persistence_are_read_every_time(machine: Machine) -> None:
+    """Dies when the flags are taken from the remembered definition."""
+    assert not only_vm(machine.read()).vm.autostart
+    machine.domain.setAutostart(1)
+    machine.domain.undefine()  # a running domain without a definition is transient
+    vm = only_vm(machine.read()).vm
+    assert not vm.persistent
+
+
+def test_a_definition_is_read_again_when_its_fingerprint_changed(machine: Machine) -> None:
+    assert only_vm(machine.read()).vm.vcpus == 2
+    machine.domain.destroy()
+    machine.domain.setVcpusFlags(1, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+    machine.domain.create()
+    assert only_vm(machine.read()).vm.vcpus == 1
+
+
+class Spoiled:
+    """A connection on which one domain's statistics fail the whole bulk call, as libvirt does."""
+
+    def __init__(self, real: libvirt.virConnect, spoiled: str) -> None:
+        self._real, self._spoiled = real, spoiled
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def getAllDomainStats(self, *_arguments: int) -> Any:  # noqa: N802  libvirt's name
+        raise libvirt.libvirtError("one domain failed")
+
+    def domainListGetStats(self, domains: Any, *arguments: int) -> Any:  # noqa: N802
+        if domains[0].name() == self._spoiled:
+            raise libvirt.libvirtError("this domain failed")
+        return self._real.domainListGetStats(domains, *arguments)
+
+
+SECOND = (
+    "<domain type='test'><name>second</name><memory>1024</memory><os><type>hvm</type></os></domain>"
+)
+
+
+def test_one_vm_whose_statistics_fail_costs_only_its_own(machine: Machine) -> None:
+    """Dies without the second way: the reading of the whole host would be lost."""
+    machine.connection.createXML(SECOND)
+    spoiled: Any = Spoiled(machine.connection, "second")
+    active = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE
+    found = statistics_of(spoiled, libvirt.VIR_DOMAIN_STATS_STATE, active)
+    states = {domain.name(): statistics["state.state"] for domain, statistics in found}
+    assert states == {"first": 1, "second": 1}
+
+
+def test_a_vm_whose_definition_is_refused_is_still_read(machine: Machine) -> None:
+    machine.connection.createXML(SECOND)
+
+    class Hostile(Spoiled):
+        def getAllDomainStats(self, *arguments: int) -> Any:  # noqa: N802  libvirt's name
+            records = self._real.getAllDomainStats(*arguments)
+            return [(Unparsable(domain), statistics) for domain, statistics in records]
+
+    connection: Any = Hostile(machine.connection, "")
+    reading = machine.reader.read(connection)
+    assert [vm.vm.name for vm in reading.vms] == ["first", "second"]
+    assert all("refused" in vm.vm.owner for vm in reading.vms)
+
+
+class Unparsable:
+    """A domain with a document type in its definition."""
+
+    def __init__(self, real: libvirt.virDomain) -> None:
+        self._real = real
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def XMLDesc(self, _flags: int) -> str:  # noqa: N802  libvirt's name
+        return "<!DOCTYPE domain [<!ENTITY a 'b'>]><domain><name>&a;</name></domain>"
+
+
+def only_vm(reading: HostReading) -> Any:
+    [vm] = reading.vms
+    return vm
+
+
+REAL = {
+    "state.state": 1,
+    "cpu.time": 54_000_000_000,
+    "vcpu.0.time": 1,
+    "vcpu.0.wait": 5,
+    "vcpu.0.delay": 2_000_000_000,
+    "vcpu.1.delay": 500_000_000,
+    "balloon.rss": 2048,
+    "net.count": 1,
+    "net.0.name": "vnet0",
+    "net.0.rx.bytes": 10,
+    "net.0.tx.bytes": 20,
+    "net.0.rx.pkts": 7,
+    "block.count": 1,
+    "block.0.path": "/srv/vms/a",
+    "block.0.capacity": 2**30,
+    "block.0.rd.bytes": 3,
+    "block.0.wr.bytes": 4,
+    "block.0.fl.reqs": 99,
+}
+
+
+def test_counters_are_sums_over_cpus_cards_and_disks() -> None:
+    counters = vm_counters(REAL)
+    assert counters is not None
+    assert (counters.cpu_seconds, counters.steal_seconds) == (54.0, 2.5)
+    assert (counters.memory_used, counters.network_bytes, counters.block_bytes) == (2**21, 30, 7)
+    assert disk_sizes(REAL) == {"/srv/vms/a": 2**30}
+
+
+def test_what_is_not_told_is_none_and_never_zero() -> None:
+    """Dies when a missing counter is read as 0: the VM would look idle."""
+    assert vm_counters({"state.state": 1}) is None
+    counters = vm_counters({"balloon.rss": 1})
+    assert counters is not None
+    assert (counters.cpu_seconds, counters.steal_seconds, counters.network_bytes) == (None,) * 3
+
+
+@pytest.mark.parametrize("count", [-1, "many", 2])
+def test_an_absurd_number_of_disks_is_no_reason_to_fail(count: object) -> None:
+    assert disk_sizes({"block.count": count}) == {}
+
+
+CAPABILITIES = """<capabilities><host><uuid>u</uuid>
+<cpu><arch>x86_64</arch><model>EPYC-Rome</model><vendor>AMD</vendor>{features}</cpu>
+<topology><cells num='2'>
+<cell id='0'><memory unit='KiB'>1024</memory><cpus num='4'/></cell>
+<cell id='1'><memory unit='KiB'>2048</memory><cpus num='4'/></cell>
+</cells></topology></host></capabilities>"""
+
+
+def test_hosts_have_equal_cpus_when_their_features_are_equal_in_any_order() -> None:
+    one = cpu_model(parse(CAPABILITIES.format(features="<feature name='a'/><feature name='b'/>")))
+    two = cpu_model(parse(CAPABILITIES.format(features="<feature name='b'/><feature name='a'/>")))
+    other = cpu_model(parse(CAPABILITIES.format(features="<feature name='a'/>")))
+    assert one == two != other
+    assert one.startswith("EPYC-Rome/")
+    assert cpu_model(parse("<capabilities><host/></capabilities>")) == ""
+
+
+def test_numa_nodes_are_in_reference_cores_and_bytes() -> None:
+    nodes = numa_nodes(parse(CAPABILITIES.format(features="")), 2.0)
+    assert [(node.cpu, node.memory) for node in nodes] == [(8.0, 2**20), (8.0, 2**21)]
