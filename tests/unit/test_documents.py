@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from balancerd.complaints import format_path
 from balancerd.core.policy import Duration, Objective, Policy, Schema
-from balancerd.documents import LARGEST, DocumentError, format_path, load, parse
+from balancerd.documents import LARGEST, DocumentError, load, parse
 
 
 class Disk(Schema):
