@@ -57,7 +57,8 @@ def _cron(text: str) -> str:
         trigger = CronTrigger.from_crontab(text, timezone="UTC")
     except ValueError as error:
         raise ValueError(
-            f'"{text}" is not a cron expression ({str(error).lower()}); write for example "30 3 * * sun"'
+            f'"{text}" is not a cron expression ({str(error).lower()}); '
+            'write for example "30 3 * * sun"'
         ) from None
     if trigger.get_next_fire_time(None, datetime(2024, 1, 1, tzinfo=UTC)) is None:
         raise ValueError(f'"{text}" never comes')
