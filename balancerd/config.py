@@ -135,7 +135,7 @@ class LinkEntry(Schema):
 
     a: Text = Field(description="one end")
     b: Text = Field(description="the other end")
-    bandwidth: Rate = Field(description="each way")
+    bandwidth: Annotated[Rate, Field(gt=0)] = Field(description="each way")
 
     @model_validator(mode="after")
     def _two_ends(self) -> Self:

@@ -142,7 +142,7 @@ class Limits(Schema):
     per_link: Annotated[int, Field(ge=1)] = Field(2, description="migrations at once over one link")
     per_plan: Annotated[int, Field(ge=1)] = Field(1000, description="moves in one plan")
     per_vm_per_day: Annotated[int, Field(ge=1)] = Field(6, description="moves of one VM in 24 h")
-    bandwidth: Rate = Field(100 * 2**20, description="cap of one migration")
+    bandwidth: Annotated[Rate, Field(gt=0)] = Field(100 * 2**20, description="cap of one migration")
     downtime: Duration = Field(0.3, description="the longest pause a migration may end with")
     deadline: Duration = Field(
         300.0, description="a migration is given up after this, or three times its prediction"

@@ -109,7 +109,7 @@ Duration = Annotated[
     float, BeforeValidator(DURATION.read), DURATION, Field(ge=0, allow_inf_nan=False)
 ]
 Size = Annotated[int, BeforeValidator(SIZE.read), SIZE, Field(ge=0)]
-Rate = Annotated[int, BeforeValidator(RATE.read), RATE, Field(gt=0)]
+Rate = Annotated[int, BeforeValidator(RATE.read), RATE, Field(ge=0)]
 Fraction = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 TimeOfDay = Annotated[time, BeforeValidator(_time_of_day)]
 Zone = Annotated[str, AfterValidator(_zone)]
