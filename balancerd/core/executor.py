@@ -10,7 +10,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from balancerd.core import migration, powering
-from balancerd.core.constraints import refuses_move
+from balancerd.core.constraints import Gate
 from balancerd.core.execution import (
     ENDED,
     UNDER_WAY,
@@ -45,9 +45,10 @@ def advance(
             commands += more
     stopped = execution.stopped or _stop_reason(execution, tasks.values(), view)
     execution = replace(execution, stopped=stopped)
+    starts = _Starts(tasks, execution, view)
     for number in sorted(tasks):
         if tasks[number].stage is Stage.WAITING:
-            tasks[number], more = _try(number, tasks, execution, view)
+            tasks[number], more = starts.try_to(number)
         else:
             tasks[number], more = _tick(tasks[number], view)
         commands += more
@@ -133,42 +134,56 @@ def _stop_reason(execution: Execution, tasks: Iterable[Task], view: View) -> str
     return ""
 
 
-def _try(
-    number: int, tasks: Mapping[int, Task], execution: Execution, view: View
-) -> tuple[Task, tuple[Command, ...]]:
-    """Start a waiting task if everything allows it; drop it if something never will."""
-    task = tasks[number]
-    if execution.stopped:
-        return task.to(Stage.DROPPED, view.now, execution.stopped), ()
-    before = [tasks[n] for n in task.action.after if n in tasks]
-    broken = next((t for t in before if t.stage in ENDED and t.stage is not Stage.DONE), None)
-    if broken:
-        detail = f"needs {_name(broken.action)}, which was {broken.stage}"
-        return task.to(Stage.DROPPED, view.now, detail), ()
-    if any(t.stage is not Stage.DONE for t in before):
-        return task, ()
-    if view.paused or view.frozen or not view.fresh:
-        return task, ()
-    if not isinstance(task.action, Move):
-        return powering.begin(task, execution, view)
-    return _try_move(task, tasks, execution, view)
+class _Starts:
+    """Which waiting actions may start now.
 
+    The projected snapshot and its gate are made when the first move gets that far, and charged
+    with each move that starts, so that two moves never count on the same room.
+    """
 
-def _try_move(
-    task: Task, tasks: Mapping[int, Task], execution: Execution, view: View
-) -> tuple[Task, tuple[Command, ...]]:
-    move = task.move
-    if _crowded(move, tasks.values(), view):
-        return task, ()
-    snapshot = project(view.snapshot, tasks.values())
-    if snapshot.cluster.placement.get(move.vm) != move.source:
-        return task.to(Stage.DROPPED, view.now, f"is not on {move.source} any more"), ()
-    past = _without(view.history, execution.created)
-    refusal = refuses_move(snapshot, view.policy, past, view.now, move)
-    if refusal:
-        detail = f"{refusal.constraint}: {refusal.detail}"
-        return task.to(Stage.DROPPED, view.now, detail), ()
-    return migration.check(task, replace(view, snapshot=snapshot), move.number)
+    def __init__(self, tasks: Mapping[int, Task], execution: Execution, view: View) -> None:
+        self._tasks = tasks
+        self._execution = execution
+        self._view = view
+        self._gate: Gate | None = None
+        self._snapshot = view.snapshot
+
+    def try_to(self, number: int) -> tuple[Task, tuple[Command, ...]]:
+        """Start a waiting task if everything allows it; drop it if something never will."""
+        task, view, execution = self._tasks[number], self._view, self._execution
+        if execution.stopped:
+            return task.to(Stage.DROPPED, view.now, execution.stopped), ()
+        before = [self._tasks[n] for n in task.action.after if n in self._tasks]
+        broken = next((t for t in before if t.stage in ENDED and t.stage is not Stage.DONE), None)
+        if broken:
+            detail = f"needs the {_name(broken.action)}, which was {broken.stage}"
+            return task.to(Stage.DROPPED, view.now, detail), ()
+        if any(t.stage is not Stage.DONE for t in before):
+            return task, ()
+        if view.paused or view.frozen or not view.fresh:
+            return task, ()
+        if not isinstance(task.action, Move):
+            return powering.begin(task, execution, view)
+        return self._try_move(task)
+
+    def _try_move(self, task: Task) -> tuple[Task, tuple[Command, ...]]:
+        move, view = task.move, self._view
+        if _crowded(move, self._tasks.values(), view):
+            return task, ()
+        gate = self._gate or self._make_gate()
+        refusal = gate.refuses(move)
+        if refusal:
+            detail = f"{refusal.constraint}: {refusal.detail}"
+            return task.to(Stage.DROPPED, view.now, detail), ()
+        gate.admit(move)
+        return migration.check(task, replace(view, snapshot=self._snapshot), move.number)
+
+    def _make_gate(self) -> Gate:
+        view = self._view
+        self._snapshot = project(view.snapshot, self._tasks.values())
+        past = _without(view.history, self._execution.created)
+        self._gate = Gate.of(self._snapshot, view.policy, past, view.now)
+        return self._gate
 
 
 def _crowded(move: Move, tasks: Iterable[Task], view: View) -> bool:

@@ -1,0 +1,375 @@
+"""balancerd, the service: composition root, signals, alarm clock, watchdog.
+
+One thread decides and acts. APScheduler and the signal handlers only ring: they put an `Alarm` into
+a queue that this thread reads. The watchdog of systemd is fed by completed cycles and nothing else.
+"""
+
+import faulthandler
+import logging
+import os
+import queue
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+import click
+from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.cron import CronTrigger
+from apscheduler.triggers.interval import IntervalTrigger
+
+from balancerd.adapters.libvirt.backend import LibvirtBackend
+from balancerd.adapters.libvirt.hosts import HostConfig
+from balancerd.adapters.power import ExecPower, PowerCommands
+from balancerd.adapters.sqlite.ledger import Ledger
+from balancerd.adapters.sqlite.lock import lock
+from balancerd.adapters.sqlite.samples import SamplesRetention, SamplesStore
+from balancerd.config import Configuration, HostEntry, load_configuration, load_policy
+from balancerd.core.model import Link
+from balancerd.core.policy import Policy
+from balancerd.documents import DocumentError, read_text
+from balancerd.loop import Loop
+from balancerd.notify import notify
+from balancerd.ports import LedgerError
+
+log = logging.getLogger("balancerd")
+
+STEP_SECONDS = 0.5  # the longest a request, or the next start, has to wait
+CYCLES_PER_WATCHDOG = 4  # cycles that may be missed before systemd takes the service for dead
+LEAST_WATCHDOG = 120  # seconds; a cycle may have to wait for a host's deadline
+FAILURES_IN_A_ROW = 3  # cycles that may fail before a fresh process is the better try
+
+
+class Alarm(StrEnum):
+    """What may ring."""
+
+    CYCLE = "cycle"
+    MAINTENANCE = "maintenance"
+    RELOAD = "reload"
+    STOP = "stop"
+
+
+class Exit:
+    """Exit codes, the same as balancerctl's."""
+
+    DONE, FAILED, INVALID, REFUSED = 0, 1, 2, 4
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return time.time()
+
+    def monotonic(self) -> float:
+        """Seconds that never jump."""
+        return time.monotonic()
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What the files say, read together so that they are valid together."""
+
+    configuration: Configuration
+    policy: Policy
+    policy_text: str
+
+    @classmethod
+    def read(cls, path: Path) -> "Setup":
+        """From the configuration file; DocumentError with every problem of either file."""
+        configuration = load_configuration(path)
+        policy = load_policy(configuration.policy)
+        return cls(configuration, policy, read_text(configuration.policy))
+
+
+@dataclass(slots=True)
+class Service:
+    """What runs between two changes of the configuration. `policy` may be exchanged meanwhile."""
+
+    loop: Loop
+    ledger: Ledger
+    samples: SamplesStore
+    setup: Setup
+    failures: int = 0
+    cycled: float = field(default_factory=time.monotonic)
+
+    def cycle(self) -> None:
+        """One cycle. One that breaks is told with its traceback; three in a row end the process."""
+        self.cycled = time.monotonic()
+        try:
+            cycle = self.loop.cycle()
+        except Exception:
+            self.failures += 1
+            log.exception("the cycle broke (%d in a row)", self.failures)
+            if self.failures >= FAILURES_IN_A_ROW:
+                raise
+            return
+        self.failures = 0
+        log.info("%s", cycle.sentence)
+        notify(WATCHDOG=1, STATUS=cycle.sentence)
+
+    def maintain(self) -> None:
+        """Roll up and prune the record; a failure costs space, not safety."""
+        try:
+            self.samples.roll_up(time.time())
+        except LedgerError as error:
+            log.warning("maintenance: %s", error)
+
+    def exchange(self, setup: Setup) -> None:
+        """Go on under another policy."""
+        self.setup = setup
+        try:
+            self.ledger.record_policy(setup.policy.name, setup.policy_text, time.time())
+        except LedgerError as error:
+            log.error("the policy is in force but not recorded: %s", error)
+
+
+@contextmanager
+def composed(setup: Setup) -> Iterator[Service]:
+    """Everything that a configuration asks for, opened; closed again at the end.
+
+    Migrations that run are left to run: they are peer-to-peer, and the next start takes them up.
+    """
+    configuration = setup.configuration
+    state = configuration.state_directory
+    keep = configuration.retention
+    retention = SamplesRetention(keep.samples, keep.five_minutes, keep.hours)
+    with (
+        Ledger(state / "ledger.db", site=configuration.site) as ledger,
+        SamplesStore(state / "samples.db", retention) as samples,
+        LibvirtBackend(host_configs(configuration), tls=configuration.tls) as backend,
+    ):
+        service: Service
+        loop = Loop(
+            backend,
+            ExecPower(power_commands(configuration)),
+            ledger,
+            samples,
+            SystemClock(),
+            lambda: service.setup.policy,
+            tuple(Link(link.a, link.b, float(link.bandwidth)) for link in configuration.link),
+        )
+        service = Service(loop, ledger, samples, setup)
+        service.exchange(setup)
+        log.info("%s", loop.start())
+        yield service
+
+
+def host_configs(configuration: Configuration) -> tuple[HostConfig, ...]:
+    """The hosts as the libvirt adapter wants them."""
+    return tuple(
+        HostConfig(
+            name=host.name,
+            uri=host.uri,
+            peer_uri=host.peer_uri or "",
+            migration_uri=host.migration_uri or "",
+            rack=host.rack,
+            speed=host.speed,
+            power_curve=configuration.curve_of(host),
+            can_sleep=_can_sleep(host),
+            shared=configuration.storage.shared,
+        )
+        for host in configuration.host
+    )
+
+
+def power_commands(configuration: Configuration) -> dict[str, PowerCommands]:
+    """The commands of every host that has some."""
+    return {
+        host.name: PowerCommands(
+            on=host.power.on, off=host.power.off, state=host.power.state, timeout=host.power.timeout
+        )
+        for host in configuration.host
+        if host.power
+    }
+
+
+def _can_sleep(host: HostEntry) -> bool:
+    return host.power is not None and not host.protected
+
+
+class Daemon:
+    """The process: rings, and what is done when they do."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._alarms: queue.SimpleQueue[Alarm] = queue.SimpleQueue()
+        self._stopping = False
+
+    def run(self) -> None:
+        """Until SIGTERM or SIGINT. DocumentError, LedgerError: it could not begin."""
+        setup = Setup.read(self._path)
+        logging.getLogger().setLevel(setup.configuration.log_level.upper())
+        setup.configuration.state_directory.mkdir(parents=True, exist_ok=True)
+        with lock(setup.configuration.state_directory), self._signals():
+            while not self._stopping:
+                setup = self._serve(setup)
+        log.info("stopped; migrations that run go on by themselves")
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        bells = {
+            signal.SIGTERM: Alarm.STOP,
+            signal.SIGINT: Alarm.STOP,
+            signal.SIGHUP: Alarm.RELOAD,
+        }
+        before = {
+            number: signal.signal(number, lambda n, _: self._alarms.put(bells[signal.Signals(n)]))
+            for number in bells
+        }
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _serve(self, setup: Setup) -> Setup:
+        """Run under one configuration; the setup to go on with, if not stopping."""
+        configuration = setup.configuration
+        with composed(setup) as service, self._clockwork(configuration):
+            watchdog = max(LEAST_WATCHDOG, CYCLES_PER_WATCHDOG * configuration.cycle)
+            notify(
+                READY=1, WATCHDOG_USEC=int(watchdog * 1e6), STATUS="the first cycle is under way"
+            )
+            names = ", ".join(host.name for host in configuration.host)
+            log.info("watching %s; policy %s", names, setup.policy.name)
+            service.cycle()
+            while not self._stopping:
+                change = self._once(service)
+                if change is not None:
+                    return change
+        return service.setup
+
+    @contextmanager
+    def _clockwork(self, configuration: Configuration) -> Iterator[None]:
+        scheduler = BackgroundScheduler(
+            timezone="UTC",
+            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+        )
+        cron = CronTrigger.from_crontab(configuration.maintenance, timezone=configuration.timezone)
+        interval = IntervalTrigger(seconds=configuration.cycle)
+        scheduler.add_job(self._alarms.put, interval, args=[Alarm.CYCLE])
+        scheduler.add_job(self._alarms.put, cron, args=[Alarm.MAINTENANCE])
+        scheduler.start()
+        try:
+            yield
+        finally:
+            scheduler.shutdown(wait=False)
+
+    def _once(self, service: Service) -> Setup | None:
+        """Wait for one alarm and serve it; a setup that needs everything opened anew, or None."""
+        match self._next_alarm(service):
+            case Alarm.STOP:
+                self._stopping = True
+                notify(STOPPING=1, STATUS="stopping")
+            case Alarm.RELOAD:
+                return self._reload(service)
+            case Alarm.MAINTENANCE:
+                service.maintain()
+            case Alarm.CYCLE:
+                service.cycle()
+            case None:
+                service.loop.step()
+        return None
+
+    def _next_alarm(self, service: Service) -> Alarm | None:
+        """The next alarm, None for a step. A clock that was set back must not stop the cycles."""
+        overdue = time.monotonic() - service.cycled > 2 * service.setup.configuration.cycle
+        try:
+            return self._alarms.get(timeout=STEP_SECONDS)
+        except queue.Empty:
+            return Alarm.CYCLE if overdue else None
+
+    def _reload(self, service: Service) -> Setup | None:
+        """Read the files again; the old ones stay in force where the new ones cannot be used."""
+        notify(RELOADING=1, MONOTONIC_USEC=time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000)
+        old = service.setup
+        try:
+            new = Setup.read(self._path)
+        except DocumentError as error:
+            for problem in error.problems:
+                log.error("%s", problem)
+            log.error("the old configuration stays in force")
+            notify(READY=1, STATUS="reload failed, the old configuration stays in force")
+            return None
+        if new.configuration == old.configuration:
+            service.exchange(new)
+            log.info("policy %s is in force", new.policy.name)
+            notify(READY=1, STATUS=f"policy {new.policy.name} is in force")
+            return None
+        if new.configuration.state_directory != old.configuration.state_directory:
+            log.error("the state directory cannot change while balancerd runs; nothing is changed")
+            notify(READY=1, STATUS="reload refused: the state directory cannot change")
+            return None
+        logging.getLogger().setLevel(new.configuration.log_level.upper())
+        log.info("the configuration changed; beginning anew with it")
+        return new
+
+
+def _set_up_logging() -> None:
+    """One line per event; under systemd with its priority in front and no time, it adds its own."""
+    under_systemd = "JOURNAL_STREAM" in os.environ
+    handler = logging.StreamHandler(sys.stdout if under_systemd else sys.stderr)
+    if under_systemd:
+        handler.setFormatter(_JournalFormatter("%(message)s"))
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)
+
+
+class _JournalFormatter(logging.Formatter):
+    """sd-daemon(3) priorities: <3> error, <4> warning, <6> info, <7> debug."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        level = 3 if record.levelno >= logging.ERROR else 4
+        if record.levelno < logging.WARNING:
+            level = 6 if record.levelno >= logging.INFO else 7
+        return "\n".join(f"<{level}>{line}" for line in super().format(record).splitlines())
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--config",
+    "path",
+    type=click.Path(path_type=Path),
+    default=Path("/etc/balancerd/balancerd.toml"),
+    show_default=True,
+    help="The configuration file.",
+)
+@click.option("--check", is_flag=True, help="Check the configuration and its policy, then leave.")
+@click.version_option(package_name="balancerd", prog_name="balancerd")
+def main(path: Path, check: bool) -> None:
+    """Watch a site of libvirt/KVM hosts and keep its VMs well placed."""
+    faulthandler.enable()
+    _set_up_logging()
+    sys.exit(_run(path, check=check))
+
+
+def _run(path: Path, *, check: bool) -> int:
+    """The exit code of the whole run; every expected error is one sentence, or one a problem."""
+    try:
+        if check:
+            Setup.read(path)
+            return Exit.DONE
+        Daemon(path).run()
+    except DocumentError as error:
+        for problem in error.problems:
+            log.error("%s", problem)
+        return Exit.INVALID
+    except LedgerError as error:
+        log.error("%s", error)
+        return Exit.REFUSED if "another balancerd" in str(error) else Exit.FAILED
+    except OSError as error:
+        log.error("%s: %s", error.filename or "balancerd", error.strerror or error)
+        return Exit.FAILED
+    return Exit.DONE
+
+
+if __name__ == "__main__":
+    main()
