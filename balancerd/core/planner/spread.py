@@ -38,7 +38,8 @@ def _uses(draft: Draft) -> list[Floats]:
 
 def _furthest(draft: Draft, given_up: AbstractSet[int] = frozenset()) -> tuple[int, float]:
     """The host furthest above the mean in any resource, and how far."""
-    open_ = draft.layout.gives & draft.layout.receives
+    layout = draft.layout
+    open_ = layout.gives & np.array([h not in layout.snapshot.draining for h in layout.hosts])
     if not open_.any():
         return 0, 0.0
     distance = np.full(len(open_), -np.inf)

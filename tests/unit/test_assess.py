@@ -1,0 +1,96 @@
+"""Verdicts under the dual threshold."""
+
+from dataclasses import replace
+
+import pytest
+
+from balancerd.core.assess import assess
+from balancerd.core.model import Gap, GapKind, Load, PowerState, Snapshot
+from balancerd.core.plan import Assessment, Verdict
+from tests.sites import NOW, changed, policy, site
+
+
+def only(snapshot: Snapshot, **tables: dict[str, object]) -> Assessment:
+    return assess(snapshot, policy("quiet", **tables), NOW)[0]
+
+
+def loaded(now: float, mean: float, **fields: float) -> Snapshot:
+    """One host of 10 cores with the given use in cores."""
+    load = replace(Load(now, mean, 0), **fields)
+    return site("h1 10c 64G: a 1c 8G", host_loads={"h1": load})
+
+
+@pytest.mark.parametrize(
+    ("now", "mean", "verdict"),
+    [
+        (9.0, 9.0, Verdict.OVERLOADED),
+        (9.0, 7.0, Verdict.NORMAL),  # dies if only the present counts
+        (7.0, 9.0, Verdict.NORMAL),  # dies if only the mean counts
+        (8.0, 8.0, Verdict.NORMAL),  # the threshold itself is not above it
+        (1.0, 1.0, Verdict.IDLE),
+    ],
+)
+def test_overload_must_hold_now_and_in_the_mean(now: float, mean: float, verdict: Verdict) -> None:
+    assert only(loaded(now, mean)).verdict is verdict
+
+
+def test_waiting_vcpus_are_overload_whatever_the_percentage() -> None:
+    seen = only(loaded(5.0, 5.0, steal=0.2))
+    assert seen.verdict is Verdict.OVERLOADED
+    assert seen.reason == "vCPUs wait 20% > 10%"
+
+
+def test_memory_charged_above_overload_is_overload_without_any_load() -> None:
+    seen = only(site("h1 10c 64G: a 0c 60G"))
+    assert (seen.verdict, seen.reason) == (Verdict.OVERLOADED, "memory 99% > 92%")
+
+
+def test_memory_is_left_out_where_the_policy_says_so() -> None:
+    seen = only(site("h1 10c 64G: a 0c 60G"), capacity={"enforce_memory": False})
+    assert seen.verdict is Verdict.IDLE
+
+
+def test_a_load_not_yet_warmed_up_gives_no_verdict_to_act_on() -> None:
+    assert only(loaded(9.0, 9.0, since=NOW - 30)).verdict is Verdict.NORMAL
+    assert only(loaded(0.5, 0.5, since=NOW - 30)).verdict is Verdict.NORMAL
+    assert only(loaded(9.0, 9.0, since=NOW - 300)).verdict is Verdict.OVERLOADED
+
+
+def test_a_host_with_a_gap_is_unknown_even_if_it_drains() -> None:
+    gap = Gap("host", "h1", GapKind.STALE, "90 s old", NOW - 90)
+    snapshot = replace(loaded(9.0, 9.0), gaps=(gap,), draining=frozenset({"h1"}))
+    assert only(snapshot).verdict is Verdict.UNKNOWN
+
+
+def test_a_host_that_is_on_but_has_no_load_is_unknown() -> None:
+    assert only(replace(loaded(1.0, 1.0), host_loads={})).verdict is Verdict.UNKNOWN
+
+
+@pytest.mark.parametrize("load", [float("nan"), float("inf"), -1.0])
+def test_an_absurd_load_makes_a_host_unknown(load: float) -> None:
+    assert only(loaded(load, 1.0)).verdict is Verdict.UNKNOWN
+
+
+@pytest.mark.parametrize("capacity", [{"cpu": 0.0}, {"cpu": float("nan")}, {"memory": 0}])
+def test_an_absurd_capacity_makes_a_host_unknown(capacity: dict[str, float]) -> None:
+    assert only(changed(loaded(1.0, 1.0), host="h1", **capacity)).verdict is Verdict.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("power", "verdict"),
+    [
+        (PowerState.OFF, Verdict.ASLEEP),
+        (PowerState.WAKING, Verdict.ASLEEP),
+        (PowerState.SLEEPING, Verdict.ASLEEP),
+        (PowerState.UNKNOWN, Verdict.UNKNOWN),
+    ],
+)
+def test_a_host_that_is_not_on_is_asleep_or_unknown(power: PowerState, verdict: Verdict) -> None:
+    assert only(changed(site("h1 10c 64G:"), host="h1", power=power)).verdict is verdict
+
+
+def test_a_vm_on_its_way_out_no_longer_weighs_on_its_source_but_on_its_target() -> None:
+    snapshot = site("h1 10c 64G: a 4c 8G | h2 10c 64G:")
+    cluster = snapshot.cluster.begin("a", "h2")
+    first, second = assess(replace(snapshot, cluster=cluster), policy("quiet"), NOW)
+    assert (first.cpu_expected, second.cpu_expected) == (0.0, 0.4)

@@ -1,0 +1,268 @@
+"""Rules one by one: what breaks them, what is refused, and rules that contradict each other."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from balancerd.core.constraints import (
+    Gate,
+    accepts,
+    contradictions,
+    refuses,
+    refuses_move,
+    violations,
+)
+from balancerd.core.history import History, Outcome, PastMove
+from balancerd.core.model import Disk, Method, PowerState, Snapshot, VMState
+from balancerd.core.plan import Move, Refusal
+from balancerd.core.policy import Policy
+from balancerd.core.survey import lay_out
+from tests.sites import NOW, changed, policy, rule, site, under_way
+
+SITE = "r1/h1 10c 64G: a 2c 8G, b 1c 8G | r1/h2 10c 64G: c 1c 8G | r2/h3 10c 64G:"
+
+
+def refusal(
+    snapshot: Snapshot, rules: Policy, vm: str, target: str, *past: PastMove, parked: bool = False
+) -> Refusal | None:
+    source = snapshot.cluster.placement[vm]
+    move = Move(1, vm, source, target, Method.PRE_COPY, "", parked=parked)
+    return refuses_move(snapshot, rules, History(moves=past), NOW, move)
+
+
+def refused(snapshot: Snapshot, rules: Policy, vm: str, target: str, *past: PastMove) -> str:
+    """The constraint that refuses, or ""."""
+    found = refusal(snapshot, rules, vm, target, *past)
+    return found.constraint if found else ""
+
+
+def broken(snapshot: Snapshot, rules: Policy) -> list[str]:
+    return [found.constraint for found in violations(snapshot, rules)]
+
+
+def test_nothing_refuses_a_move_to_an_idle_host() -> None:
+    assert refused(site(SITE), policy(), "a", "h3") == ""
+
+
+def test_memory_lands_below_its_threshold_of_what_the_reserve_leaves() -> None:
+    snapshot = site("h1 10c 64G: a 1c 24G | h2 10c 64G: b 1c 30G")
+    found = refusal(snapshot, policy(), "a", "h2")
+    assert found == Refusal(
+        "a", "h2", "memory", "54.0 GiB of at most 51.7 GiB", "free 2.3 GiB of memory on h2"
+    )
+    assert refused(snapshot, policy(capacity={"enforce_memory": False}), "a", "h2") == ""
+
+
+def test_cpu_lands_below_its_threshold_with_the_spread_of_all_forecasts() -> None:
+    snapshot = site("h1 10c 64G: a 3c 8G | h2 10c 64G: b 3c 8G")
+    assert refused(snapshot, policy(), "a", "h2") == ""
+    shaky = {vm: replace(seen, spread=0.25) for vm, seen in snapshot.forecasts.items()}
+    assert refused(replace(snapshot, forecasts=shaky), policy(), "a", "h2") == "CPU"
+
+
+def test_a_vm_under_way_to_the_target_is_charged_there() -> None:
+    snapshot = site("h1 10c 64G: a 4c 8G | h2 10c 64G: | h3 10c 64G: b 4c 8G")
+    assert refused(snapshot, policy(), "a", "h2") == ""
+    assert refused(under_way(snapshot, b="h2"), policy(), "a", "h2") == "CPU"
+
+
+def test_a_vm_without_a_forecast_counts_at_half_its_size_and_more() -> None:
+    snapshot = changed(site("h1 10c 64G: a 0c 8G | h2 10c 64G:"), vm="a", cpu=7.0)
+    assert refused(snapshot, policy(), "a", "h2") == ""
+    assert refused(replace(snapshot, forecasts={}), policy(), "a", "h2") == "CPU"
+
+
+def test_vcpus_are_limited_by_the_overcommit() -> None:
+    snapshot = changed(site(SITE), vm="a", vcpus=11)
+    assert refused(snapshot, policy(capacity={"cpu_overcommit": 1.0}), "a", "h3") == "vCPUs"
+
+
+@pytest.mark.parametrize(
+    ("rules", "target", "constraint"),
+    [
+        (rule("pin", "a", "h1 h2"), "h3", "not reachable"),
+        (rule("pin", "a", "h1 h2"), "h2", ""),
+        (rule("avoid", "a", "h2"), "h2", "not reachable"),
+        (rule("avoid", "a", "h2"), "h3", ""),
+        (rule("exclude", "a"), "h3", "exclude"),
+        (rule("exclude", hosts="h2"), "h2", "host closed"),
+        (rule("exclude", hosts="h1"), "h3", "exclude"),
+        (rule("exclude", "a", "h2"), "h2", "not reachable"),
+        (rule("exclude", "a", "h1"), "h3", "exclude"),
+        (rule("apart", "a c"), "h2", "apart"),
+        (rule("apart", "a c"), "h3", ""),
+        (rule("apart", "a c", scope="rack"), "h2", "apart"),
+        (rule("apart", "a b", scope="rack"), "h3", ""),
+        (rule("together", "a c", scope="rack"), "h3", "together"),
+        (rule("together", "a c", scope="rack"), "h2", ""),
+        (rule("together", "a c"), "h2", ""),
+    ],
+)
+def test_a_rule_says_where_a_vm_may_go(rules: object, target: str, constraint: str) -> None:
+    assert refused(site(SITE), policy("quiet", rules), "a", target) == constraint  # type: ignore[arg-type]
+
+
+def test_a_group_is_moved_whole_or_not_at_all() -> None:
+    rules = policy("quiet", rule("together", "a b"))
+    snapshot = site("h1 10c 64G: a 4c 8G, b 4c 8G | h2 10c 64G: | h3 20c 64G:")
+    assert refused(snapshot, rules, "a", "h2") == "CPU"  # a alone would fit
+    assert refused(snapshot, rules, "a", "h3") == ""
+
+
+def test_the_second_of_a_group_may_follow_the_first() -> None:
+    rules = policy("quiet", rule("together", "a b"))
+    snapshot = site("h1 10c 64G: a 1c 8G, b 1c 8G | h2 10c 64G: | h3 10c 64G:")
+    on_the_way = under_way(snapshot, a="h2")
+    assert refused(on_the_way, rules, "b", "h2") == ""
+    assert refused(on_the_way, rules, "b", "h3") == "together"
+
+
+@pytest.mark.parametrize(
+    ("fields", "constraint"),
+    [
+        ({"state": VMState.PAUSED}, "not running"),
+        ({"host_devices": ("0000:01:00.0",)}, "host device"),
+        ({"owner": "nova"}, "other owner"),
+        ({"disks": (Disk("/var/a.img", shared=False),)}, "local storage"),
+        ({"disks": (Disk("a", shared=True, safe_cache=False),)}, "unsafe cache mode"),
+        ({"disks": (Disk("a", shared=True),)}, ""),
+        ({"cpu_model": "host-passthrough"}, "not reachable"),
+    ],
+)
+def test_what_a_vm_is_may_keep_it_where_it_is(fields: dict[str, object], constraint: str) -> None:
+    snapshot = changed(site(SITE), vm="a", **fields)
+    assert refused(snapshot, policy(), "a", "h3") == constraint
+
+
+def test_host_passthrough_goes_to_an_equal_cpu() -> None:
+    snapshot = changed(site(SITE), vm="a", cpu_model="host-passthrough")
+    for host, model in (("h1", "Skylake"), ("h2", "Rome"), ("h3", "Skylake")):
+        snapshot = changed(snapshot, host=host, cpu_model=model)
+    assert refused(snapshot, policy(), "a", "h2") == "not reachable"
+    assert refused(snapshot, policy(), "a", "h3") == ""
+
+
+@pytest.mark.parametrize("power", [PowerState.OFF, PowerState.WAKING, PowerState.UNKNOWN])
+def test_only_a_host_that_is_on_takes_vms(power: PowerState) -> None:
+    assert refused(changed(site(SITE), host="h3", power=power), policy(), "a", "h3") == (
+        "host closed"
+    )
+
+
+def test_a_draining_host_takes_no_vms() -> None:
+    snapshot = site(SITE, draining=frozenset({"h3"}))
+    assert refusal(snapshot, policy(), "a", "h3") == Refusal(
+        "a", "h3", "host closed", "h3 is draining", "undrain h3"
+    )
+
+
+def test_a_host_that_is_busy_now_takes_no_vms_whatever_is_expected_of_it() -> None:
+    snapshot = site("h1 10c 64G: a 1c 8G | h2 10c 64G: b 8c 8G")
+    calm = {**snapshot.forecasts, "b": snapshot.forecasts["a"]}
+    assert refused(replace(snapshot, forecasts=calm), policy(), "a", "h2") == "busy"
+
+
+def past(vm: str, source: str, target: str, ago: float, outcome: Outcome) -> PastMove:
+    return PastMove(vm, source, target, NOW - ago, outcome)
+
+
+def test_a_vm_that_just_moved_rests() -> None:
+    recent = past("a", "h2", "h1", 600, Outcome.DONE)
+    assert refused(site(SITE), policy(), "a", "h3", recent) == "cool-down"
+    assert refusal(site(SITE), policy(), "a", "h3", recent, parked=True) is None
+
+
+def test_a_vm_does_not_go_back_where_it_came_from_for_twice_its_rest() -> None:
+    recent = past("a", "h2", "h1", 2400, Outcome.DONE)
+    assert refused(site(SITE), policy(), "a", "h3", recent) == ""
+    assert refused(site(SITE), policy(), "a", "h2", recent) == "return"
+    long_ago = past("a", "h2", "h1", 3601, Outcome.DONE)
+    assert refused(site(SITE), policy(), "a", "h2", long_ago) == ""
+
+
+def test_a_drain_does_not_wait_for_cool_downs() -> None:
+    recent = past("a", "h2", "h1", 600, Outcome.DONE)
+    snapshot = site(SITE, draining=frozenset({"h1"}))
+    assert refused(snapshot, policy(), "a", "h2", recent) == ""
+
+
+def test_a_pair_of_hosts_rests_after_a_failure() -> None:
+    failed = past("b", "h1", "h3", 60, Outcome.FAILED)
+    assert refused(site(SITE), policy(), "a", "h3", failed) == "back-off"
+    assert refused(site(SITE), policy(), "a", "h2", failed) == ""
+
+
+def test_a_vm_at_the_end_of_its_daily_budget_stays() -> None:
+    limits = {"per_vm_per_day": 1, "cooldown": 60.0}
+    recent = past("a", "h2", "h1", 7200, Outcome.DONE)
+    assert refused(site(SITE), policy(limits=limits), "a", "h3", recent) == "budget"
+
+
+def test_a_vm_that_is_gone_or_elsewhere_is_not_moved() -> None:
+    gone = Move(1, "z", "h1", "h3", Method.PRE_COPY, "")
+    elsewhere = Move(1, "a", "h2", "h3", Method.PRE_COPY, "")
+    for move in (gone, elsewhere):
+        found = refuses_move(site(SITE), policy(), History(), NOW, move)
+        assert found is not None
+        assert found.constraint == "gone"
+
+
+def test_a_gate_remembers_what_it_let_through() -> None:
+    snapshot = site("h1 10c 64G: a 4c 8G, b 4c 8G | h2 10c 64G:")
+    gate = Gate.of(snapshot, policy(), History(), NOW)
+    first, second = (Move(n, vm, "h1", "h2", Method.PRE_COPY, "") for n, vm in ((1, "a"), (2, "b")))
+    assert gate.refuses(second) is None
+    gate.admit(first)
+    assert gate.refuses(second) is not None
+
+
+def test_the_form_for_many_hosts_says_the_same_as_the_form_for_one() -> None:
+    layout = lay_out(site(SITE), policy("quiet", rule("apart", "a c")), History(), NOW)
+    block = layout.block_of["a"]
+    singly = [refuses(layout, block, row) is None for row in range(3)]
+    assert np.array_equal(accepts(layout, block), singly)
+    assert singly == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("rules", "expected"),
+    [
+        (rule("apart", "a b"), ["apart"]),
+        (rule("apart", "a c"), []),
+        (rule("apart", "a c", scope="rack"), ["apart"]),
+        (rule("together", "a b"), []),
+        (rule("together", "a c"), ["together"]),
+        (rule("pin", "a", "h2"), ["pin"]),
+        (rule("avoid", "a b", "h1"), ["avoid", "avoid"]),
+        (rule("exclude", "a b"), []),
+    ],
+)
+def test_what_breaks_a_rule(rules: object, expected: list[str]) -> None:
+    assert broken(site(SITE), policy("quiet", rules)) == expected  # type: ignore[arg-type]
+
+
+def test_more_memory_than_there_is_breaks_a_rule_and_flights_count_on_both_ends() -> None:
+    snapshot = site("h1 10c 64G: a 1c 40G | h2 10c 64G: b 1c 40G")
+    assert broken(snapshot, policy()) == []
+    assert broken(under_way(snapshot, a="h2"), policy()) == ["memory"]
+
+
+def test_rules_that_cannot_be_kept_are_found_and_named() -> None:
+    rules = policy(
+        "quiet",
+        rule("pin", "a", "h9"),
+        rule("together", "b c"),
+        rule("apart", "b c"),
+        rule("apart", "*", scope="rack"),
+        rule("pin", "b", "h1"),
+        rule("avoid", "b", "h1"),
+    )
+    assert [(found.vm, found.detail) for found in contradictions(site(SITE).cluster, rules)] == [
+        ("", "pin a: no host is called h9"),
+        ("a", "apart *: 3 VMs to keep apart, 2 racks"),
+        ("a", "pin a: together they leave a no host"),
+        ("b", "pin b, avoid b: together they leave b no host"),
+        ("b", "together b c and apart b c: b and c both together and apart"),
+        ("b", "together b c and apart *: b and c both together and apart"),
+    ]

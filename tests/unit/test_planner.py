@@ -1,0 +1,307 @@
+"""What is planned, and what is not, on small sites."""
+
+from dataclasses import replace
+
+import pytest
+
+from balancerd.core.history import History, Outcome, PastMove
+from balancerd.core.model import Gap, GapKind, Load, PowerState, Snapshot, SplitBrain, VMState
+from balancerd.core.units import GIB
+from tests.sites import NOW, changed, done, planned, policy, rule, site, told, under_way
+
+PACKING = {"sleep_idle": True, "idle_for": 600.0, "reserve": 0, "keep_on": 1, "min_on": 0.0}
+HOT = "h1 10c 64G: a 4c 8G, b 3c 2G, c 2c 4G | h2 10c 64G: d 1c 4G | h3 10c 64G:"
+
+
+def gap(host: str) -> Gap:
+    return Gap("host", host, GapKind.UNREACHABLE, "no answer", NOW - 60)
+
+
+def off(snapshot: Snapshot, *hosts: str) -> Snapshot:
+    for host in hosts:
+        snapshot = changed(snapshot, host=host, power=PowerState.OFF)
+    return snapshot
+
+
+def test_an_overloaded_host_gives_the_cheapest_set_that_brings_it_under_release() -> None:
+    made = planned(site(HOT), policy())
+    assert told(made) == ["b h1>h3"]  # 3 of 9 cores; c alone would do as well, but holds more
+    assert made.moves[0].reason == "h1: CPU 90%, mean 90% > 80%, unload to 70%"
+    assert made.score_after < made.score_before
+
+
+def test_several_vms_are_moved_where_one_is_not_enough() -> None:
+    made = planned(
+        site("h1 10c 64G: a 3c 8G, b 3c 8G, c 3.5c 8G | h2 5c 64G: | h3 5c 64G:"), policy()
+    )
+    assert sorted(told(made)) == ["a h1>h2"]
+    hotter = site("h1 20c 64G: a 5c 8G, b 5c 8G, c 5c 8G, d 5c 8G | h2 9c 64G: | h3 9c 64G:")
+    assert sorted(told(planned(hotter, policy()))) == ["a h1>h2", "b h1>h3"]
+
+
+def test_a_host_hot_for_a_moment_only_is_left_alone() -> None:
+    snapshot = site(HOT)
+    loads = {**snapshot.host_loads, "h1": Load(9.5, 6.0, 0)}
+    made = planned(replace(snapshot, host_loads=loads), policy())
+    assert told(made) == []
+    assert made.reason.startswith("nothing to do: 0 hosts overloaded, busiest CPU 95%")
+
+
+def test_memory_overload_is_relieved_by_memory() -> None:
+    made = planned(site("h1 10c 100G: a 1c 40G, b 1c 8G, c 1c 43G | h2 10c 100G:"), policy())
+    assert told(made) == ["b h1>h2"]
+    assert made.moves[0].reason == "h1 memory 96% > 92%: unload to 88%"
+
+
+def test_a_full_site_is_not_made_worse_and_the_plan_says_what_was_in_the_way() -> None:
+    made = planned(site("h1 10c 64G: a 9c 8G | h2 10c 64G: b 6c 8G"), policy())
+    assert told(made) == []
+    assert made.refusal_counts == {"CPU": 1}
+    assert made.refusals[0].detail == "15.00 of at most 6.50 cores expected"
+
+
+def test_a_sleeping_host_is_woken_for_an_overload_and_the_move_waits_for_it() -> None:
+    snapshot = off(site("h1 10c 64G: a 5c 8G, b 4c 2G | h2 10c 64G:"), "h2")
+    made = planned(snapshot, policy(power={"min_off": 600.0}), History(slept={"h2": NOW - 10}))
+    assert told(made) == ["wake h2", "b h1>h2"]
+    assert made.moves[0].after == (1,)
+
+
+def test_only_hosts_that_are_off_and_may_sleep_are_woken() -> None:
+    snapshot = off(site("h1 10c 64G: a 5c 8G, b 4c 2G | h2 10c 64G: | h3 10c 64G:"), "h2", "h3")
+    snapshot = changed(snapshot, host="h2", can_sleep=False)
+    snapshot = changed(snapshot, host="h3", power=PowerState.WAKING)
+    assert told(planned(snapshot, policy())) == []
+
+
+def test_a_draining_host_is_emptied_and_takes_nothing() -> None:
+    snapshot = site("h1 10c 64G: a 1c 8G, b 1c 8G | h2 10c 64G: | h3 10c 64G: c 0.5c 4G")
+    made = planned(replace(snapshot, draining=frozenset({"h1"})), policy())
+    assert sorted(told(made)) == ["a h1>h2", "b h1>h3"]
+    assert {move.reason for move in made.moves} == {"h1 is draining"}
+
+
+@pytest.mark.parametrize(
+    ("rules", "expected"),
+    [
+        (rule("apart", "a b"), ["b h1>h2"]),
+        (rule("pin", "b", "h2"), ["b h1>h2"]),
+        (rule("avoid", "b", "h1"), ["b h1>h2"]),
+        (rule("together", "b c"), ["b h1>h3"]),
+    ],
+)
+def test_a_broken_rule_is_mended_whatever_the_objective(rules: object, expected: list[str]) -> None:
+    snapshot = site("h1 10c 64G: a 1c 8G, b 1c 4G | h2 10c 64G: | h3 10c 64G: c 2c 8G")
+    made = planned(snapshot, policy("quiet", rules))  # type: ignore[arg-type]
+    assert told(made) == expected
+
+
+def test_vms_in_each_others_way_swap_through_a_parking_host() -> None:
+    """Dies if the parked VM's cool-down or the wait for the first leg is forgotten."""
+    rules = policy("quiet", rule("avoid", "a", "h1"), rule("avoid", "b", "h2"))
+    snapshot = site("h1 10c 64G: a 4c 30G | h2 10c 64G: b 4c 30G | h3 10c 64G: c 2c 8G")
+    made = planned(snapshot, rules)
+    assert told(made) == ["a h1>h3", "b h2>h1", "a h3>h2"]
+    assert [move.after for move in made.moves] == [(), (1,), (2,)]
+    assert [move.parked for move in made.moves] == [False, False, True]
+    assert [move.wave for move in made.moves] == [1, 2, 3]
+
+
+def test_a_swap_without_a_parking_host_is_refused() -> None:
+    rules = policy("quiet", rule("pin", "a", "h2"), rule("pin", "b", "h1"))
+    made = planned(site("h1 10c 64G: a 4c 30G | h2 10c 64G: b 4c 30G"), rules)
+    assert told(made) == []
+    assert made.refusal_counts["memory"] == 2
+
+
+def test_a_group_moves_as_one() -> None:
+    rules = policy("quiet", rule("together", "a b"))
+    snapshot = site(
+        "h1 10c 64G: a 3c 8G, b 1c 8G | h2 5c 64G: c 1c 8G | h3 10c 64G:",
+        draining=frozenset({"h1"}),
+    )
+    assert told(planned(snapshot, rules)) == ["a h1>h3", "b h1>h3"]
+
+
+def test_packing_empties_the_host_that_saves_most_for_least() -> None:
+    snapshot = site("h1 10c 64G: a 2c 8G | h2 10c 64G: b 2c 24G | h3 10c 64G:")
+    made = planned(snapshot, policy("pack", power=PACKING))
+    assert told(made) == ["a h1>h2"]
+    assert made.moves[0].reason == "empty h1 (CPU 20%, 1 VMs)"
+
+
+def test_packing_moves_all_of_a_host_or_nothing() -> None:
+    snapshot = site("h1 10c 64G: a 1c 8G, b 3c 8G | h2 10c 64G: c 5c 8G")
+    assert told(planned(snapshot, policy("pack", power=PACKING))) == []
+
+
+def test_packing_leaves_a_host_alone_from_which_something_cannot_be_moved() -> None:
+    snapshot = site("h1 10c 64G: a 1c 8G, b 1c 8G | h2 10c 64G: c 1c 32G")
+    snapshot = changed(snapshot, vm="b", host_devices=("gpu",))
+    assert told(planned(snapshot, policy("pack", power=PACKING))) == ["c h2>h1"]
+
+
+def test_a_host_sleeps_only_after_it_was_seen_empty_for_long_enough() -> None:
+    snapshot = site("h1 10c 64G: a 1c 8G | h2 10c 64G:")
+    rules = policy("pack", power=PACKING)
+    assert told(planned(snapshot, rules)) == []
+    fresh, long_ = (History(idle_since={"h2": NOW - ago}) for ago in (599, 600))
+    assert told(planned(snapshot, rules, fresh)) == []
+    assert told(planned(snapshot, rules, long_)) == ["sleep h2"]
+
+
+def test_a_host_emptied_by_a_plan_does_not_sleep_in_the_same_plan() -> None:
+    snapshot = site("h1 10c 64G: a 1c 8G | h2 10c 64G: b 1c 8G")
+    history = History(idle_since={"h1": 0.0, "h2": 0.0})
+    assert told(planned(snapshot, policy("pack", power=PACKING), history)) == ["a h1>h2"]
+
+
+@pytest.mark.parametrize(
+    "power",
+    [
+        {"sleep_idle": False},
+        {"keep_on": 2},
+        {"reserve": 1},
+        {"min_on": 3600.0},
+    ],
+)
+def test_a_host_stays_on_where_the_policy_wants_it(power: dict[str, object]) -> None:
+    snapshot = site("h1 10c 64G: a 1c 8G | h2 10c 64G:")
+    history = History(idle_since={"h2": 0.0}, woken={"h2": NOW - 1800})
+    assert told(planned(snapshot, policy("pack", power=PACKING | power), history)) == []
+
+
+def test_shut_off_vms_do_not_keep_a_host_awake_but_are_named() -> None:
+    snapshot = changed(
+        site("h1 10c 64G: a 1c 8G | h2 10c 64G: b 0c 8G"), vm="b", state=VMState.SHUTOFF
+    )
+    made = planned(snapshot, policy("pack", power=PACKING), History(idle_since={"h2": NOW - 3600}))
+    assert told(made) == ["sleep h2"]
+    assert made.actions[0].reason == "empty for 1h, 1 shut-off VMs stay defined on it"
+
+
+def test_a_host_on_the_way_to_which_something_is_does_not_sleep() -> None:
+    snapshot = under_way(site("h1 10c 64G: a 1c 8G | h2 10c 64G:"), a="h2")
+    made = planned(snapshot, policy("pack", power=PACKING), History(idle_since={"h2": 0.0}))
+    assert told(made) == []
+
+
+def test_hosts_are_woken_when_the_reserve_is_short() -> None:
+    snapshot = off(site("h1 10c 64G: a 5c 8G | h2 10c 64G:"), "h2")
+    assert told(planned(snapshot, policy(power={"reserve": 0}))) == []
+    made = planned(snapshot, policy(power={"reserve": 1}))
+    assert told(made) == ["wake h2"]
+    assert made.actions[0].reason == "5.0 cores expected, room for 0.0, 1 hosts in reserve"
+
+
+def test_spreading_levels_the_busiest_host_first() -> None:
+    snapshot = site("h1 10c 64G: a 3c 8G, b 3c 8G | h2 10c 64G: | h3 10c 64G: c 1c 8G")
+    assert told(planned(snapshot, policy("spread"))) == ["a h1>h2"]
+
+
+def test_spreading_waits_until_hosts_are_unequal_enough() -> None:
+    snapshot = site("h1 10c 64G: a 1c 8G, b 1c 8G | h2 10c 64G: c 1c 8G")
+    assert told(planned(snapshot, policy("spread"))) == []
+
+
+def test_a_plan_that_gains_too_little_is_declined_with_its_numbers() -> None:
+    snapshot = site("h1 10c 64G: a 3c 8G, b 3c 8G | h2 10c 64G: | h3 10c 64G: c 1c 8G")
+    made = planned(snapshot, policy("spread", limits={"gain": 0.99}))
+    assert told(made) == []
+    assert "less than the 99% that limits.gain asks for" in made.reason
+
+
+def test_no_vm_leaves_or_enters_a_host_that_is_not_known() -> None:
+    snapshot = replace(site(HOT + " | h4 10c 64G:"), gaps=(gap("h3"),))
+    made = planned(snapshot, policy())
+    assert told(made) == ["b h1>h4"]
+    blind = replace(site(HOT + " | h4 10c 64G:"), gaps=(gap("h1"),))
+    assert told(planned(blind, policy())) == []
+
+
+def test_nothing_is_planned_while_too_many_hosts_are_unknown() -> None:
+    made = planned(replace(site(HOT), gaps=(gap("h2"),)), policy())
+    assert made.actions == ()
+    assert made.reason == "1 of 3 hosts unknown, more than 30%: nothing is planned"
+
+
+def test_sleeping_hosts_do_not_water_down_the_share_of_unknown_ones() -> None:
+    snapshot = off(site(HOT + " | h4 10c 64G: | h5 10c 64G:"), "h4", "h5")
+    made = planned(replace(snapshot, gaps=(gap("h2"),)), policy())
+    assert made.reason == "1 of 3 hosts unknown, more than 30%: nothing is planned"
+
+
+def test_nothing_is_planned_while_a_vm_runs_twice() -> None:
+    split = SplitBrain("a", "uuid-a", ("h1", "h2"))
+    made = planned(replace(site(HOT), split_brains=(split,)), policy())
+    assert made.actions == ()
+    assert made.reason == "a runs on h1 and h2 at once: nothing is planned"
+
+
+def test_one_vm_that_cannot_be_moved_does_not_void_the_plan() -> None:
+    snapshot = changed(site(HOT), vm="b", host_devices=("gpu",))
+    made = planned(snapshot, policy())
+    assert told(made) == ["c h1>h3"]
+    assert [(r.vm, r.constraint) for r in made.refusals] == [("b", "host device")]
+
+
+def test_a_contradiction_is_named_and_the_rest_is_planned() -> None:
+    made = planned(site(HOT), policy("quiet", rule("pin", "d", "h9")))
+    assert told(made) == ["b h1>h3"]
+    assert made.refusal_counts["contradiction"] == 2
+
+
+@pytest.mark.parametrize("objective", ["spread", "pack", "quiet"])
+@pytest.mark.parametrize(
+    "snapshot",
+    [
+        site("h1 0c 0G:"),
+        site("h1 10c 64G: a 1000c 9999G | h2 10c 64G:"),
+        site("h1 10c 64G: a 9c 0G | h2 0c 64G: | h3 10c 0G:"),
+        Snapshot(0.0, site("h1 10c 1G:").cluster, {}, {}, {}),
+        replace(site("h1 10c 64G: a 1c 8G"), loads={}, forecasts={}),
+        changed(site("h1 10c 64G: a 1c 8G | h2 10c 64G:"), vm="a", memory=0, vcpus=0),
+        changed(site("h1 10c 64G: a 1c 8G | h2 10c 64G:"), vm="a", memory=-GIB),
+    ],
+)
+def test_absurd_sites_are_planned_without_an_exception(objective: str, snapshot: Snapshot) -> None:
+    planned(snapshot, policy(objective, rule("apart", "*"), rule("pin", "x*", "nowhere")))
+
+
+def test_an_empty_site_has_an_empty_plan() -> None:
+    empty = Snapshot(0.0, replace(site("h1 1c 1G:").cluster, hosts={}), {}, {}, {})
+    assert planned(empty, policy()).reason == "the site has no hosts"
+
+
+def test_a_vm_placed_on_a_host_that_does_not_exist_is_left_out() -> None:
+    snapshot = site(HOT)
+    placement = {**snapshot.cluster.placement, "d": "h9"}
+    lost = replace(snapshot, cluster=replace(snapshot.cluster, placement=placement))
+    assert told(planned(lost, policy())) == ["b h1>h2"]
+
+
+def test_after_its_moves_a_plan_has_nothing_to_add() -> None:
+    for objective in ("spread", "pack", "quiet"):
+        snapshot = site(HOT)
+        made = planned(snapshot, policy(objective, power=PACKING))
+        moves = tuple(PastMove(m.vm, m.source, m.target, NOW, Outcome.DONE) for m in made.moves)
+        after = done(snapshot, *made.moves)
+        assert planned(after, policy(objective, power=PACKING), History(moves=moves)).moves == ()
+
+
+def test_a_plan_carries_figures_scores_and_predictions() -> None:
+    made = planned(site(HOT), policy())
+    assert [(f.host, round(f.cpu, 2), f.vms) for f in made.before] == [
+        ("h1", 0.9, 3),
+        ("h2", 0.1, 1),
+        ("h3", 0.0, 0),
+    ]
+    assert [(f.host, round(f.cpu, 2), f.vms) for f in made.after] == [
+        ("h1", 0.6, 2),
+        ("h2", 0.1, 1),
+        ("h3", 0.3, 1),
+    ]
+    move = made.moves[0]
+    assert move.score_after == made.score_after
+    assert move.bytes == round(2 * GIB * 1.1)
+    assert move.seconds == pytest.approx(move.bytes / (100 * 2**20) + move.downtime)
