@@ -95,6 +95,11 @@ def decode(hint: type[T], data: Any) -> T:
     return cast(T, _decoder(cast(Hashable, hint))(data))
 
 
+def decoder_of(hint: Any) -> Decoder:
+    """`decode` for one type, to be used many times."""
+    return _decoder(hint)
+
+
 def to_milliseconds(seconds: float) -> float:
     """Exact for whole microseconds, so that reading it back gives the same."""
     return round(seconds * 1000, 6)
@@ -304,6 +309,24 @@ def _tagged_decoder(hint: Any) -> Decoder:
         return decode(kinds[tag], table)
 
     return decoder
+
+
+def decode_list(data: Mapping[str, Any], key: str, decoder: Decoder) -> list[Any]:
+    """Every item of the list under a key; a list that is missing is empty."""
+    try:
+        return decode_each(decoder, _decode_list(data.get(key, [])))
+    except CodecError as error:
+        raise error.under(key) from None
+
+
+def decode_moment(data: Mapping[str, Any], key: str = "at") -> float:
+    """The time under a key; CodecError where it is missing."""
+    if key not in data:
+        raise CodecError(f'"{key}" is missing')
+    try:
+        return decode_time(data[key])
+    except CodecError as error:
+        raise error.under(key) from None
 
 
 def decode_each(decoder: Decoder, items: list[Any]) -> list[Any]:

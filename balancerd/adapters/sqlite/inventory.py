@@ -1,21 +1,23 @@
 """Hosts, VMs and where each was, brought up to date by what changed since the last snapshot."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from balancerd.adapters.sqlite.database import Database
 from balancerd.adapters.sqlite.plans import to_json
+from balancerd.core.codec import decode, encode
 from balancerd.core.model import VM, Host, PowerState, Snapshot, VMState
 
 _AT_REST = {VMState.SHUTOFF, VMState.MIGRATED, VMState.CRASHED}
 _HOST = """INSERT INTO hosts (name, uuid, rack, power, cpu_reference_cores, cores, memory_bytes,
-        cpu_model, can_sleep, first_seen_at, changed_at)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+        cpu_model, can_sleep, definition, first_seen_at, changed_at)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (name) DO UPDATE SET uuid = excluded.uuid, rack = excluded.rack,
         power = excluded.power, cpu_reference_cores = excluded.cpu_reference_cores,
         cores = excluded.cores, memory_bytes = excluded.memory_bytes,
         cpu_model = excluded.cpu_model, can_sleep = excluded.can_sleep,
-        changed_at = excluded.changed_at, gone_at = NULL"""
+        definition = excluded.definition, changed_at = excluded.changed_at, gone_at = NULL"""
 _VM = """INSERT INTO vms (name, uuid, state, memory_bytes, vcpus, cpu_reference_cores, persistent,
         autostart, cpu_model, owner, tags, first_seen_at, changed_at)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -42,7 +44,15 @@ class Inventory:
         self._read()
         return dict(self._empty)
 
-    def record(self, snapshot: Snapshot) -> None:
+    def known_hosts(self) -> dict[str, Host]:
+        """Hosts of the site as they were last seen."""
+        rows = self._database.rows(
+            "SELECT definition FROM hosts WHERE gone_at IS NULL ORDER BY name"
+        )
+        hosts = [decode(Host, json.loads(definition)) for (definition,) in rows]
+        return {host.name: host for host in hosts}
+
+    def record(self, snapshot: Snapshot, site: str) -> None:
         """Write what differs from the last snapshot."""
         self._read()
         cluster = snapshot.cluster
@@ -53,6 +63,8 @@ class Inventory:
         }
         empty = self._empty_hosts(snapshot)
         with self._database.transaction():
+            if not self._hosts and site:
+                self._write_site(site, snapshot.at)
             self._write_hosts(cluster.hosts, snapshot.at)
             self._write_vms(cluster.vms, snapshot.at)
             if placement != self._placement:
@@ -85,6 +97,11 @@ class Inventory:
             for name, host in cluster.hosts.items()
             if name not in used and host.power is PowerState.ON
         }
+
+    def _write_site(self, name: str, at: float) -> None:
+        self._database.execute(
+            "INSERT OR IGNORE INTO sites (name, first_seen_at) VALUES (?, ?)", (name, at)
+        )
 
     def _write_hosts(self, hosts: Mapping[str, Host], at: float) -> None:
         if changed := _changed(self._hosts, hosts):
@@ -146,7 +163,7 @@ def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Any]:
 def _host_row(host: Host, at: float) -> tuple[Any, ...]:
     return (
         *(host.name, host.uuid, host.rack, host.power, host.cpu, host.cores, host.memory),
-        *(host.cpu_model, host.can_sleep, at, at),
+        *(host.cpu_model, host.can_sleep, to_json(encode(host)), at, at),
     )
 
 

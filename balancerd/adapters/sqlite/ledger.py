@@ -1,6 +1,6 @@
 """The ledger: `ledger.db`, written by one balancerd at a time."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
@@ -12,7 +12,7 @@ from balancerd.adapters.sqlite.inventory import Inventory
 from balancerd.adapters.sqlite.plans import Snapshots
 from balancerd.adapters.sqlite.schema import LEDGER
 from balancerd.core.history import History
-from balancerd.core.model import PowerState, Snapshot
+from balancerd.core.model import Host, PowerState, Snapshot
 from balancerd.core.observation import JobReport
 from balancerd.core.plan import Plan
 from balancerd.core.record import Conclusion, Cycle, Intent, Pause, PlanState, Request
@@ -60,6 +60,14 @@ class Ledger:
         """Intents that have no conclusion yet, oldest first."""
         return intents.unconcluded(self.database)
 
+    def open_plans(self) -> tuple[int, ...]:
+        """Plans that are proposed or running by the record."""
+        return plans.open_plans(self.database)
+
+    def known_hosts(self) -> Mapping[str, Host]:
+        """Every host of the site as it was last recorded."""
+        return self._inventory.known_hosts()
+
     def intend(self, intent: Intent) -> int | None:
         """Commit an intent and give its id; None while a pause stands at the intent's time."""
         return intents.intend(self.database, intent)
@@ -80,7 +88,7 @@ class Ledger:
     def record_inventory(self, snapshot: Snapshot) -> None:
         """Write what changed of hosts, VMs and placements, and keep the snapshot as the newest."""
         with self.database.transaction():
-            self._inventory.record(snapshot)
+            self._inventory.record(snapshot, self._site)
             if self._durable:
                 self._snapshots.keep_newest(snapshot)
             else:
@@ -120,6 +128,7 @@ class Ledger:
                 "overloaded": cycle.overloaded,
                 "frozen": cycle.frozen,
                 "plan": cycle.plan or None,
+                "plan_seconds": cycle.plan_seconds,
             },
         )
 

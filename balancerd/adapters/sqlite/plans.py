@@ -3,12 +3,13 @@
 import hashlib
 import json
 import zlib
+from dataclasses import fields
 from typing import Any
 
 from balancerd.adapters.sqlite import audit
 from balancerd.adapters.sqlite.database import Database
+from balancerd.core.cluster_file import cluster_file
 from balancerd.core.codec import encode, to_milliseconds
-from balancerd.core.documents import cluster_file, plan_tables
 from balancerd.core.model import Snapshot
 from balancerd.core.plan import Action, Move, Plan, Sleep
 from balancerd.core.record import PlanState
@@ -109,8 +110,28 @@ def _plan_row(database: Database, plan: Plan, state: PlanState) -> dict[str, Any
         "power_actions": len(plan.actions) - len(plan.moves),
         "refusal_counts": to_json(dict(plan.refusal_counts)),
         "certificate": None if certificate is None else to_json(encode(certificate)),
-        "tables": pack(plan_tables(plan)),
+        "tables": pack({key: _columns(items) for key, items in plan_tables(plan).items()}),
     }
+
+
+def plan_tables(plan: Plan) -> dict[str, tuple[Any, ...]]:
+    """What a plan says of each host: by far its largest part, so kept apart."""
+    return {
+        "hosts_before": plan.before,
+        "hosts_after": plan.after,
+        "assessments": plan.assessments,
+    }
+
+
+def _columns(items: tuple[Any, ...]) -> dict[str, list[Any]]:
+    """A table by columns, which takes a third of the time and room of one by rows."""
+    names = [field.name for field in fields(items[0])] if items else []
+    return {name: [getattr(item, name) for item in items] for name in names}
+
+
+def rows_of(columns: dict[str, list[Any]]) -> list[dict[str, Any]]:
+    """The rows of a table that `_columns` has turned."""
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def _action_row(plan: int, action: Action) -> tuple[Any, ...]:
@@ -128,3 +149,9 @@ def set_state(database: Database, plan: int, state: PlanState, at: float, detail
     with database.transaction():
         database.insert("plan_states", {"plan": plan, "at": at, "state": state, "detail": detail})
         database.execute("UPDATE plans SET state = ? WHERE id = ?", (state, plan))
+
+
+def open_plans(database: Database) -> tuple[int, ...]:
+    """Plans that are proposed or running, oldest first."""
+    rows = database.rows("SELECT id FROM plans WHERE state IN ('proposed', 'running') ORDER BY id")
+    return tuple(number for (number,) in rows)

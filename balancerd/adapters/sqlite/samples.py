@@ -5,31 +5,28 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from balancerd.adapters.sqlite.database import Access, DamagedError, Database
 from balancerd.adapters.sqlite.samples_schema import SAMPLES
 from balancerd.core.model import Load
-from balancerd.core.units import DAY, HOUR
+from balancerd.core.units import DAY, HOUR, MINUTE
 
 _LOG = logging.getLogger(__name__)
+FIVE_MINUTES = 5 * MINUTE
 _PAGES = 2000  # given back to the file system at a time
 _READING = f"INSERT OR REPLACE INTO readings VALUES ({', '.join('?' * 7)})"
-_FOLD_READINGS = """INSERT OR REPLACE INTO five_minutes
-    SELECT CAST(ticks.at / 300 AS INTEGER) * 300, subject, count(*),
-        avg(cpu_reference_cores), max(cpu_reference_cores),
+_FOLD = """INSERT OR REPLACE INTO {table}
+    SELECT ?, subject, count(*), avg(cpu_reference_cores), max(cpu_reference_cores),
         CAST(avg(memory_bytes) AS INTEGER), max(memory_bytes), max(steal),
         avg(network_bytes_per_s), avg(block_bytes_per_s)
     FROM ticks CROSS JOIN readings ON readings.tick = ticks.id
-    WHERE ticks.at >= ? AND ticks.at < ? GROUP BY 1, 2"""
-_FOLD_FIVE_MINUTES = """INSERT OR REPLACE INTO hours
-    SELECT from_at / 3600 * 3600, subject, sum(readings),
-        sum(cpu_reference_cores * readings) / sum(readings), max(cpu_max_reference_cores),
-        CAST(sum(memory_bytes * 1.0 * readings) / sum(readings) AS INTEGER),
-        max(memory_max_bytes), max(steal_max),
-        avg(network_bytes_per_s), avg(block_bytes_per_s)
-    FROM five_minutes WHERE from_at >= ? AND from_at < ? GROUP BY 1, 2"""
+    WHERE ticks.at >= ? AND ticks.at < ? GROUP BY subject"""
+
+_DROP_READINGS = """DELETE FROM readings
+    WHERE tick IN (SELECT id FROM ticks WHERE at >= ? AND at < ?)"""
 
 T = TypeVar("T")
 
@@ -43,20 +40,27 @@ class SamplesRetention:
     hours: float = 730 * DAY
 
 
+_RETENTION = SamplesRetention()
+
+
 class SamplesStore:
     """`ports.Samples` on a file; opens in a `with`.
 
-    `notice` says so when a damaged file was put aside. Readings are folded a full hour at a time,
-    into mean and maximum, which unlike a percentile can be folded again.
+    `notice` says so when a damaged file was put aside. Every hour that is over is folded into one
+    row for each subject; readings past their retention become rows of 5 minutes.
     """
 
     def __init__(
-        self, path: Path, *, durable: bool = True, retention: SamplesRetention | None = None
+        self,
+        path: Path,
+        retention: SamplesRetention = _RETENTION,
+        *,
+        durable: bool = True,
     ) -> None:
         self.notice = ""
         self.database = Database(path, SAMPLES, Access.OWN, "NORMAL" if durable else "OFF")
-        self._retention = retention or SamplesRetention()
-        self._subjects: dict[tuple[str, str], int] = {}
+        self._retention = retention
+        self._subjects: dict[str, dict[str, int]] = {}
         self._rollbacks: int | None = None
 
     def __enter__(self) -> Self:
@@ -80,7 +84,7 @@ class SamplesStore:
         self._healing(lambda: self._append(at, hosts, vms))
 
     def roll_up(self, now: float) -> None:
-        """Fold the hours that are over, and drop what is past its retention."""
+        """Fold the hours that are over and the readings that are old; drop what is past it all."""
         self._healing(lambda: self._roll_up(now))
 
     def _append(self, at: float, hosts: Mapping[str, Load], vms: Mapping[str, Load]) -> None:
@@ -106,45 +110,41 @@ class SamplesStore:
         """Numbers of the subjects, new ones given where they are needed."""
         if self._rollbacks != self.database.rollbacks:
             self._rollbacks = self.database.rollbacks
-            rows = self.database.rows("SELECT kind, name, id FROM subjects")
-            self._subjects = {(row[0], row[1]): row[2] for row in rows}
-        known = self._subjects
-        for name in names:
-            if (kind, name) not in known:
-                values = {"kind": kind, "name": name}
-                known[kind, name] = self.database.insert("subjects", values)
-        return [known[kind, name] for name in names]
+            self._subjects = {"host": {}, "vm": {}}
+            for row in self.database.rows("SELECT kind, name, id FROM subjects"):
+                self._subjects[row[0]][row[1]] = row[2]
+        known = self._subjects[kind]
+        for name in sorted(names.keys() - known.keys()):
+            known[name] = self.database.insert("subjects", {"kind": kind, "name": name})
+        return [known[name] for name in names]
 
     def _roll_up(self, now: float) -> None:
-        until = now // HOUR * HOUR
-        row = self.database.row("SELECT until_at FROM folded")
-        if row is not None and row[0] >= until:
-            return
         first = self.database.row("SELECT min(at) FROM ticks")
         if first is None or first[0] is None:
             return
-        begin = max(first[0] // HOUR * HOUR, row[0] if row else 0)
-        while begin < until:
-            self._fold(begin, begin + HOUR)
-            begin += HOUR
+        folded = self.database.row("SELECT until_at FROM folded")
+        begin = max(first[0] // HOUR * HOUR, folded[0] if folded else -inf)
+        for hour in _steps(begin, now, HOUR):
+            self._fold("hours", hour, HOUR)
+        for span in _steps(
+            first[0] // FIVE_MINUTES * FIVE_MINUTES, now - self._retention.readings, FIVE_MINUTES
+        ):
+            self._fold("five_minutes", span, FIVE_MINUTES)
         self._drop(now)
 
-    def _fold(self, begin: float, end: float) -> None:
+    def _fold(self, table: str, begin: float, length: float) -> None:
+        """Fold the readings of a span; those that went into `five_minutes` go."""
+        end = begin + length
         with self.database.transaction():
-            self.database.execute(_FOLD_READINGS, (begin, end))
-            self.database.execute(_FOLD_FIVE_MINUTES, (begin, end))
-            self.database.execute(
-                "INSERT OR REPLACE INTO folded (id, until_at) VALUES (1, ?)", (int(end),)
-            )
+            self.database.execute(_FOLD.format(table=table), (int(begin), begin, end))
+            if table == "hours":
+                self.database.execute("INSERT OR REPLACE INTO folded VALUES (1, ?)", (int(end),))
+            else:
+                self.database.execute(_DROP_READINGS, (begin, end))
+                self.database.execute("DELETE FROM ticks WHERE at >= ? AND at < ?", (begin, end))
 
     def _drop(self, now: float) -> None:
-        """Drop what is old, one tick or hour at a time, so that nobody waits long."""
         keep = self._retention
-        old = self.database.rows("SELECT id FROM ticks WHERE at < ?", (now - keep.readings,))
-        for (tick,) in old:
-            with self.database.transaction():
-                self.database.execute("DELETE FROM readings WHERE tick = ?", (tick,))
-                self.database.execute("DELETE FROM ticks WHERE id = ?", (tick,))
         for table, span in (("five_minutes", keep.five_minutes), ("hours", keep.hours)):
             self.database.execute(f"DELETE FROM {table} WHERE from_at < ?", (now - span,))
         if not self.database.connection.in_transaction:
@@ -170,3 +170,10 @@ class SamplesStore:
         _LOG.warning(self.notice)
         self.database.__enter__()
         self._rollbacks = None
+
+
+def _steps(begin: float, end: float, length: float) -> Iterator[float]:
+    """Beginnings of the spans of a length that are over at `end`."""
+    while begin + length <= end:
+        yield begin
+        begin += length

@@ -2,6 +2,7 @@
 
 A reading is kept under its tick, so that a tick is written at one place of the file, and so that
 old ticks are dropped from one place. A series of one subject is found through the list of ticks.
+There are no foreign keys: their check would double the time of a tick.
 """
 
 from sqlite_utils import Database, Migrations
@@ -11,9 +12,9 @@ from balancerd.adapters.sqlite.database import Form
 MIGRATIONS = Migrations("balancerd samples")
 SAMPLES = Form("samples file", 0x42414C53, MIGRATIONS)  # "BALS"
 
-_SPAN = """CREATE TABLE {name} ( -- readings of {what} in one row; begins at from_at
+_SPAN = """CREATE TABLE {name} ( -- {what}
         from_at INTEGER NOT NULL, -- seconds since the epoch
-        subject INTEGER NOT NULL REFERENCES subjects (id),
+        subject INTEGER NOT NULL,
         readings INTEGER NOT NULL, -- how many
         cpu_reference_cores REAL NOT NULL, -- mean
         cpu_max_reference_cores REAL NOT NULL,
@@ -38,8 +39,8 @@ _STATEMENTS = (
         time TEXT AS (strftime('%Y-%m-%dT%H:%M:%S+00:00', at, 'unixepoch')) VIRTUAL
     ) STRICT""",
     """CREATE TABLE readings ( -- one host or VM at one tick
-        tick INTEGER NOT NULL REFERENCES ticks (id),
-        subject INTEGER NOT NULL REFERENCES subjects (id),
+        tick INTEGER NOT NULL,
+        subject INTEGER NOT NULL,
         cpu_reference_cores REAL NOT NULL,
         memory_bytes INTEGER NOT NULL,
         steal REAL NOT NULL, -- share of the time that runnable vCPUs had to wait
@@ -47,9 +48,9 @@ _STATEMENTS = (
         block_bytes_per_s REAL,
         PRIMARY KEY (tick, subject)
     ) STRICT, WITHOUT ROWID""",
-    _SPAN.format(name="five_minutes", what="5 minutes"),
-    _SPAN.format(name="hours", what="an hour"),
-    """CREATE TABLE folded ( -- readings before this time are in five_minutes and hours
+    _SPAN.format(name="five_minutes", what="readings that were dropped, 5 minutes in one row"),
+    _SPAN.format(name="hours", what="all readings, an hour in one row"),
+    """CREATE TABLE folded ( -- readings before this time are in hours
         id INTEGER PRIMARY KEY CHECK (id = 1),
         until_at INTEGER NOT NULL
     ) STRICT""",

@@ -38,6 +38,7 @@ _TABLES = (
         memory_bytes INTEGER NOT NULL,
         cpu_model TEXT NOT NULL,
         can_sleep INTEGER NOT NULL CHECK (can_sleep IN (0, 1)),
+        definition TEXT NOT NULL, -- JSON: all that is known of it, as in a cluster file
         {_moment("first_seen_at")},
         {_moment("changed_at")},
         {_moment("gone_at", "")}, -- no longer part of the site
@@ -93,6 +94,7 @@ _TABLES = (
         tables BLOB -- zlib of JSON: assessments, hosts before and after; not of old empty plans
     ) STRICT""",
     "CREATE INDEX plans_by_time ON plans (at)",
+    "CREATE INDEX plans_open ON plans (id) WHERE state IN ('proposed', 'running')",
     f"""CREATE TABLE plan_states ( -- how each plan went on
         id INTEGER PRIMARY KEY,
         plan INTEGER NOT NULL REFERENCES plans (id) ON DELETE CASCADE,
@@ -236,7 +238,8 @@ _TABLES = (
         vms INTEGER NOT NULL,
         overloaded INTEGER NOT NULL,
         frozen TEXT NOT NULL, -- why nothing is done at all
-        plan INTEGER REFERENCES plans (id) ON DELETE SET NULL
+        plan INTEGER REFERENCES plans (id) ON DELETE SET NULL,
+        plan_seconds REAL -- what planning took; empty: nothing was planned
     ) STRICT""",
     "CREATE INDEX cycles_by_time ON cycles (at)",
     "CREATE INDEX cycles_of_plan ON cycles (plan)",

@@ -1,7 +1,7 @@
-"""The two documents that leave balancerd whole: the cluster file and the plan.
+"""The cluster file: a snapshot as JSON that people keep, send with a report, and plan on.
 
-Both are JSON. Their shapes are fixed (people script against them); a change that an old reader
-would misunderstand gets a new version number.
+Its shape is fixed: people script against it. A change that an old reader would misunderstand gets
+a new version number.
 """
 
 import json
@@ -11,8 +11,9 @@ from typing import Any
 from balancerd.core.codec import (
     CodecError,
     decode,
-    decode_each,
-    decode_time,
+    decode_list,
+    decode_moment,
+    decoder_of,
     encode,
     refuse_unknown,
 )
@@ -28,17 +29,16 @@ from balancerd.core.model import (
     Snapshot,
     SplitBrain,
 )
-from balancerd.core.plan import Action, Assessment, Certificate, HostFigures, Move, Plan, Refusal
 from balancerd.core.units import format_time
 
-CLUSTER_VERSION = 1
+VERSION = 1
 _LISTS: Mapping[str, type] = {
     "links": Link,
     "gaps": Gap,
     "exclusions": Exclusion,
     "split_brains": SplitBrain,
 }
-_CLUSTER_KEYS = dict.fromkeys(("version", "at", "hosts", "vms", *_LISTS, "draining"))
+_KEYS = dict.fromkeys(("version", "at", "hosts", "vms", *_LISTS, "draining"))
 
 
 def cluster_file(snapshot: Snapshot) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def cluster_file(snapshot: Snapshot) -> dict[str, Any]:
     hosts = [_host_entry(host, snapshot) for host in cluster.hosts.values()]
     vms = [_vm_entry(vm, snapshot) for vm in cluster.vms.values()]
     return {
-        "version": CLUSTER_VERSION,
+        "version": VERSION,
         "at": format_time(snapshot.at),
         "hosts": hosts,
         "vms": vms,
@@ -113,51 +113,27 @@ def snapshot_of(data: Any) -> Snapshot:
     """The snapshot that a cluster file holds; CodecError says what is wrong, and where."""
     if not isinstance(data, dict) or "version" not in data:
         raise CodecError('not a cluster file: "version" is missing')
-    if data["version"] != CLUSTER_VERSION:
+    if data["version"] != VERSION:
         raise CodecError(
             f"version {json.dumps(data['version'])} of the cluster file is not known; "
-            f"this balancerd reads version {CLUSTER_VERSION}"
+            f"this balancerd reads version {VERSION}"
         )
-    refuse_unknown(data, _CLUSTER_KEYS)
+    refuse_unknown(data, _KEYS)
     hosts, vms = _Hosts(), _VMs()
-    _each(data, "hosts", hosts.add)
-    _each(data, "vms", vms.add)
+    decode_list(data, "hosts", hosts.add)
+    decode_list(data, "vms", vms.add)
     vms.refuse_unknown_hosts(hosts.hosts)
-    lists = {key: tuple(_each(data, key, _of(kind))) for key, kind in _LISTS.items()}
+    lists = {key: tuple(decode_list(data, key, decoder_of(kind))) for key, kind in _LISTS.items()}
     return Snapshot(
-        at=_at(data),
+        at=decode_moment(data),
         cluster=Cluster(hosts.hosts, vms.vms, vms.placement, vms.flights, lists.pop("links")),
         loads=vms.loads,
         host_loads=hosts.loads,
         forecasts=vms.forecasts,
         overhead=hosts.overhead,
-        draining=frozenset(_each(data, "draining", _of(str))),
+        draining=frozenset(decode_list(data, "draining", decoder_of(str))),
         **lists,
     )
-
-
-def _of(kind: type) -> Any:
-    return lambda item: decode(kind, item)
-
-
-def _at(data: Mapping[str, Any]) -> float:
-    if "at" not in data:
-        raise CodecError('"at" is missing')
-    try:
-        return decode_time(data["at"])
-    except CodecError as error:
-        raise error.under("at") from None
-
-
-def _each(data: Mapping[str, Any], key: str, decoder: Any) -> list[Any]:
-    """The items of a list of the file; a missing list is empty."""
-    items = data.get(key, [])
-    try:
-        if not isinstance(items, list):
-            raise CodecError("must be a list")
-        return decode_each(decoder, items)
-    except CodecError as error:
-        raise error.under(key) from None
 
 
 def _taken(item: dict[str, Any], key: str, kind: Any) -> Any:
@@ -235,57 +211,3 @@ class _VMs:
                 if (host := table.get(name)) is not None and host not in hosts:
                     unknown = CodecError(f'there is no host "{host}" in the file')
                     raise unknown.under(key).under(number).under("vms")
-
-
-def plan_document(plan: Plan) -> dict[str, Any]:
-    """A plan as `plan show` and `plan new` print it; the order of moves is that of their start."""
-    return {
-        "at": format_time(plan.at),
-        "policy": plan.policy,
-        "objective": plan.objective,
-        "reason": plan.reason,
-        "score_before": encode(plan.score_before),
-        "score_after": encode(plan.score_after),
-        "moves": [encode(move) for move in plan.moves],
-        "power_actions": [
-            encode(action, Action) for action in plan.actions if not isinstance(action, Move)
-        ],
-        "refusals": [encode(refusal) for refusal in plan.refusals],
-        "refusal_counts": dict(plan.refusal_counts),
-        "certificate": None if plan.certificate is None else encode(plan.certificate),
-        **plan_tables(plan),
-    }
-
-
-def plan_tables(plan: Plan) -> dict[str, Any]:
-    """The large part of a plan's document: what it says of each host."""
-    return {
-        "hosts_before": [encode(figures) for figures in plan.before],
-        "hosts_after": [encode(figures) for figures in plan.after],
-        "assessments": [encode(assessment) for assessment in plan.assessments],
-    }
-
-
-def plan_of(data: Mapping[str, Any]) -> Plan:
-    """The plan that a document holds; keys it does not know are passed over."""
-    moves = _each(data, "moves", _of(Move))
-    power = _each(data, "power_actions", lambda item: decode(_ACTION, item))
-    certificate = data.get("certificate")
-    return Plan(
-        at=_at(data),
-        policy=data["policy"],
-        objective=data["objective"],
-        actions=tuple(sorted([*moves, *power], key=lambda action: action.number)),
-        reason=data["reason"],
-        score_before=decode(float, data["score_before"]),
-        score_after=decode(float, data["score_after"]),
-        assessments=tuple(_each(data, "assessments", _of(Assessment))),
-        before=tuple(_each(data, "hosts_before", _of(HostFigures))),
-        after=tuple(_each(data, "hosts_after", _of(HostFigures))),
-        refusals=tuple(_each(data, "refusals", _of(Refusal))),
-        refusal_counts=dict(data.get("refusal_counts", {})),
-        certificate=None if certificate is None else decode(Certificate, certificate),
-    )
-
-
-_ACTION: Any = Action
