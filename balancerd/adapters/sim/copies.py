@@ -31,7 +31,7 @@ class Ending:
     error: str = ""
     code: int = 0
     domain: int = 0
-    cleans_up_after: float | None = None  # seconds until the target's copy goes by itself
+    half_lasts: float | None = None  # seconds until the target's half goes by itself
 
 
 DONE = Ending(Presence.ABSENT, Presence.RUNNING)

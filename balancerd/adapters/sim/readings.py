@@ -104,10 +104,12 @@ class Reader:
         self._hosts, self._vms = tuple(hosts), tuple(vms)
         self._machines, self._flights, self._copies = machines, flights, copies
         self._charges = charges
+        self._memory = [vm.memory for vm in vms]
         self._facts = {
-            code: tuple(replace(host, power=state) for host in hosts)
+            int(code): tuple(replace(host, power=state) for host in hosts)
             for code, state in POWER_STATES.items()
         }
+        self._errors = {int(code): f"no answer: {s.value}" for code, s in POWER_STATES.items()}
 
     def observe(self, at: float, now: float, silent: frozenset[int]) -> Observation:
         """All hosts at `at` (seconds since the epoch; `now` since the start). Hosts that are not
@@ -116,36 +118,33 @@ class Reader:
         charged = self._charges.bytes().tolist()
         power = self._machines.power.tolist()
         vms = self._vm_readings(now)
+        lit, facts = int(Power.ON), self._facts[Power.ON]
         readings = []
         for index, host in enumerate(self._hosts):
-            if power[index] != Power.ON:
-                reading = self._dark(index, at, Power(power[index]))
+            state = power[index]
+            if state != lit:  # what is known of it without asking, and the error of asking
+                known, error = self._facts[state][index], self._errors[state]
+                reading = HostReading(host.name, at, known, None, (), error)
             elif index in silent:
                 reading = HostReading(host.name, at, error="no answer in time")
             else:
                 counters = HostCounters(
                     busy[index], host.memory, max(host.memory - int(charged[index]), 0)
                 )
-                facts = self._facts[Power.ON][index]
-                reading = HostReading(host.name, at, facts, counters, tuple(vms[index]))
+                reading = HostReading(host.name, at, facts[index], counters, tuple(vms[index]))
             readings.append(reading)
         return Observation(at, tuple(readings))
-
-    def _dark(self, host: int, at: float, power: Power) -> HostReading:
-        """A host that is off: what is known of it without asking, and the error of asking."""
-        facts = self._facts[power][host]
-        return HostReading(facts.name, at, facts, error=f"no answer: {facts.power.value}")
 
     def _vm_readings(self, now: float) -> dict[int, list[VMReading]]:
         machines = self._machines
         found: dict[int, list[VMReading]] = defaultdict(list)
         flights = {int(row["vm"]): row for row in self._flights.rows}
         used, steal = machines.vm_used.tolist(), machines.vm_steal.tolist()
-        for index, host in enumerate(machines.place.tolist()):
+        running = VMState.RUNNING
+        for index, (host, vm) in enumerate(zip(machines.place.tolist(), self._vms, strict=True)):
             if host >= 0 and index not in flights:
-                vm = self._vms[index]
-                counters = VMCounters(used[index], steal[index], vm.memory)
-                found[host].append(VMReading(vm, VMState.RUNNING, counters))
+                counters = VMCounters(used[index], steal[index], self._memory[index])
+                found[host].append(VMReading(vm, running, counters))
         for index, row in flights.items():
             self._under_way(row, self._vms[index], used[index], steal[index], now, found)
         for (index, host), state in self._copies.oddities.items():

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from balancerd.core.policy import Duration, Fraction, Rate, Schema, Size
+from balancerd.core.quantity import Duration, Fraction, Rate, Schema, Size
 from balancerd.core.units import DAY, MINUTE, parse_time
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -114,6 +114,7 @@ class Migration(Schema):
     cpu_loss: Share = 0.10  # of what the VM gets meanwhile
     setup: Duration = 0.0  # before the first byte
     switch_over: Duration = 0.0  # pause beyond the copying of the last pages
+    disk_locks: bool = True  # without them a VM may come to run twice when a host fails
 
 
 class PowerTimes(Schema):
@@ -129,7 +130,8 @@ class FaultKind(StrEnum):
     """What a scenario can let go wrong."""
 
     HOST_CRASH = "host-crash"
-    UNREACHABLE = "unreachable"
+    UNREACHABLE = "unreachable"  # its hypervisor's daemon hangs
+    DAEMON_KILLED = "daemon-killed"  # and started again when the fault ends
     FROZEN_COUNTERS = "frozen-counters"
     ABSURD_READING = "absurd-reading"
     MIGRATION_FAILS = "migration-fails"
@@ -146,12 +148,16 @@ class Fault(Schema):
     at: Duration | None = None  # since the start
     lasts: Duration = 10 * MINUTE
     per_day: Annotated[float, Field(gt=0)] | None = None  # mean number, at random times
-    chance: Share = 1.0  # for faults of an act: the share of acts it strikes
+    chance: Share = 1.0  # of migration-fails: the share of migrations it strikes
+    phase: Literal["start", "perform", "gap", "finish"] = "perform"  # of migration-fails: when
 
     @model_validator(mode="after")
     def _one_way_of_saying_when(self) -> Self:
         if self.at is not None and self.per_day is not None:
             raise ValueError("a fault has either at or per_day, not both")
+        always = self.kind is FaultKind.MIGRATION_FAILS
+        if self.at is None and self.per_day is None and not always:
+            raise ValueError("a fault needs at or per_day")
         return self
 
 

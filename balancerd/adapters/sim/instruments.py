@@ -1,0 +1,53 @@
+"""Broken instruments: hosts whose counters stand still or say what cannot be."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from math import nan
+
+from balancerd.core.observation import HostCounters, HostReading, Observation
+
+Distortion = Callable[[HostCounters], HostCounters]
+DISTORTIONS: tuple[Distortion, ...] = (
+    lambda counters: replace(counters, cpu_busy=nan),
+    lambda counters: replace(counters, cpu_busy=-1.0),
+    lambda counters: replace(counters, cpu_busy=1e12),
+    lambda counters: replace(counters, memory_available=2 * counters.memory_total),
+    lambda counters: replace(counters, memory_total=0),
+)
+
+
+class Instruments:
+    """Which hosts read falsely now, and how."""
+
+    def __init__(self) -> None:
+        self._frozen: dict[int, HostReading | None] = {}
+        self._distorted: dict[int, Distortion] = {}
+
+    def freeze(self, host: int) -> None:
+        """The host's next reading is given again and again, with fresh times."""
+        self._frozen[host] = None
+
+    def distort(self, host: int, distortion: Distortion) -> None:
+        """The host's counters go through the distortion."""
+        self._distorted[host] = distortion
+
+    def repair(self, host: int) -> None:
+        """The host reads truly again."""
+        self._frozen.pop(host, None)
+        self._distorted.pop(host, None)
+
+    def disturb(self, observation: Observation) -> Observation:
+        """The observation as these instruments give it."""
+        if not (self._frozen or self._distorted):
+            return observation
+        readings = list(observation.readings)
+        for host in self._frozen:
+            kept = self._frozen[host] or readings[host]
+            if not readings[host].error and not kept.error:
+                self._frozen[host] = kept
+                readings[host] = replace(kept, at=readings[host].at)
+        for host, distortion in self._distorted.items():
+            counters = readings[host].counters
+            if counters:
+                readings[host] = replace(readings[host], counters=distortion(counters))
+        return Observation(observation.at, tuple(readings))

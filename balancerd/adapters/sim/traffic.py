@@ -1,0 +1,279 @@
+"""Migrations from the command to the last report, as a hypervisor handles them."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from balancerd.adapters.sim.copies import DONE, Ending
+from balancerd.adapters.sim.flights import ENDLESS_RATE, TICK, Phase, Tactic
+from balancerd.adapters.sim.machines import Power
+from balancerd.adapters.sim.readings import progress
+from balancerd.adapters.sim.state import State
+from balancerd.core.model import Method
+from balancerd.core.observation import JobReport, Presence
+from balancerd.ports import BackendError
+
+PROGRESS_EVERY = 5.0  # seconds between two reports of a migration's progress
+CANCELLED = 78  # libvirt's code for a job that was aborted
+ABORTED = Ending(Presence.RUNNING, Presence.ABSENT, "job was canceled by client", CANCELLED, 10)
+TACTICS = {
+    Method.PRE_COPY: Tactic.PRE_COPY,
+    Method.STORAGE: Tactic.PRE_COPY,
+    Method.AUTO_CONVERGE: Tactic.CONVERGE,
+    Method.POST_COPY: Tactic.POST_COPY,
+    Method.COLD: Tactic.COLD,
+}
+Refusal = tuple[str, int, int]  # the error's text, code and domain
+
+
+def no_fault(_vm: int, _source: int, _target: int) -> Ending:
+    """All goes well."""
+    return DONE
+
+
+class Traffic:
+    """All migrations. `ending` says how one ends that was copied; `on_begin` sees each start, and
+    `on_left` each host that a migration has left."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._news: list[JobReport] = []
+        self._told: dict[int, float] = {}  # when a VM's migration was last reported on
+        self._methods: dict[int, Method] = {}
+        self._unwatched: set[int] = set()  # VMs whose caller was already told of an end
+        flavours, vms = state.site.flavours, state.site.vms
+        self._dirtying = np.array([float(flavour.dirty_rate) for flavour in flavours])
+        self._sizes = np.array([vm.size for vm in vms])
+        self.ending: Callable[[int, int, int], Ending] = no_fault
+        self.refusals: list[Callable[[int, int], Refusal | None]] = []  # by VM and target
+        self.on_begin: list[Callable[[int], None]] = []
+        self.on_left: list[Callable[[int], None]] = []
+
+    # -- commands
+
+    def begin(
+        self, vm: int, source: int, target: int, method: Method, cap: float, pause: float
+    ) -> None:
+        """Start a migration. BackendError where the source does not answer or has no such VM;
+        whatever else is wrong is news."""
+        self._state.ask(source, "migrate")
+        state = self._state.copies.presence(vm, source)
+        if state not in (Presence.RUNNING, Presence.RUNNING_WITH_JOB):
+            raise self._error(source, vm, "migrate", f"domain is {state.value}", 42)
+        trouble = self._trouble(vm, source, target)
+        if trouble:
+            self._tell_end(vm, source, target, Ending(state, Presence.ABSENT, *trouble))
+            return
+        self._take_off(vm, source, target, method, cap, pause)
+
+    def abort(self, vm: int, host: int) -> None:
+        """Give a migration up; one in post-copy cannot be."""
+        index = self.job(vm, host, "abort")
+        if self._state.flights.rows["phase"][index] == Phase.PULL:
+            raise self._error(host, vm, "abort", "cannot abort migration in post-copy mode")
+        self.fail(index, ABORTED)
+
+    def limit(self, vm: int, host: int, cap: float) -> None:
+        """Change a running migration's cap, bytes per second."""
+        index = self.job(vm, host, "set bandwidth")
+        self._state.flights.rows["cap"][index] = self._capped(cap)
+        self._state.flights.share_again()
+
+    def allow_pause(self, vm: int, host: int, pause: float) -> None:
+        """Change the longest pause; it counts from the end of the present round."""
+        index = self.job(vm, host, "set downtime")
+        self._state.flights.rows["pause_limit"][index] = pause
+
+    def job(self, vm: int, host: int, act: str) -> int:
+        """The row of a VM's migration from this host; BackendError where there is none."""
+        self._state.ask(host, act)
+        index = self._state.flights.find(vm)
+        if index is None or self._state.flights.rows["source"][index] != host:
+            raise self._error(host, vm, act, "no job is active on the domain")
+        return index
+
+    def _error(self, host: int, vm: int, act: str, cause: str, code: int = 55) -> BackendError:
+        name, subject = self._state.host_name(host), self._state.vm_name(vm)
+        return BackendError(name, f"{act} {subject}", cause, code, 10)
+
+    def _capped(self, cap: float) -> float:
+        return min(cap or ENDLESS_RATE, self._state.site.scenario.migration.bandwidth or cap)
+
+    def _trouble(self, vm: int, source: int, target: int) -> Refusal | None:
+        """Why the migration does not even begin."""
+        state, name = self._state, f"{self._state.vm_name(vm)} to {self._state.host_name(target)}"
+        if state.flights.find(vm) is not None:
+            return "another migration job is already running for the domain", 55, 10
+        if source == target:
+            return "attempt to migrate guest to the same host", 1, 10
+        if state.machines.power[target] != Power.ON:
+            state.violate("sent to a host that is not on", name)
+        if not state.answers(target):
+            return "unable to connect to the target: connection timed out", 38, 7
+        there = state.copies.presence(vm, target)
+        if there not in (Presence.ABSENT, Presence.SHUTOFF, Presence.MIGRATED, Presence.FAILED):
+            return "domain is already active on the target", 55, 20
+        for refuse in self.refusals:
+            if trouble := refuse(vm, target):
+                return trouble
+        room = state.site.hosts[target].memory - state.charges.bytes()[target]
+        if state.site.vms[vm].memory > room:
+            state.violate("no room in memory", name)
+            return "migration failed: cannot allocate memory on the target", 9, 10
+        return None
+
+    def _take_off(
+        self, vm: int, source: int, target: int, method: Method, cap: float, pause: float
+    ) -> None:
+        state, facts = self._state, self._state.site.vms[vm]
+        total = float(facts.memory)
+        if method is Method.STORAGE:
+            total += sum(disk.size for disk in facts.disks if not disk.shared)
+        state.flights.begin(
+            vm=vm,
+            source=source,
+            target=target,
+            tactic=TACTICS[method],
+            now=state.now,
+            setup=state.site.scenario.migration.setup,
+            total=total,
+            working_set=state.site.flavours[vm].working_set * facts.memory,
+            cap=self._capped(cap),
+            pause_limit=pause,
+        )
+        self.feel_load()
+        self._methods[vm], self._told[vm] = method, state.now
+        state.machines.migrating[vm] = True
+        state.machines.stopped[vm] = method is Method.COLD
+        state.machines.changed()
+        names = (state.host_name(source), state.host_name(target))
+        state.story.move_start(state.at, facts.name, *names, method.value)
+        for seen in self.on_begin:
+            seen(vm)
+        self.turn()
+
+    # -- time
+
+    def feel_load(self) -> None:
+        """Demand changed, or migrations did: VMs dirty their memory as fast as they work."""
+        if len(self._state.flights):
+            share = self._state.machines.demand / self._sizes
+            self._state.flights.set_dirty_rates(self._dirtying * share)
+
+    def turn(self) -> None:
+        """Let phases and rounds end that end now."""
+        flights, machines = self._state.flights, self._state.machines
+        if not len(flights):
+            return
+        over, stopped, landed = flights.turn(self._state.now)
+        rows = flights.rows
+        machines.throttle[rows["vm"]] = rows["throttle"]
+        machines.stopped[rows["vm"][stopped]] = True
+        for index in landed:
+            if rows["phase"][index] == Phase.PULL:
+                machines.stopped[rows["vm"][index]] = False
+                machines.arrive(int(rows["vm"][index]), int(rows["target"][index]))
+        machines.changed()
+        ended = [rows[index].copy() for index in over]
+        flights.remove(over)
+        for row in ended:
+            self._end(row, self.ending(*_ends(row)))
+
+    def fail(self, index: int, ending: Ending) -> None:
+        """End a migration before its time."""
+        row = self._state.flights.rows[index].copy()
+        self._state.flights.remove([index])
+        self._end(row, ending)
+
+    def fail_where(self, end: str, host: int, ending: Ending) -> None:
+        """End all migrations that have their "source" or "target" on this host."""
+        for index in np.flatnonzero(self._state.flights.rows[end] == host)[::-1]:
+            self.fail(int(index), ending)
+
+    def lose_sight(self, vm: int, error: Refusal) -> None:
+        """The caller is told of an end, and the migration goes on."""
+        index = self._state.flights.find(vm)
+        if index is not None and vm not in self._unwatched:
+            _, source, target = _ends(self._state.flights.rows[index])
+            self._tell_end(vm, source, target, Ending(Presence.RUNNING, Presence.ABSENT, *error))
+            self._unwatched.add(vm)
+
+    def _end(self, row: np.void, ending: Ending) -> None:
+        """A migration whose row is gone has ended like this."""
+        state, (vm, source, target) = self._state, _ends(row)
+        state.copies.end(vm, source, target, ending)
+        names = (state.vm_name(vm), state.host_name(source), state.host_name(target))
+        method, sent, downtime = self._methods.pop(vm), int(row["sent"]), float(row["downtime"])
+        outcome = "aborted" if ending.code == CANCELLED else "failed"
+        if state.machines.place[vm] == target:
+            outcome = "done"
+        state.story.move_end(state.at, *names, method.value, sent, downtime, outcome)
+        self._told.pop(vm, None)
+        if vm in self._unwatched:
+            self._unwatched.remove(vm)
+        else:
+            self._tell_end(vm, source, target, ending, row)
+        if ending.half_lasts is not None:
+            state.after(ending.half_lasts, lambda: self._clean_up(vm, target))
+        for seen in self.on_left:
+            seen(source)
+
+    def _clean_up(self, vm: int, host: int) -> None:
+        """The hypervisor ends an incoming half that nobody feeds any more."""
+        if self._state.copies.oddities.get((vm, host)) is Presence.INCOMING:
+            del self._state.copies.oddities[vm, host]
+
+    # -- news
+
+    @property
+    def news(self) -> bool:
+        """Whether a migration ended that `reports` did not tell of yet."""
+        return bool(self._news)
+
+    def reports(self) -> tuple[JobReport, ...]:
+        """Ends since the last call, and progress of migrations not told of for a while."""
+        ends, self._news = self._news, []
+        return (*ends, *self._progress())
+
+    def _progress(self) -> Iterator[JobReport]:
+        state = self._state
+        for row in state.flights.rows:
+            vm, source, target = _ends(row)
+            late = state.now - self._told[vm] >= PROGRESS_EVERY - TICK
+            if late and vm not in self._unwatched and state.answers(source):
+                self._told[vm] = state.now
+                yield JobReport(
+                    *(state.vm_name(vm), state.host_name(source), state.host_name(target)),
+                    at=state.at,
+                    progress=progress(row, state.now),
+                )
+
+    def _tell_end(
+        self, vm: int, source: int, target: int, ending: Ending, row: np.void | None = None
+    ) -> None:
+        """The call returned: with an error, or with the statistics of a migration that ran."""
+        state, ok = self._state, row is not None and not ending.error
+        report = JobReport(
+            *(state.vm_name(vm), state.host_name(source), state.host_name(target)),
+            at=state.at,
+            progress=None if row is None else progress(row, state.now),
+            ended=True,
+            error=ending.error,
+            error_code=ending.code,
+            error_domain=ending.domain,
+        )
+        if ok and row is not None:
+            report = replace(
+                report,
+                bytes=int(row["sent"]),
+                iterations=int(row["round"]),
+                downtime=float(row["downtime"]),
+                seconds=float(state.now - row["began"]),
+            )
+        self._news.append(report)
+
+
+def _ends(row: np.void) -> tuple[int, int, int]:
+    """The VM, source and target of a migration."""
+    return int(row["vm"]), int(row["source"]), int(row["target"])
