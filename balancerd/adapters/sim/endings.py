@@ -4,7 +4,7 @@ Ambiguous outcomes included: the error that the caller gets does not say where t
 """
 
 from balancerd.adapters.sim.copies import Ending
-from balancerd.core.observation import Presence as P
+from balancerd.core.observation import Presence
 
 KEEPALIVE = 30.0  # seconds until a host notices that its peer hangs
 CLEAN_UP = 8.0  # seconds until a restarted hypervisor ends a half that nobody feeds
@@ -15,37 +15,41 @@ SIGHT_LOST = ("connection closed due to keepalive timeout", 1, 7)
 NO_MEMORY = ("migration failed: cannot allocate memory on the target", 9, 10)
 NOT_STARTED = ("unable to execute QEMU command 'migrate'", 1, 10)
 
-SAFE = Ending(P.RUNNING, P.ABSENT, *CLOSED)
-SOURCE_RESTARTED = Ending(P.RUNNING, P.ABSENT, *END_OF_FILE)
+SAFE = Ending(Presence.RUNNING, Presence.ABSENT, *CLOSED)
+SOURCE_RESTARTED = Ending(Presence.RUNNING, Presence.ABSENT, *END_OF_FILE)
 
 
 def stale_half(seconds: float) -> Ending:
     """Still on the source; the target's half goes when its hypervisor is back."""
-    return Ending(P.RUNNING, P.INCOMING, *CLOSED, later=(seconds, SAFE))
+    return Ending(Presence.RUNNING, Presence.INCOMING, *CLOSED, half_lasts=seconds)
 
 
 PERFORM = (
-    Ending(P.RUNNING, P.ABSENT, "job failed: channel error: input/output error", 9, 10),
+    Ending(
+        Presence.RUNNING, Presence.ABSENT, "job failed: channel error: input/output error", 9, 10
+    ),
     SOURCE_RESTARTED,
     stale_half(CLEAN_UP),
 )
 # The source's daemon dies after the switch-over: nobody is left who knows how it ended.
 SOURCE_LOST_IN_GAP = (
-    Ending(P.OUTGOING, P.RUNNING, *END_OF_FILE),
-    Ending(P.OUTGOING, P.ABSENT, *END_OF_FILE),
+    Ending(Presence.OUTGOING, Presence.RUNNING, *END_OF_FILE),
+    Ending(Presence.OUTGOING, Presence.ABSENT, *END_OF_FILE),
 )
 GAP = (
     SAFE,
-    Ending(P.RUNNING, P.FAILED, *CLOSED),
+    Ending(Presence.RUNNING, Presence.FAILED, *CLOSED),
     stale_half(CLEAN_UP),
     *SOURCE_LOST_IN_GAP,
-    Ending(P.OUTGOING, P.INCOMING, *END_OF_FILE, later=(CLEAN_UP, Ending(P.OUTGOING, P.ABSENT))),
+    Ending(Presence.OUTGOING, Presence.INCOMING, *END_OF_FILE, half_lasts=CLEAN_UP),
 )
 # Where no disk lock forbids it, the source resumes the VM while the target starts it.
-GAP_WITHOUT_LOCKS = (*GAP, Ending(P.RUNNING, P.RUNNING, *CLOSED))
+GAP_WITHOUT_LOCKS = (*GAP, Ending(Presence.RUNNING, Presence.RUNNING, *CLOSED))
 FINISH = (
-    Ending(P.MIGRATED, P.RUNNING, *END_OF_FILE),
-    Ending(P.SHUTOFF, P.RUNNING),  # the definition stayed on the source; no error is told
-    Ending(P.ABSENT, P.RUNNING, "domain not found", 42, 10),
-    Ending(P.ABSENT, P.RUNNING, "cannot make the domain persistent", 69, 10),
+    Ending(Presence.MIGRATED, Presence.RUNNING, *END_OF_FILE),
+    Ending(
+        Presence.SHUTOFF, Presence.RUNNING
+    ),  # the definition stayed on the source; no error is told
+    Ending(Presence.ABSENT, Presence.RUNNING, "domain not found", 42, 10),
+    Ending(Presence.ABSENT, Presence.RUNNING, "cannot make the domain persistent", 69, 10),
 )
