@@ -1,0 +1,3 @@
+"""balancerctl: one module for each group of verbs."""
+
+from balancerd.cli.root import main as main

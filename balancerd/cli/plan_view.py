@@ -1,0 +1,188 @@
+"""A plan as a person reads it: what for, the hosts before and after, each action, and why not."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from balancerd.cli.output import Column, Listing, Row, draw
+from balancerd.cli.words import NOTHING, duration, milliseconds, moment, number, percent, size
+from balancerd.core.codec import to_milliseconds
+from balancerd.core.model import Method
+from balancerd.core.plan import Certificate, HostFigures, Move, Plan, Sleep
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+REFUSALS_SHOWN = 10
+STYLES = {"overloaded": "red", "unknown": "yellow", "draining": "yellow", "asleep": "dim"}
+
+
+def draw_plan(where: "Console", plan: Plan, heading: str, *, all_hosts: bool = False) -> None:
+    """Draw a plan; hosts that it does not change are only counted, unless asked for."""
+    where.print(heading, style="bold")
+    where.print(plan.reason[:1].upper() + plan.reason[1:])
+    if plan.actions:
+        where.print(_outlook(plan))
+    _draw_hosts(where, plan, all_hosts=all_hosts or len(plan.before) <= 12)
+    if plan.actions:
+        where.print()
+        rows = list(action_rows(plan))
+        draw(where, Listing(rows, _telling(rows), empty="", title="Actions"))
+    _draw_refusals(where, plan)
+    if plan.certificate:
+        where.print(_checked(plan.certificate))
+
+
+def _outlook(plan: Plan) -> str:
+    moves = plan.moves
+    copied = f"{size(sum(move.bytes for move in moves))} to copy" if moves else "nothing to copy"
+    return (
+        f"Score {plan.score_before:.4g} → {plan.score_after:.4g} (smaller is better); "
+        f"{len(moves)} moves in {len({move.wave for move in moves})} waves, {copied}"
+    )
+
+
+def action_rows(plan: Plan) -> Iterator[Row]:
+    """One row for each action, in order."""
+    for action in plan.actions:
+        row: dict[str, Any] = {"number": action.number, "after": list(action.after)}
+        if isinstance(action, Move):
+            yield row | {
+                "action": "move",
+                "vm": action.vm,
+                "from": action.source,
+                "to": action.target,
+                "method": str(action.method),
+                "wave": action.wave,
+                "predicted_seconds": action.seconds,
+                "predicted_bytes": action.bytes,
+                "predicted_downtime_ms": to_milliseconds(action.downtime),
+                "score_after": action.score_after,
+                "reason": action.reason,
+            }
+        else:
+            kind = "sleep" if isinstance(action, Sleep) else "wake"
+            yield row | {"action": kind, "host": action.host, "reason": action.reason}
+
+
+def _after(row: Row) -> str:
+    shown = ",".join(map(str, row["after"][:4]))
+    return shown + (f" +{len(row['after']) - 4}" if len(row["after"]) > 4 else "")
+
+
+def _what(row: Row) -> str:
+    if row["action"] != "move":
+        return f"{row['action']} {row['host']}"
+    return f"{row['vm']}  {row['from']} → {row['to']}"
+
+
+ACTIONS = (
+    Column("#", lambda row: str(row["number"]), right=True),
+    Column("WAVE", lambda row: str(row.get("wave", "")), right=True),
+    Column("AFTER", _after, right=True),
+    Column("ACTION", _what, style=lambda _: "bold"),
+    Column("METHOD", lambda row: row.get("method", "")),
+    Column("TIME", lambda row: duration(row.get("predicted_seconds")), right=True),
+    Column("DATA", lambda row: size(row.get("predicted_bytes")), right=True),
+    Column("PAUSE", lambda row: milliseconds(row.get("predicted_downtime_ms")), right=True),
+    Column("SCORE", lambda row: number(row.get("score_after"), 4), right=True),
+    Column("WHY", lambda row: row["reason"], wrap=True),
+)
+
+
+def _telling(rows: Sequence[Row]) -> list[Column]:
+    """The columns without those that say nothing here: a terminal is narrow."""
+    silent = set()
+    if not any(row["after"] for row in rows):
+        silent.add("AFTER")
+    if {row.get("method") for row in rows} <= {None, Method.PRE_COPY}:
+        silent.add("METHOD")
+    return [column for column in ACTIONS if column.header not in silent]
+
+
+def _draw_hosts(where: "Console", plan: Plan, *, all_hosts: bool) -> None:
+    rows = list(host_rows(plan))
+    changed = [row for row in rows if all_hosts or row["before"] != row["after"]]
+    if changed:
+        where.print()
+        draw(where, Listing(changed, _HOSTS, empty="", title="Hosts"))
+    if len(changed) < len(rows):
+        where.print(f"{len(rows) - len(changed)} hosts stay as they are (--all-hosts shows them)")
+
+
+def host_rows(plan: Plan) -> Iterator[Row]:
+    """One row for each host, its figures before and after side by side."""
+    after = {figures.host: figures for figures in plan.after}
+    verdicts = {assessment.host: assessment.verdict for assessment in plan.assessments}
+    for figures in plan.before:
+        yield {
+            "host": figures.host,
+            "verdict": verdicts.get(figures.host, ""),
+            "before": figures,
+            "after": after.get(figures.host, figures),
+        }
+
+
+def _share(row: Row, name: str) -> str:
+    return _change(percent(getattr(row["before"], name)), percent(getattr(row["after"], name)))
+
+
+def _change(before: str, after: str) -> str:
+    return before if before == after else f"{before} → {after}"
+
+
+def _power(figures: HostFigures) -> str:
+    return "on" if figures.on else "off"
+
+
+_HOSTS = (
+    Column("HOST", lambda row: row["host"], style=lambda _: "bold"),
+    Column("VERDICT", lambda row: row["verdict"], style=lambda row: STYLES.get(row["verdict"], "")),
+    Column("POWER", lambda row: _change(_power(row["before"]), _power(row["after"]))),
+    Column("CPU EXPECTED", lambda row: _share(row, "cpu"), right=True),
+    Column("MEMORY", lambda row: _share(row, "memory"), right=True),
+    Column("VMS", lambda row: _change(str(row["before"].vms), str(row["after"].vms)), right=True),
+)
+
+
+def _draw_refusals(where: "Console", plan: Plan) -> None:
+    counts = plan.refusal_counts
+    if not counts and not plan.refusals:
+        return
+    where.print()
+    if counts:
+        most = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        listed = ", ".join(f"{name} {count}" for name, count in most)
+        where.print(f"Not taken: {sum(counts.values())} candidates ({listed})")
+    rows: list[Mapping[str, Any]] = [
+        {"vm": no.vm, "host": no.host, "rule": no.constraint, "why": no.detail, "do": no.remedy}
+        for no in plan.refusals[:REFUSALS_SHOWN]
+    ]
+    if rows:
+        where.print()
+        draw(where, Listing(rows, _REFUSALS, empty="", title="The most telling of them"))
+
+
+_REFUSALS = (
+    Column("VM", lambda row: row["vm"] or NOTHING, style=lambda _: "bold"),
+    Column("NOT TO", lambda row: row["host"] or "anywhere"),
+    Column("RULE", lambda row: row["rule"]),
+    Column("WHY", lambda row: row["why"], wrap=True),
+    Column("WOULD HELP", lambda row: row["do"], wrap=True),
+)
+
+
+def _checked(certificate: Certificate) -> str:
+    if certificate.violations:
+        return f"Checked: broken, {'; '.join(certificate.violations)}"
+    if not certificate.steps:
+        return "Checked: there is nothing that could break a rule"
+    slack = sorted(certificate.slack.items(), key=lambda item: item[1])
+    least = ", ".join(f"{name} {share * 100:.1f} %" for name, share in slack[:6])
+    room = f"; least room left: {least}" if slack else ""
+    return f"Checked: {certificate.steps} intermediate states keep every rule{room}"
+
+
+def heading_of(plan: Plan, name: str, state: str = "") -> str:
+    """The first line over a plan."""
+    ending = f": {state}" if state else ""
+    return f"{name}, {moment(plan.at)}, policy {plan.policy}, {plan.objective}{ending}"

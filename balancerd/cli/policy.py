@@ -1,0 +1,81 @@
+"""`policy check` and `policy keys`."""
+
+import time
+
+import click
+
+from balancerd.cli.errors import Exit
+from balancerd.cli.files import read_cluster
+from balancerd.cli.output import Column, Form, Listing, output_option, write_listing
+from balancerd.config import load_policy
+from balancerd.core.constraints import contradictions
+from balancerd.core.model import Snapshot
+from balancerd.core.policy import Policy
+from balancerd.documents import DocumentError
+from balancerd.keys import keys_of
+
+
+@click.group()
+def policy() -> None:
+    """Check policy files, and list the keys they may have."""
+
+
+@policy.command()
+@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@click.option(
+    "--snapshot",
+    metavar="CLUSTER",
+    help="Also look for rules that this cluster file's hosts and VMs cannot keep.",
+)
+def check(files: tuple[str, ...], snapshot: str | None) -> int:
+    """Say every problem of policy files, each with its line."""
+    cluster = read_cluster(snapshot) if snapshot else None
+    problems = [problem for file in files for problem in _problems(file, cluster)]
+    for problem in problems:
+        click.echo(problem, err=True)
+    return Exit.INVALID if problems else Exit.DONE
+
+
+def _problems(file: str, snapshot: Snapshot | None) -> list[str]:
+    """All problems of one file; without any, its summary is shown."""
+    try:
+        found = load_policy(file)
+    except DocumentError as error:
+        return list(error.problems)
+    if snapshot:
+        clashes = contradictions(snapshot.cluster, found)
+        if clashes:
+            return [f"{file}: {clash.constraint}: {clash.detail}" for clash in clashes]
+    click.echo(f"{file}: {found.summary} ({_now(found)})")
+    return []
+
+
+def _now(found: Policy) -> str:
+    """What the policy wants at this moment."""
+    now = time.time()
+    window, rules = found.window_at(now), found.at(now)
+    place = f'in the window "{window.name}"' if window else "now"
+    return f"{place}: {rules.mode}, {rules.objective}"
+
+
+@policy.command()
+@output_option
+def keys(form: Form) -> None:
+    """List every key of a policy file."""
+    rows = [
+        {
+            "key": key.path,
+            "value": key.kind,
+            "default": key.default or None,
+            "required": key.required,
+            "meaning": key.meaning,
+        }
+        for key in keys_of(Policy)
+    ]
+    columns = [
+        Column("KEY", lambda row: row["key"], style=lambda _: "bold"),
+        Column("VALUE", lambda row: row["value"], wrap=True),
+        Column("DEFAULT", lambda row: "required" if row["required"] else row["default"] or ""),
+        Column("MEANING", lambda row: row["meaning"], wrap=True),
+    ]
+    write_listing(Listing(rows, columns, empty="no keys"), form)
