@@ -7,6 +7,7 @@ a whole new chain, so the newest hash belongs into another place (the system's l
 
 import hashlib
 import json
+from dataclasses import dataclass
 
 from balancerd.adapters.sqlite.database import Database
 
@@ -36,3 +37,45 @@ def append(database: Database, at: float, kind: str, subject: str, detail: str) 
             "INSERT INTO events (id, at, kind, subject, detail, hash) VALUES (?, ?, ?, ?, ?, ?)",
             (last + 1, at, kind, subject, detail, digest),
         )
+
+
+def prune(database: Database, before: float, now: float) -> None:
+    """Drop the events before a time, and anchor the chain where the rest of it begins."""
+    newer = database.row("SELECT min(id) FROM events WHERE at >= ?", (before,))
+    last = newer[0] - 1 if newer and newer[0] else head(database)[0]
+    row = database.row("SELECT hash FROM events WHERE id = ?", (last,))
+    if row is None:
+        return
+    with database.transaction():
+        append(database, now, "audit", "events", f"lines up to {last} are past their retention")
+        database.insert("event_anchors", {"up_to": last, "hash": row[0], "at": now})
+        database.execute("DELETE FROM events WHERE id <= ?", (last,))
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a look through the whole audit found. `fault`: "" when every line is as it was."""
+
+    events: int
+    head: str  # the newest hash, to be compared with one that was kept elsewhere
+    fault: str = ""
+
+
+def verify(database: Database) -> Verdict:
+    """Follow the chain from its beginning, or from where old lines were dropped."""
+    anchor = database.row("SELECT up_to, hash FROM event_anchors ORDER BY up_to DESC LIMIT 1")
+    last, previous = (anchor[0], anchor[1]) if anchor else (0, GENESIS)
+    count = 0
+    for row in database.stream(
+        "SELECT id, at, kind, subject, detail, hash FROM events ORDER BY id"
+    ):
+        event, digest = row[0], row[5]
+        if event != last + 1:
+            fault = f"event {last + 1} is missing"
+        elif seal(previous, *tuple(row)[:5]) != digest:
+            fault = f"event {event} or the one before it was changed"
+        else:
+            last, previous, count = event, digest, count + 1
+            continue
+        return Verdict(count, previous, fault)
+    return Verdict(count, previous)

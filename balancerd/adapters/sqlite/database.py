@@ -3,10 +3,11 @@
 Everything here ends well or raises `LedgerError` with one sentence that names the file.
 """
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -21,6 +22,7 @@ from balancerd.ports import LedgerError
 
 _MAGIC = b"SQLite format 3\0"
 _APPLICATION_ID = slice(68, 72)  # of the file header, big-endian
+_PAGE = 500  # rows read at a time
 _BUSY_SECONDS = 5.0
 _CAUSES = {
     "SQLITE_FULL": "the disk is full",
@@ -79,7 +81,7 @@ class Database:
             check_header(self.path, self.form)
             if self.access is not Access.OWN and not self.path.exists():
                 raise LedgerError(f"{self.path} does not exist")
-            self._connection = _connect(f"{self.path.absolute().as_uri()}?mode={self.access}")
+            self._connection = _connect(self.path, self.access)
             try:
                 if self.access is Access.OWN:
                     self._make()
@@ -184,6 +186,18 @@ class Database:
             cursor.close()  # an unfinished cursor would hold back checkpoints of the log
             return row
 
+    def stream(self, sql: str, parameters: Parameters = ()) -> Iterator[sqlite3.Row]:
+        """The rows of a query one after the other, for those too many to be held at once."""
+        with self._lock, broken(self.path):
+            cursor = self.connection.execute(sql, parameters)
+        with closing(cursor):
+            while True:
+                with self._lock, broken(self.path):
+                    rows = cursor.fetchmany(_PAGE)
+                if not rows:
+                    return
+                yield from rows
+
     def insert(self, table: str, values: Mapping[str, Any]) -> int:
         """Add a row, and give its rowid."""
         return self.execute(_insertion(table, tuple(values)), tuple(values.values())).lastrowid or 0
@@ -195,7 +209,12 @@ def _insertion(table: str, columns: tuple[str, ...]) -> str:
     return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})"
 
 
-def _connect(uri: str) -> sqlite3.Connection:
+def _connect(path: Path, access: Access) -> sqlite3.Connection:
+    uri = f"{path.absolute().as_uri()}?mode={access}"
+    unused = not path.with_name(path.name + "-wal").exists()
+    if access is Access.READ and unused and not os.access(path.parent, os.W_OK):
+        # Nobody writes it, and a reader of the log would have to make files beside it.
+        uri += "&immutable=1"
     connection = sqlite3.connect(
         uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
     )

@@ -9,6 +9,7 @@ from balancerd.adapters.sqlite import audit, intents, operator, plans
 from balancerd.adapters.sqlite.database import Access, Database
 from balancerd.adapters.sqlite.intents import RecentMoves
 from balancerd.adapters.sqlite.inventory import Inventory
+from balancerd.adapters.sqlite.maintenance import RETENTION, LedgerRetention, back_up, prune
 from balancerd.adapters.sqlite.plans import Snapshots
 from balancerd.adapters.sqlite.schema import LEDGER
 from balancerd.core.history import History
@@ -55,6 +56,11 @@ class Ledger:
             raise LedgerError("a durable ledger commits every call by itself")
         with self.database.transaction():
             yield
+
+    def maintain(self, now: float, retention: LedgerRetention = RETENTION) -> None:
+        """Once a day or so: delete what is past its retention, and make a verified backup."""
+        back_up(self.database, now)
+        prune(self.database, now, retention)
 
     def recover(self) -> tuple[Intent, ...]:
         """Intents that have no conclusion yet, oldest first."""

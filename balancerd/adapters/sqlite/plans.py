@@ -36,8 +36,9 @@ def record_policy(database: Database, name: str, text: str, at: float) -> None:
     """Keep the text of a policy, once."""
     digest = hashlib.sha256(text.encode()).hexdigest()
     database.execute(
-        "INSERT OR IGNORE INTO policies (name, sha256, text, first_seen_at) VALUES (?, ?, ?, ?)",
-        (name, digest, text, at),
+        "INSERT INTO policies (name, sha256, text, first_seen_at, used_at) VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT (name, sha256) DO UPDATE SET used_at = excluded.used_at",
+        (name, digest, text, at, at),
     )
 
 
@@ -94,7 +95,8 @@ def record_plan(database: Database, plan: Plan, state: PlanState) -> int:
 
 def _plan_row(database: Database, plan: Plan, state: PlanState) -> dict[str, Any]:
     policy = database.row(
-        "SELECT id FROM policies WHERE name = ? ORDER BY id DESC LIMIT 1", (plan.policy,)
+        "SELECT id FROM policies WHERE name = ? ORDER BY used_at DESC, id DESC LIMIT 1",
+        (plan.policy,),
     )
     certificate = plan.certificate
     return {

@@ -75,6 +75,7 @@ _TABLES = (
         sha256 TEXT NOT NULL,
         text TEXT NOT NULL,
         {_moment("first_seen_at")},
+        {_moment("used_at")}, -- last put in force
         UNIQUE (name, sha256)
     ) STRICT""",
     f"""CREATE TABLE plans ( -- decisions, also those for nothing
@@ -163,7 +164,7 @@ _TABLES = (
     "CREATE INDEX intents_of_vm ON intents (vm, at)",
     "CREATE INDEX intents_by_time ON intents (at)",
     f"""CREATE TABLE conclusions ( -- how each intent ended, as both hosts told it
-        intent INTEGER PRIMARY KEY REFERENCES intents (id),
+        intent INTEGER PRIMARY KEY REFERENCES intents (id) ON DELETE CASCADE,
         {_moment("at")},
         outcome TEXT NOT NULL,
         detail TEXT NOT NULL,
@@ -178,7 +179,7 @@ _TABLES = (
     ) STRICT""",
     "CREATE INDEX conclusions_by_time ON conclusions (at)",
     f"""CREATE TABLE progress ( -- how far each migration was when last heard of
-        intent INTEGER PRIMARY KEY REFERENCES intents (id),
+        intent INTEGER PRIMARY KEY REFERENCES intents (id) ON DELETE CASCADE,
         {_moment("at")},
         total_bytes INTEGER,
         processed_bytes INTEGER,

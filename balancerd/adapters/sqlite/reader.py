@@ -1,0 +1,240 @@
+"""The reading side for the command line: a record's directory, looked at while it is written.
+
+Rows are dicts ready to be printed: units in the names, times as ISO 8601 text.
+"""
+
+import json
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from sqlite3 import Row
+from typing import Any, Self
+
+from balancerd.adapters.sqlite import audit, operator
+from balancerd.adapters.sqlite.database import Access, Database
+from balancerd.adapters.sqlite.lock import is_locked
+from balancerd.adapters.sqlite.plans import rows_of, unpack
+from balancerd.adapters.sqlite.schema import LEDGER
+from balancerd.core.cluster_file import snapshot_of
+from balancerd.core.model import Snapshot
+from balancerd.core.plan import Plan
+from balancerd.core.plan_document import plan_of
+from balancerd.core.record import Cycle, Pause
+from balancerd.core.units import format_time
+
+Item = dict[str, Any]
+_BOOLEANS = {"can_sleep", "persistent", "autostart", "adopted", "accepted", "paused_before"}
+_JSON = {"tags", "arguments", "after", "refusal_counts", "certificate", "definition"}
+_PLAN = """id, at, policy, objective, state, reason, score_before, score_after, moves,
+    power_actions"""
+_MIGRATION = """id, begun_at, ended_at, vm, source, target, method, outcome, bytes, iterations,
+    downtime_ms, seconds, predicted_bytes, predicted_downtime_ms, predicted_seconds,
+    bandwidth_bytes_per_s, plan, action, reason, detail, error, adopted"""
+_REQUEST = "id, at, verb, subject, by, arguments, answered_at, accepted, answer"
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What `balancerctl status` tells."""
+
+    running: bool  # a balancerd holds the record's lock
+    cycle: Cycle | None  # the newest one
+    pause: Pause | None
+    under_way: int  # intents without a conclusion
+    waiting: int  # requests without an answer
+    draining: tuple[str, ...]
+
+
+class Reader:
+    """A record opened for reading only, in a `with`. LedgerError where there is none."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.database = Database(directory / "ledger.db", LEDGER, Access.READ)
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._stack.enter_context(self.database)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def status(self, now: float) -> Status:
+        """How things stand."""
+        return Status(
+            running=is_locked(self.directory),
+            cycle=self.newest_cycle(),
+            pause=operator.standing_pause(self.database, now),
+            under_way=self._count("open_intents"),
+            waiting=len(operator.unanswered(self.database)),
+            draining=tuple(sorted(operator.draining(self.database))),
+        )
+
+    def newest_cycle(self) -> Cycle | None:
+        """The daemon's last completed cycle."""
+        row = self.database.row(
+            "SELECT at, seconds, sentence, mode, objective, window, hosts_on, hosts_asleep,"
+            " hosts_unknown, vms, overloaded, frozen, coalesce(plan, 0) AS plan, plan_seconds"
+            " FROM cycles ORDER BY id DESC LIMIT 1"
+        )
+        return None if row is None else Cycle(**dict(row))
+
+    def pause(self, now: float) -> Pause | None:
+        """The pause that stands, if one does."""
+        return operator.standing_pause(self.database, now)
+
+    def hosts(self) -> list[Item]:
+        """Every host of the site as last seen, with the number of VMs on it."""
+        return self._items(
+            "SELECT hosts.name, rack, power, cpu_reference_cores, cores, memory_bytes, cpu_model,"
+            " can_sleep, uuid, count(placements.vm) AS vms, empty_since_at, first_seen_at"
+            " FROM hosts LEFT JOIN placements"
+            " ON placements.host = hosts.name AND placements.until_at IS NULL"
+            " WHERE gone_at IS NULL GROUP BY hosts.name ORDER BY hosts.name"
+        )
+
+    def vms(self) -> list[Item]:
+        """Every VM of the site as last seen, with its host."""
+        return self._items(
+            "SELECT vms.name, placements.host, state, memory_bytes, vcpus, cpu_reference_cores,"
+            " persistent, autostart, owner, tags, uuid, placements.from_at AS on_host_since_at,"
+            " first_seen_at FROM vms LEFT JOIN placements"
+            " ON placements.vm = vms.name AND placements.until_at IS NULL"
+            " WHERE gone_at IS NULL ORDER BY vms.name"
+        )
+
+    def plans(self, since: float = 0.0, limit: int = -1) -> list[Item]:
+        """Plans, newest first."""
+        return self._items(
+            f"SELECT {_PLAN} FROM plans WHERE at >= ? ORDER BY id DESC LIMIT ?", (since, limit)
+        )
+
+    def plan(self, number: int | None = None) -> tuple[Item, Plan] | None:
+        """One plan, or the newest: its row with the states it went through, and its value."""
+        which = "id = ?" if number is not None else "? IS NULL ORDER BY id DESC LIMIT 1"
+        row = self.database.row(f"SELECT * FROM plans WHERE {which}", (number,))
+        if row is None:
+            return None
+        states = self._items(
+            "SELECT at, state, detail FROM plan_states WHERE plan = ? ORDER BY id", (row["id"],)
+        )
+        return {"id": row["id"], "state": row["state"], "states": states}, self._plan(row)
+
+    def _plan(self, row: Row) -> Plan:
+        actions = self._items(
+            "SELECT * FROM plan_actions WHERE plan = ? ORDER BY number", (row["id"],)
+        )
+        refusals = self.database.rows(
+            'SELECT vm, host, rule AS "constraint", detail, remedy FROM refusals'
+            " WHERE plan = ? ORDER BY id",
+            (row["id"],),
+        )
+        tables = {} if row["tables"] is None else unpack(row["tables"])
+        return plan_of(
+            {
+                **_item(row),
+                "moves": [_move(action) for action in actions if action["kind"] == "move"],
+                "power_actions": [
+                    {
+                        key: action[key]
+                        for key in ("kind", "number", "host", "reason", "wave", "after")
+                    }
+                    for action in actions
+                    if action["kind"] != "move"
+                ],
+                "refusals": [dict(refusal) for refusal in refusals],
+                **{key: rows_of(columns) for key, columns in tables.items()},
+            }
+        )
+
+    def migrations(
+        self, since: float = 0.0, limit: int = -1, vm: str = "", host: str = ""
+    ) -> list[Item]:
+        """Migrations begun since a time, newest first; of one VM, or from or to one host."""
+        return self._items(
+            f"SELECT {_MIGRATION} FROM migrations WHERE begun_at >= :since"
+            " AND (:vm = '' OR vm = :vm) AND (:host = '' OR :host IN (source, target))"
+            " ORDER BY id DESC LIMIT :limit",
+            {"since": since, "vm": vm, "host": host, "limit": limit},
+        )
+
+    def events(self, since: float = 0.0, limit: int = -1, subject: str = "") -> list[Item]:
+        """Lines of the audit, newest first."""
+        return self._items(
+            "SELECT id, at, kind, subject, detail FROM events WHERE at >= :since"
+            " AND (:subject = '' OR subject = :subject) ORDER BY id DESC LIMIT :limit",
+            {"since": since, "subject": subject, "limit": limit},
+        )
+
+    def requests(self, limit: int = -1) -> list[Item]:
+        """Operators' requests, newest first."""
+        return self._items(f"SELECT {_REQUEST} FROM requests ORDER BY id DESC LIMIT ?", (limit,))
+
+    def request(self, number: int) -> Item | None:
+        """One request with its answer, if it has one yet."""
+        items = self._items(f"SELECT {_REQUEST} FROM requests WHERE id = ?", (number,))
+        return items[0] if items else None
+
+    def cycles(self, since: float = 0.0, limit: int = -1) -> list[Item]:
+        """Completed cycles, newest first."""
+        return self._items(
+            "SELECT * FROM cycles WHERE at >= ? ORDER BY id DESC LIMIT ?", (since, limit)
+        )
+
+    def cluster_file(self, plan: int | None = None) -> Item | None:
+        """The cluster as last observed, or what a plan was made of; None where it is not kept."""
+        if plan is None:
+            row = self.database.row("SELECT cluster_file FROM newest_snapshot")
+        else:
+            row = self.database.row("SELECT cluster_file FROM snapshots WHERE plan = ?", (plan,))
+        return None if row is None else unpack(row[0])
+
+    def snapshot(self, plan: int | None = None) -> Snapshot | None:
+        """The same as a value."""
+        document = self.cluster_file(plan)
+        return None if document is None else snapshot_of(document)
+
+    def policy(self) -> tuple[str, str] | None:
+        """Name and text of the policy that was last put in force."""
+        row = self.database.row("SELECT name, text FROM policies ORDER BY used_at DESC, id DESC")
+        return None if row is None else (row[0], row[1])
+
+    def audit(self) -> audit.Verdict:
+        """Follow the whole chain of the audit."""
+        return audit.verify(self.database)
+
+    def _count(self, table: str) -> int:
+        row = self.database.row(f"SELECT count(*) FROM {table}")
+        return int(row[0]) if row else 0
+
+    def _items(self, sql: str, parameters: Any = ()) -> list[Item]:
+        return [_item(row) for row in self.database.rows(sql, parameters)]
+
+
+def _item(row: Row) -> Item:
+    """A row as it is printed."""
+    return dict(_shown(row.keys(), row))
+
+
+def _shown(names: Iterable[str], values: Iterable[Any]) -> Iterable[tuple[str, Any]]:
+    for name, value in zip(names, values, strict=True):
+        if name == "time" or name.endswith("_time"):
+            continue
+        if value is not None and (name == "at" or name.endswith("_at")):
+            yield name, format_time(value)
+        elif value is not None and name in _BOOLEANS:
+            yield name, bool(value)
+        elif value is not None and name in _JSON:
+            yield name, json.loads(value)
+        else:
+            yield name, value
+
+
+def _move(action: Item) -> Item:
+    """A row of `plan_actions` as a move of a plan's document."""
+    names = {"host": "from", "target": "to"}
+    return {
+        names.get(key, key): value for key, value in action.items() if key not in ("plan", "kind")
+    }
