@@ -163,6 +163,16 @@ class Database:
                 else:
                     self.connection.execute("ROLLBACK")
 
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """Everything read inside is of one moment, however long it takes."""
+        self.execute("BEGIN")
+        try:
+            yield
+        finally:
+            with suppress(LedgerError):  # closed meanwhile
+                self.execute("ROLLBACK")
+
     def execute(self, sql: str, parameters: Parameters = ()) -> sqlite3.Cursor:
         """Run one statement; outside a transaction it is committed at once."""
         with self._lock, broken(self.path):

@@ -6,12 +6,9 @@ memory but where each VM was last said to be.
 
 import heapq
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
-from balancerd.adapters.sqlite.database import Access, Database
-from balancerd.adapters.sqlite.samples_schema import SAMPLES
-from balancerd.adapters.sqlite.schema import LEDGER
+from balancerd.adapters.sqlite.database import Database
 from balancerd.core.history import Outcome
 from balancerd.core.units import format_time
 
@@ -44,16 +41,17 @@ _SAMPLES = """SELECT ticks.at, kind, name, cpu_reference_cores, memory_bytes
 _OUTCOMES = {Outcome.DONE: "done", Outcome.ABORTED: "aborted"}  # all others: failed
 
 
-def export(directory: Path, since: float, *, samples: bool = False) -> Iterator[Event]:
-    """The events of a record since a time, beginning with where everything was then."""
-    with Database(directory / "ledger.db", LEDGER, Access.READ) as ledger:
-        ledger.execute("BEGIN")  # all streams see the record as it is at this moment
+def export(ledger: Database, since: float, samples: Database | None = None) -> Iterator[Event]:
+    """The events since a time, beginning with where everything was then.
+
+    Where `samples` is given, each of its readings is an event, too. Both are opened for reading;
+    until the last event was taken, the story stays as it was when the first one was.
+    """
+    with ledger.still():
         entries = _entries(ledger, since)
-        if samples:
-            with Database(directory / "samples.db", SAMPLES, Access.READ) as series:
-                yield from _told(heapq.merge(*entries, _samples(series, since)))
-        else:
-            yield from _told(heapq.merge(*entries))
+        if samples is not None:
+            entries.append(_samples(samples, since))
+        yield from _told(heapq.merge(*entries))
 
 
 def _entries(ledger: Database, since: float) -> list[Iterator[_Entry]]:

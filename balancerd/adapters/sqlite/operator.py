@@ -1,14 +1,11 @@
 """What operators say through the ledger: pauses, requests, drains."""
 
 import json
-from pathlib import Path
 from sqlite3 import Row
-from typing import Self
 
 from balancerd.adapters.sqlite import audit
-from balancerd.adapters.sqlite.database import Access, Database
+from balancerd.adapters.sqlite.database import Database
 from balancerd.adapters.sqlite.plans import to_json
-from balancerd.adapters.sqlite.schema import LEDGER
 from balancerd.core.record import Pause, Request, Verb
 from balancerd.core.units import format_time
 from balancerd.ports import LedgerError
@@ -117,29 +114,3 @@ def set_draining(database: Database, host: str, wanted: bool, at: float) -> None
                 "UPDATE drains SET until_at = ? WHERE host = ? AND until_at IS NULL", (at, host)
             )
         audit.append(database, at, "drain" if wanted else "undrain", host, "")
-
-
-class Operator:
-    """The few things the command line writes itself, into a record that a daemon may be using."""
-
-    def __init__(self, directory: Path) -> None:
-        self.database = Database(directory / "ledger.db", LEDGER, Access.WRITE)
-
-    def __enter__(self) -> Self:
-        self.database.__enter__()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.database.close()
-
-    def request(self, request: Request) -> int:
-        """Leave a request for the daemon; its id, under which the answer will be found."""
-        return ask(self.database, request)
-
-    def pause(self, pause: Pause) -> None:
-        """Stop all new actions: once this returns, none can start."""
-        begin_pause(self.database, pause)
-
-    def resume(self, at: float, by: str) -> int:
-        """End every pause that stands; how many did."""
-        return end_pauses(self.database, at, by)

@@ -1,21 +1,18 @@
-"""The reading side for the command line: a record's directory, looked at while it is written.
+"""The reading side for the command line: a ledger, looked at while a daemon writes it.
 
 Rows are dicts ready to be printed: units in the names, times as ISO 8601 text.
 """
 
 import json
 from collections.abc import Iterable
-from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from sqlite3 import Row
-from typing import Any, Self
+from typing import Any
 
 from balancerd.adapters.sqlite import audit, operator
-from balancerd.adapters.sqlite.database import Access, Database
+from balancerd.adapters.sqlite.database import Database
 from balancerd.adapters.sqlite.lock import is_locked
 from balancerd.adapters.sqlite.plans import rows_of, unpack
-from balancerd.adapters.sqlite.schema import LEDGER
 from balancerd.core.cluster_file import snapshot_of
 from balancerd.core.model import Snapshot
 from balancerd.core.plan import Plan
@@ -47,24 +44,15 @@ class Status:
 
 
 class Reader:
-    """A record opened for reading only, in a `with`. LedgerError where there is none."""
+    """Questions to a ledger that somebody has opened, for reading or otherwise."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.database = Database(directory / "ledger.db", LEDGER, Access.READ)
-        self._stack = ExitStack()
-
-    def __enter__(self) -> Self:
-        self._stack.enter_context(self.database)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+    def __init__(self, database: Database) -> None:
+        self.database = database
 
     def status(self, now: float) -> Status:
         """How things stand."""
         return Status(
-            running=is_locked(self.directory),
+            running=is_locked(self.database.path.parent),
             cycle=self.newest_cycle(),
             pause=operator.standing_pause(self.database, now),
             under_way=self._count("open_intents"),
