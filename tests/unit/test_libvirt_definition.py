@@ -237,8 +237,8 @@ def test_nonsense_where_numbers_belong_is_no_reason_to_fail() -> None:
 
 def test_a_vm_with_a_refused_definition_belongs_to_nobody_we_know() -> None:
     """So that it is excluded from every move: what ties it down is not known."""
-    vm = unreadable("a", "u", 2**30, 2, XMLError("it declares a document type"))
-    assert vm.owner == "unknown: its definition was refused, it declares a document type"
+    vm = unreadable("a", "u", 2**30, 2, "it declares a document type")
+    assert vm.owner == "unknown: its definition could not be read, it declares a document type"
 
 
 @given(st.text(alphabet="<>/='\" abdeimnor&;!-[]", max_size=120))

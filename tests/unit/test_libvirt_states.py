@@ -86,8 +86,10 @@ def test_a_running_job_tells_its_progress_in_bytes_and_seconds() -> None:
     assert progress.dirty_rate == 250 * 4096
 
 
-def test_no_job_is_no_progress() -> None:
+def test_no_job_and_a_job_that_only_cleans_up_are_no_progress() -> None:
+    """Dies when an ended job, whose figures are all zero, counts as one that made no progress."""
     assert progress_of({"type": 0}) is None
+    assert progress_of({"type": 5, "operation": 5}) is None
     assert progress_of({}) is None
 
 

@@ -1,17 +1,25 @@
 """The hosts of a site through libvirt: the `Backend` port."""
 
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType, TracebackType
 from typing import Self, TypeVar
 
-from balancerd.adapters.libvirt import events
+import libvirt
+
+from balancerd.adapters.libvirt import acts, events
 from balancerd.adapters.libvirt.errors import telling
 from balancerd.adapters.libvirt.hosts import HostConfig
-from balancerd.adapters.libvirt.locate import presence_of
+from balancerd.adapters.libvirt.jobs import Figures, completed, figures_of
+from balancerd.adapters.libvirt.locate import find, presence_of
+from balancerd.adapters.libvirt.migration import Migration
+from balancerd.adapters.libvirt.order import Order
 from balancerd.adapters.libvirt.polling import PolledHost
+from balancerd.adapters.libvirt.reports import Reports
 from balancerd.adapters.libvirt.workers import Call, Workers
-from balancerd.core.observation import HostCounters, Location, Observation, Presence
+from balancerd.core.model import Method
+from balancerd.core.observation import HostCounters, JobReport, Location, Observation, Presence
 from balancerd.ports import BackendError
 
 OBSERVE_SECONDS = 8.0  # for one host; a libvirtd that answers at all does so far sooner
@@ -26,13 +34,23 @@ class LibvirtBackend:
     """Reads and migrates through libvirt. A context manager: connections live inside it.
 
     `counters` replaces what libvirt tells of some hosts' CPU and memory, by host, with something
-    finer: of the machine that balancerd itself runs on.
+    finer: of the machine that balancerd itself runs on. `encrypted` asks for TLS between the hosts
+    for the guests' memory; a host that is not set up for it then refuses the migration.
     """
 
     def __init__(
-        self, hosts: Sequence[HostConfig], counters: Mapping[str, Counters] = MappingProxyType({})
+        self,
+        hosts: Sequence[HostConfig],
+        counters: Mapping[str, Counters] = MappingProxyType({}),
+        *,
+        encrypted: bool = False,
     ) -> None:
+        self._encrypted = encrypted
         self._workers = Workers()
+        self._reports = Reports()
+        self._lock = threading.Lock()
+        self._migrations: dict[str, Migration] = {}  # by VM
+        self._uuids: dict[str, str] = {}  # of the VMs that were located
         self._hosts = {
             host.name: PolledHost(host, self._workers, counters.get(host.name)) for host in hosts
         }
@@ -76,12 +94,151 @@ class LibvirtBackend:
 
     def locate(self, vm: str, uuid: str, hosts: Sequence[str]) -> Location:
         """Ask the named hosts about one VM, now and all at once."""
+        self._remember(vm, uuid)
         calls = {
             name: self._begin(name, "locate", self._question(name, vm, uuid)) for name in hosts
         }
         deadline = time.monotonic() + ASK_SECONDS
         presence = {name: _answer(call, deadline) for name, call in calls.items()}
         return Location(vm, time.time(), MappingProxyType(presence))
+
+    def migrate(
+        self, vm: str, source: str, target: str, method: Method, bandwidth: int, downtime: float
+    ) -> None:
+        """Start a migration on a thread of its own; BackendError when one of the VM is in hand."""
+        migration = self._enlist(vm, source, target, method, bandwidth, downtime)
+        self._launch(migration, migration.run)
+
+    def adopt(self, vm: str, source: str, target: str) -> None:
+        """Watch a migration that is under way. One in hand already needs no second watcher."""
+        with self._lock:
+            if vm in self._migrations:
+                return
+        migration = self._enlist(vm, source, target, Method.PRE_COPY, 0, 0.0)
+        self._launch(migration, migration.follow)
+
+    def set_bandwidth(self, vm: str, host: str, bandwidth: int) -> None:
+        """Change the cap of a migration under way."""
+        self._act(
+            vm, host, "set the bandwidth", lambda domain: acts.set_bandwidth(domain, bandwidth)
+        )
+
+    def set_downtime(self, vm: str, host: str, downtime: float) -> None:
+        """Change the longest pause of a migration under way."""
+        with self._lock:
+            migration = self._migrations.get(vm)
+        if migration is not None:
+            migration.keep_downtime()
+        self._act(vm, host, "set the downtime", lambda domain: acts.set_downtime(domain, downtime))
+
+    def abort(self, vm: str, host: str) -> None:
+        """Ask the source to give up. That it has is told by `reports`, and by both hosts."""
+        self._act(vm, host, "abort the migration", acts.abort)
+
+    def resume(self, vm: str, host: str) -> None:
+        """Let a copy go on that a migration left paused."""
+        self._act(vm, host, "resume", acts.resume, identified=True)
+
+    def destroy(self, vm: str, host: str) -> None:
+        """End a paused half of a migration."""
+        self._act(vm, host, "destroy", acts.destroy, identified=True, needed=False)
+
+    def undefine(self, vm: str, host: str) -> None:
+        """Remove a definition of a VM that is not active here."""
+        self._act(vm, host, "undefine", acts.undefine, identified=True, needed=False)
+
+    def set_autostart(self, vm: str, host: str, autostart: bool) -> None:
+        """Set whether the VM starts with its host."""
+        self._act(
+            vm,
+            host,
+            "set autostart",
+            lambda domain: domain.setAutostart(int(autostart)),
+            identified=True,
+        )
+
+    def reports(self) -> tuple[JobReport, ...]:
+        """News of migrations since the last call."""
+        return self._reports.drain()
+
+    def _enlist(
+        self, vm: str, source: str, target: str, method: Method, bandwidth: int, downtime: float
+    ) -> Migration:
+        """Note a migration as in hand: one of each VM at a time."""
+        hosts = self._host(source).config, self._host(target).config
+        with self._lock:
+            if vm in self._migrations:
+                raise BackendError(source, "migrate", f"a migration of {vm} is in hand already")
+            uuid = self._uuids.get(vm, "")
+            order = Order(vm, uuid, *hosts, method, bandwidth, downtime, self._encrypted)
+            ask = self._figures_question(vm, uuid, target)
+            self._migrations[vm] = Migration(order, self._reports.add, ask)
+            return self._migrations[vm]
+
+    def _launch(self, migration: Migration, work: Callable[[], JobReport]) -> None:
+        vm = migration.order.vm
+
+        def carry_out() -> None:
+            end = work()
+            with self._lock:
+                del self._migrations[vm]  # before it is told: the next one may be ordered then
+            self._reports.add(end)
+
+        threading.Thread(target=carry_out, name=f"migrate {vm}", daemon=True).start()
+
+    def _figures_question(self, vm: str, uuid: str, target: str) -> Callable[[], Figures]:
+        """Asks the target for a migration's figures, when the source did not tell them."""
+
+        def ask() -> Figures:
+            domain = find(self._host(target).connection.get(ASK_SECONDS), vm, uuid)
+            return Figures() if domain is None else figures_of(completed(domain))
+
+        def ask_in_time() -> Figures:
+            try:
+                return self._workers.run(target, "figures", ask, ASK_SECONDS)
+            except (BackendError, libvirt.libvirtError):
+                return Figures()
+
+        return ask_in_time
+
+    def _act(
+        self,
+        vm: str,
+        host: str,
+        act: str,
+        work: Callable[[libvirt.virDomain], object],
+        *,
+        identified: bool = False,
+        needed: bool = True,
+    ) -> None:
+        """Do something to a VM on a host, within the deadline; BackendError when it was not done.
+
+        `identified`: only to the VM that was located, never to a namesake. `needed`: the VM must
+        be there; else its absence is as good.
+        """
+        with self._lock:
+            uuid = self._uuids.get(vm, "")
+        if identified and not uuid:
+            raise BackendError(host, act, f"which VM {vm} is meant has not been established")
+
+        def perform() -> None:
+            connection = self._host(host).connection.get(ASK_SECONDS)
+            with telling(host, act):
+                domain = find(connection, vm, uuid)
+                if domain is not None:
+                    work(domain)
+                elif needed:
+                    raise BackendError(host, act, f"{vm} is not there")
+
+        try:
+            self._workers.run(host, act, perform, ASK_SECONDS)
+        except acts.Refused as refusal:
+            raise BackendError(host, act, f"refused for {vm}: {refusal}") from None
+
+    def _remember(self, vm: str, uuid: str) -> None:
+        if uuid:
+            with self._lock:
+                self._uuids[vm] = uuid
 
     def _question(self, name: str, vm: str, uuid: str) -> Callable[[], Presence]:
         def ask() -> Presence:

@@ -81,9 +81,21 @@ def vm_of(document: str, storage: Storage) -> VM:
     )
 
 
-def unreadable(name: str, uuid: str, memory: int, vcpus: int, reason: XMLError) -> VM:
-    """A VM whose definition is refused. It names an owner nobody knows: so nobody moves it."""
-    owner = f"unknown: its definition was refused, {reason}"
+def local_disks(document: str, storage: Storage) -> tuple[str, ...]:
+    """Names ("vda") of the disks that only this host has, and that can be written to.
+
+    A storage migration must be told them: left alone it copies the shared disks onto themselves.
+    """
+    return tuple(
+        attribute(disk.find("target"), "dev")
+        for disk in parse(document).iterfind("devices/disk")
+        if _place(disk) and disk.find("readonly") is None and not _is_shared(disk, storage)
+    )
+
+
+def unreadable(name: str, uuid: str, memory: int, vcpus: int, reason: str) -> VM:
+    """A VM whose definition cannot be had. It names an owner nobody knows: so nobody moves it."""
+    owner = f"unknown: its definition could not be read, {reason}"
     return VM(name=name, uuid=uuid, memory=memory, vcpus=vcpus, owner=owner)
 
 

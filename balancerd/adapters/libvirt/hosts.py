@@ -22,6 +22,7 @@ class HostConfig:
     can_sleep: bool = False
     memory: int = 0  # bytes that may be counted on; 0: all that the host says it has
     shared: tuple[str, ...] = ()
+    tls_name: str = ""  # the name in its certificate, where `migration_uri` has an address
 
     @property
     def reach(self) -> str:

@@ -21,6 +21,7 @@ _MIGRATIONS_OUT = (
     libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT,
     libvirt.VIR_DOMAIN_JOB_OPERATION_UNKNOWN,  # libvirt before 3.3 does not say
 )
+_UNDER_WAY = (libvirt.VIR_DOMAIN_JOB_BOUNDED, libvirt.VIR_DOMAIN_JOB_UNBOUNDED)
 
 Statistics = Mapping[str, Any]
 
@@ -57,8 +58,8 @@ def job_of(statistics: Statistics) -> Job:
 
 
 def progress_of(statistics: Statistics) -> JobProgress | None:
-    """How far a job is; None where there is none."""
-    if statistics.get("type", 0) == libvirt.VIR_DOMAIN_JOB_NONE:
+    """How far a job is; None where there is none, or it has ended and only cleans up."""
+    if statistics.get("type", 0) not in _UNDER_WAY:
         return None
     pages = statistics.get("memory_dirty_rate")
     page = statistics.get("memory_page_size", PAGE)

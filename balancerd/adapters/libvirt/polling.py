@@ -15,7 +15,9 @@ from balancerd.ports import BackendError
 
 LOG = logging.getLogger(__name__)
 
-ABANDON_SECONDS = 30.0  # a reading that takes longer is left to itself; keepalive ends most before
+# A reading that takes longer is left to itself. Keepalive has ended it before where libvirtd hangs,
+# libvirt's own patience (30 s) where a domain is busy.
+ABANDON_SECONDS = 45.0
 
 
 class PolledHost:
@@ -106,5 +108,5 @@ class PolledHost:
         """Leave a hanging call alone, with all it holds: it may come back at any time."""
         call.abandon()
         LOG.warning("%s: a reading hangs for %.0f s", self.config.name, ABANDON_SECONDS)
-        self._reader = HostReader(self.config)
+        self._reader = self._reader.after_hang()
         self.connection.forget()

@@ -1,0 +1,204 @@
+"""One migration: run by us, or watched because an earlier balancerd started it.
+
+Each has a connection of its own to the source. So a migration, whose call lasts for minutes, takes
+none of the few requests that a host grants a connection at once, and its fate is its own.
+
+Nothing here decides how a migration went. The end that is reported says that the call returned, or
+that the job is no more; where the VM is must be asked of both hosts.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import libvirt
+
+from balancerd.adapters.libvirt.connection import dispose, open_connection
+from balancerd.adapters.libvirt.definition import local_disks
+from balancerd.adapters.libvirt.errors import code, sentence, telling
+from balancerd.adapters.libvirt.facts import storage_of
+from balancerd.adapters.libvirt.jobs import Figures, figures_of, read_job
+from balancerd.adapters.libvirt.locate import find
+from balancerd.adapters.libvirt.order import Order, flags_of, milliseconds, parameters_of
+from balancerd.adapters.libvirt.states import Job
+from balancerd.core.model import Method
+from balancerd.core.observation import JobProgress, JobReport
+from balancerd.ports import BackendError
+
+LOG = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.5
+FIGURES_SECONDS = 0.5  # how long the event with the figures may be late
+
+Tell = Callable[[JobReport], None]
+AskTarget = Callable[[], Figures]
+
+
+class Migration:
+    """One migration from its start, or its adoption, to the report of its end."""
+
+    def __init__(self, order: Order, tell: Tell, ask_target: AskTarget) -> None:
+        self.order = order
+        self._tell, self._ask_target = tell, ask_target
+        self._ended = threading.Event()
+        self._completed = threading.Event()
+        self._figures = Figures()
+        self._progress: JobProgress | None = None
+        self._downtime_set = self._switched = False
+
+    def run(self) -> JobReport:
+        """Migrate; the report of the end. Blocks until then: for a thread of its own."""
+        return self._end(self._attempt(self._migrate))
+
+    def follow(self) -> JobReport:
+        """Watch the migration that is under way; the report of its end. Blocks likewise."""
+        self._downtime_set = True  # whoever started it has
+        return self._end(self._attempt(self._watch_alone))
+
+    def keep_downtime(self) -> None:
+        """Somebody set the downtime meanwhile; the order's is not to be set any more."""
+        self._downtime_set = True
+
+    def _attempt(self, work: Callable[[libvirt.virDomain], None]) -> BackendError | None:
+        """Do the work on a connection of its own; the error it ended with."""
+        name = self.order.source.name
+        try:
+            connection = open_connection(name, self.order.source.uri)
+            try:
+                with telling(name, "migrate"):
+                    self._work(connection, work)
+            finally:
+                dispose(connection)
+        except BackendError as error:
+            return error
+        except Exception as error:  # an end must be reported, whatever happened
+            LOG.exception("%s: migration of %s failed", name, self.order.vm)
+            return BackendError(name, "migrate", f"unforeseen: {error!r}")
+        return None
+
+    def _work(
+        self, connection: libvirt.virConnect, work: Callable[[libvirt.virDomain], None]
+    ) -> None:
+        domain = find(connection, self.order.vm, self.order.uuid)
+        if domain is None:
+            raise BackendError(self.order.source.name, "migrate", "the VM is not there")
+        self._register(connection, domain)
+        work(domain)
+        self._completed.wait(FIGURES_SECONDS)  # the event may come after the call's return
+
+    def _register(self, connection: libvirt.virConnect, domain: libvirt.virDomain) -> None:
+        event = libvirt.VIR_DOMAIN_EVENT_ID_JOB_COMPLETED
+        connection.domainEventRegisterAny(domain, event, self._note_completed, None)
+
+    def _note_completed(
+        self,
+        _connection: libvirt.virConnect,
+        _domain: libvirt.virDomain,
+        statistics: Mapping[str, Any],
+        _context: object,
+    ) -> None:
+        self._figures = figures_of(statistics)
+        self._completed.set()
+
+    def _migrate(self, domain: libvirt.virDomain) -> None:
+        order, disks = self.order, self._disks(domain)
+        flags = flags_of(order, persistent=bool(domain.isPersistent()))
+        parameters: Any = parameters_of(order, disks)  # annotated as text, but a dictionary
+        watcher = threading.Thread(
+            target=self._watch, args=(domain,), name=f"watch {order.vm}", daemon=True
+        )
+        watcher.start()
+        try:
+            domain.migrateToURI3(order.target.reach, parameters, flags)
+        finally:
+            self._ended.set()
+            watcher.join(POLL_SECONDS)
+
+    def _disks(self, domain: libvirt.virDomain) -> tuple[str, ...]:
+        """The disks to be copied, for a migration with storage."""
+        if self.order.method is not Method.STORAGE:
+            return ()
+        connection: libvirt.virConnect = domain.connect()  # type: ignore[no-untyped-call]
+        storage = storage_of(self.order.source, connection)
+        disks = local_disks(domain.XMLDesc(0), storage)
+        if not disks:
+            name = self.order.source.name
+            raise BackendError(name, "migrate", "the VM has no local disk to copy")
+        return disks
+
+    def _watch(self, domain: libvirt.virDomain) -> None:
+        """Report progress until the call has returned."""
+        while not self._ended.wait(POLL_SECONDS):
+            try:
+                self._poll(domain)
+            except libvirt.libvirtError as error:
+                LOG.debug("%s: no progress to be read: %s", self.order.vm, sentence(error))
+
+    def _watch_alone(self, domain: libvirt.virDomain) -> None:
+        """Report progress until there is no job any more."""
+        try:
+            while self._poll(domain):
+                time.sleep(POLL_SECONDS)
+        except libvirt.libvirtError as error:
+            if code(error) != libvirt.VIR_ERR_NO_DOMAIN:  # gone: to the target, most likely
+                raise
+
+    def _poll(self, domain: libvirt.virDomain) -> bool:
+        """Report how far the job is and do what is due; whether there is a job."""
+        job, progress = read_job(domain)
+        if progress is not None and job is Job.OUTGOING:
+            self._progress = progress
+            self._tell(self._report(progress=progress))
+            self._set_downtime(domain, progress)
+            self._switch(domain, progress)
+        return job is Job.OUTGOING
+
+    def _set_downtime(self, domain: libvirt.virDomain, progress: JobProgress) -> None:
+        """Once memory flows; before that the call may wait until the job has ended."""
+        if not self._downtime_set and progress.total > 0:
+            self._downtime_set = True
+            limit = milliseconds(self.order.downtime)
+            self._aside("set the downtime", lambda: domain.migrateSetMaxDowntime(limit))
+
+    def _switch(self, domain: libvirt.virDomain, progress: JobProgress) -> None:
+        """From pre-copy to post-copy, when all of the memory was copied once."""
+        wanted = self.order.method is Method.POST_COPY and progress.iteration > 1
+        if wanted and not self._switched:
+            self._switched = True
+            self._aside("switch to post-copy", domain.migrateStartPostCopy)
+
+    def _aside(self, act: str, work: Callable[[], object]) -> None:
+        """Do something on a thread of its own, lest a call that waits stop the watch."""
+
+        def perform() -> None:
+            try:
+                work()
+            except libvirt.libvirtError as error:
+                LOG.warning("%s: cannot %s: %s", self.order.vm, act, sentence(error))
+
+        threading.Thread(target=perform, name=f"{act} of {self.order.vm}", daemon=True).start()
+
+    def _end(self, error: BackendError | None) -> JobReport:
+        figures = self._figures
+        if error is None and not self._completed.is_set():
+            figures = self._ask_target()
+        if figures == Figures() and self._progress is not None:
+            last = self._progress
+            figures = Figures(last.processed, last.iteration, seconds=last.elapsed)
+        return self._report(
+            progress=self._progress,
+            ended=True,
+            error="" if error is None else error.cause,
+            error_code=0 if error is None else error.code,
+            error_domain=0 if error is None else error.domain,
+            bytes=figures.bytes,
+            iterations=figures.iterations,
+            downtime=figures.downtime,
+            seconds=figures.seconds,
+        )
+
+    def _report(self, **news: Any) -> JobReport:
+        order = self.order
+        return JobReport(order.vm, order.source.name, order.target.name, time.time(), **news)
