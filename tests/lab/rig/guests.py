@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .rig import Rig
 
 BOOT_SECONDS = 60  # 4 s on an idle machine; emulated CPUs are slow on a busy one
+AGENT_SECONDS = 10  # a libvirtd just started, or a guest just arrived, has no agent for a moment
 
 KERNEL_OPTIONS = (
     "console=ttyS0 quiet panic=1 nokaslr mitigations=off 8250.nr_uarts=1 "
@@ -129,7 +130,6 @@ class Moved:
     seconds: float
     downtime_ms: int
     memory_bytes: int
-    disk_bytes: int
     iterations: int
 
 
@@ -164,18 +164,19 @@ class Guest:
 
     def start(self, host: str, *, wait: bool = True) -> None:
         """Starts the guest, which must be defined on the host."""
-        self.console  # noqa: B018  listens from the first beat on
+        boots = self.counter().boots
         self.rig.host(host).ask(lambda c: c.lookupByName(self.name).create(), timeout=30)
         if wait:
-            self.wait_ready()
+            self.wait_ready(boots + 1)
 
-    def wait_ready(self, seconds: float = BOOT_SECONDS) -> None:
-        """Waits for the first beat of its heart."""
+    def wait_ready(self, boots: int = 1, seconds: float = BOOT_SECONDS) -> None:
+        """Waits until it has started `boots` times, as its console shows, and answers."""
         deadline = time.monotonic() + seconds
-        while not (counter := self.counter()).beats or counter.silent_s > 1:
+        while self.counter().boots < boots:
             if time.monotonic() > deadline:
                 raise LabError(f"{self.name} did not start within {seconds:g} s")
             time.sleep(0.05)
+        self.inner()
 
     def shut_down(self) -> None:
         """Asks the guest to power off, as `virsh shutdown` does."""
@@ -211,14 +212,24 @@ class Guest:
     # ---- load and counters ----
 
     def _agent(self, request: dict[str, Any]) -> dict[str, Any]:
+        import libvirt
         import libvirt_qemu
 
         def ask(connection: Any) -> str:
             domain = connection.lookupByName(self.name)
             return str(libvirt_qemu.qemuAgentCommand(domain, json.dumps(request), 10, 0))
 
-        answer: dict[str, Any] = json.loads(self.host().ask(ask, timeout=15))["return"]
-        return answer
+        deadline = time.monotonic() + AGENT_SECONDS
+        while True:
+            try:
+                answer: dict[str, Any] = json.loads(self.host().ask(ask, timeout=15))["return"]
+            except libvirt.libvirtError as error:
+                absent = error.get_error_code() == libvirt.VIR_ERR_AGENT_UNRESPONSIVE
+                if not absent or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+            else:
+                return answer
 
     def set_load(self, load: Load) -> None:
         """Replaces the whole load; what the new one leaves open stays as it was."""
@@ -240,18 +251,23 @@ class Guest:
         """Largest gaps are counted from now on."""
         self.console.reset_gap()
 
-    def cpu_percent(self, seconds: float = 1.0) -> float:
-        """CPU time its QEMU takes, of one real CPU."""
+    def cpu_percent(self, seconds: float = 1.0) -> tuple[float, float]:
+        """CPU time its QEMU got, and time its vCPUs waited for a real CPU, both of one CPU.
+
+        On a busy machine a guest gets less than it asks for: the sum of both tells what it wants.
+        """
         host = self.host()
-
-        def cpu_ns(connection: Any) -> tuple[float, int]:
-            used = connection.lookupByName(self.name).info()[4]
-            return time.monotonic(), used
-
-        start, before = host.ask(cpu_ns)
+        start, got, waited = host.ask(self._times)
         time.sleep(seconds)
-        end, after = host.ask(cpu_ns)
-        return (after - before) / 1e7 / (end - start)
+        end, got_after, waited_after = host.ask(self._times)
+        scale = 1e7 * (end - start)  # nanoseconds in a percent of that time
+        return (got_after - got) / scale, (waited_after - waited) / scale
+
+    def _times(self, connection: Any) -> tuple[float, int, int]:
+        domain = connection.lookupByName(self.name)
+        stats = connection.domainListGetStats([domain])[0][1]
+        delays = [stats.get(f"vcpu.{i}.delay", 0) for i in range(stats["vcpu.current"])]
+        return time.monotonic(), stats["cpu.time"], sum(delays)
 
     # ---- migration, without any balancerd ----
 
@@ -286,7 +302,6 @@ class Guest:
             seconds=seconds,
             downtime_ms=stats.get("downtime", 0),
             memory_bytes=stats.get("memory_processed", 0),
-            disk_bytes=stats.get("disk_processed", 0),
             iterations=stats.get("memory_iteration", 0),
         )
 

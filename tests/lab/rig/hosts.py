@@ -53,6 +53,14 @@ keepalive_interval = 1
 keepalive_count = 5
 """
 
+# libvirt makes the target's image of a disk that moves along, but only where it has a pool.
+LOCAL_POOL = """\
+<pool type="dir">
+  <name>local</name>
+  <target><path>/lab/local</path></target>
+</pool>
+"""
+
 
 class HostSilentError(LabError):
     """A host's libvirtd did not answer in time."""
@@ -137,10 +145,14 @@ class Host:
             raise LabError(f"{self.name} is powered off") from None
 
     def _write_disk(self) -> None:
-        for name in ("etc/qemu/networks", "etc/storage", "lib", "log", "local"):
+        for name in ("etc/qemu/networks", "etc/storage/autostart", "lib", "log", "local"):
             (self.disk / name).mkdir(parents=True, exist_ok=True)
         (self.disk / "etc/libvirtd.conf").write_text(LIBVIRTD_CONF.format(uuid=self.uuid))
         (self.disk / "etc/qemu.conf").write_text(QEMU_CONF)
+        (self.disk / "etc/storage/local.xml").write_text(LOCAL_POOL)
+        autostart = self.disk / "etc/storage/autostart/local.xml"
+        autostart.unlink(missing_ok=True)
+        autostart.symlink_to("/etc/libvirt/storage/local.xml")
         names = [f"{self.layout.address('mgmt', i)} h{i}" for i in range(1, MAX_HOSTS + 1)]
         (self.disk / "hosts").write_text("\n".join(["127.0.0.1 localhost", *names, ""]))
 
@@ -312,6 +324,14 @@ class Host:
             return found
 
         return self.ask(states)
+
+    def delete_images(self, pattern: str = "*") -> None:
+        """Deletes guests' images on the host's own storage, and has libvirt notice."""
+        images = list((self.disk / "local").glob(pattern))
+        for image in images:
+            image.unlink()
+        if images and self.is_on():
+            self.ask(lambda c: c.storagePoolLookupByName("local").refresh())
 
     def cpu_percent(self, seconds: float = 1.0) -> float:
         """How busy the host was for `seconds`, of all its CPUs, as libvirt tells it."""

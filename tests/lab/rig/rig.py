@@ -258,10 +258,10 @@ class Rig:
         """Deletes a guest's console and disks."""
         self.listener.forget(name)
         (self.layout.shared / "console" / f"{name}.log").unlink(missing_ok=True)
-        places = [self.layout.shared, *(host.disk / "local" for host in self.hosts)]
-        for place in places:
-            for image in place.glob(f"{name}.*"):
-                image.unlink(missing_ok=True)
+        for image in self.layout.shared.glob(f"{name}.*"):
+            image.unlink(missing_ok=True)
+        for host in self.hosts:
+            host.delete_images(f"{name}.*")
 
     # ---- clean slate ----
 
@@ -309,8 +309,7 @@ def _drop_guests(host: Host) -> None:
                 domain.undefine()
 
     host.ask(undefine, timeout=30)
-    for image in (host.disk / "local").glob("*"):
-        image.unlink()
+    host.delete_images()
 
 
 def in_parallel(work: Callable[[T], R], things: Iterable[T]) -> list[R]:

@@ -1,0 +1,31 @@
+"""The lab as fixtures. One lab serves the whole session; every test starts from a clean slate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.lab.rig import Rig, why_unavailable
+
+
+@pytest.fixture(scope="session")
+def standing_rig() -> Iterator[Rig]:
+    """Three hosts of one CPU and 2 GiB each, under a number no other lab has."""
+    if (why := why_unavailable()) is not None:
+        pytest.skip(why)
+    with Rig.free() as rig:
+        yield rig
+
+
+@pytest.fixture
+def rig(standing_rig: Rig) -> Rig:
+    """The session's lab as it was when it came up: all hosts on, no faults, no guests."""
+    standing_rig.reset()
+    return standing_rig
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "/tests/lab/" in item.path.as_posix():
+            item.add_marker(pytest.mark.lab)
