@@ -22,7 +22,7 @@ from balancerd.core.model import Method
 from balancerd.core.observation import HostCounters, JobReport, Location, Observation, Presence
 from balancerd.ports import BackendError
 
-OBSERVE_SECONDS = 8.0  # for one host; a libvirtd that answers at all does so far sooner
+OBSERVE_SECONDS = 5.0  # for one host; a libvirtd that answers at all does so far sooner
 ASK_SECONDS = 5.0  # for each host that is asked for a VM, and for each small act
 CLOSE_SECONDS = 2.0
 
