@@ -4,6 +4,7 @@ Every command that starts something carries the id of a committed intent.
 """
 
 import logging
+from dataclasses import replace
 
 from balancerd.core.execution import (
     AbortMigration,
@@ -23,6 +24,8 @@ from balancerd.core.execution import (
     SwitchPower,
     Watch,
 )
+from balancerd.core.model import PowerState
+from balancerd.core.observation import Location, Presence
 from balancerd.core.reconcile import Act
 from balancerd.ports import Backend, BackendError, Clock, Power, PowerError
 from balancerd.recorder import Recorder
@@ -44,8 +47,7 @@ class Actuator:
         recorder, ledger = self._recorder, self._recorder.ledger
         match command:
             case Ask():
-                location = self._backend.locate(command.vm, command.uuid, command.hosts)
-                return Located(command.task, location)
+                return Located(command.task, self._locate(command))
             case Intend():
                 return Intended(command.task, recorder.keep(ledger.intend, command.intent))
             case StartMigration():
@@ -67,6 +69,20 @@ class Actuator:
             case Watch() | AbortMigration():
                 self._influence(command)
         return None
+
+    def _locate(self, command: Ask) -> Location:
+        """What both hosts say; of one that is proven to be off, that nothing runs there."""
+        location = self._backend.locate(command.vm, command.uuid, command.hosts)
+        silent = [h for h, said in location.presence.items() if said is Presence.UNREACHABLE]
+        if not silent:
+            return location
+        try:
+            power = self._power.states(silent)
+        except PowerError as error:
+            log.warning("power states: %s", error)
+            return location
+        off = {h: Presence.ABSENT for h in silent if power.get(h) is PowerState.OFF}
+        return replace(location, presence={**location.presence, **off})
 
     def _start(self, command: StartMigration) -> Event | None:
         log.info("moving %s from %s to %s", command.vm, command.source, command.target)

@@ -1,0 +1,154 @@
+"""balancerd on the lab's hosts, run as its user would run it: files, a process, balancerctl."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.lab.rig import Rig
+
+CYCLE_SECONDS = 2
+_BIN = Path(sys.executable).parent
+
+
+def policy(
+    objective: str = "spread", mode: str = "act", limits: str = "", thresholds: str = ""
+) -> str:
+    """A policy for hosts of one CPU and 2 GiB, with spans short enough for a test."""
+    return f"""
+summary = "lab"
+mode = "{mode}"
+objective = "{objective}"
+
+{thresholds}
+
+[detection]
+window = "6s"
+warm_up = "4s"
+stale_after = "15s"
+
+[capacity]
+memory_reserve_share = 0.0
+spread_factor = 0.0
+
+[limits]
+stall = "20s"
+{limits}
+"""
+
+
+class Service:
+    """One record directory, its configuration, and the process that works on it."""
+
+    def __init__(self, rig: Rig, directory: Path, policy_text: str) -> None:
+        self.rig = rig
+        self.directory = directory
+        self.process: subprocess.Popen[str] | None = None
+        self.log = directory / "log"
+        (directory / "policy.toml").write_text(policy_text)
+        (directory / "balancerd.toml").write_text(self._configuration())
+
+    def _configuration(self) -> str:
+        hosts = "\n".join(
+            f'[[host]]\nname = "{host.name}"\nuri = "{host.uri}"\n'
+            f'migration_uri = "{host.migration_uri}"\n'
+            for host in self.rig.hosts
+        )
+        return f"""
+site = "lab"
+state_directory = "state"
+policy = "policy.toml"
+cycle = "{CYCLE_SECONDS}s"
+tls = false
+
+[storage]
+shared = ["/lab/shared"]
+
+{hosts}"""
+
+    def start(self) -> None:
+        """Start balancerd and wait for its first completed cycle."""
+        before = self.cycles()
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(
+                [_BIN / "balancerd", "--config", self.directory / "balancerd.toml"],
+                stdout=log,
+                stderr=log,
+                text=True,
+            )
+        self.until(lambda: self.cycles() > before, 30, "a first cycle")
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal and wait for the end; the exit code."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        code = self.process.wait(15)
+        self.process = None
+        return code
+
+    def close(self) -> None:
+        """Whatever became of the test, nothing goes on afterwards."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def ctl(self, *arguments: str, code: int = 0) -> str:
+        """balancerctl on this record; its standard output."""
+        environment = {**os.environ, "BALANCERD_RECORD": str(self.directory / "state")}
+        found = subprocess.run(
+            [_BIN / "balancerctl", *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert found.returncode == code, f"{arguments}: {found.returncode}\n{found.stderr}"
+        return found.stdout
+
+    def listing(self, *arguments: str) -> list[dict[str, Any]]:
+        """A listing verb's rows."""
+        rows: list[dict[str, Any]] = json.loads(self.ctl(*arguments, "-o", "json"))
+        return rows
+
+    def migrations(self) -> list[dict[str, Any]]:
+        """What balancerctl tells of migrations."""
+        return self.listing("migrations")
+
+    def cycles(self) -> int:
+        """Completed cycles so far, counted in the record."""
+        import sqlite3
+
+        path = self.directory / "state" / "ledger.db"
+        if not path.exists():
+            return 0
+        with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as ledger:
+            try:
+                return int(ledger.execute("select count(*) from cycles").fetchone()[0])
+            except sqlite3.OperationalError:
+                return 0
+
+    def after_cycles(self, count: int) -> None:
+        """Wait until so many more cycles are done."""
+        goal = self.cycles() + count
+        self.until(lambda: self.cycles() >= goal, 30 + 4 * count * CYCLE_SECONDS, "cycles")
+
+    def until(self, happened: Callable[[], object], seconds: float, what: str) -> None:
+        """Wait for something; the test fails with balancerd's log where it does not come."""
+        end = time.monotonic() + seconds
+        while not happened():
+            if self.process is not None and self.process.poll() is not None:
+                raise AssertionError(f"balancerd ended while waiting for {what}\n{self.tail()}")
+            if time.monotonic() > end:
+                raise AssertionError(f"no {what} within {seconds:.0f} s\n{self.tail()}")
+            time.sleep(0.1)
+
+    def tail(self) -> str:
+        """The end of balancerd's log."""
+        return self.log.read_text()[-6000:]
