@@ -29,14 +29,18 @@ class Supply:
 
     def wake(self, host: int) -> None:
         """Switch a host on; it boots for as long as the scenario says."""
-        self._demand(host, Power.OFF)
+        if self._state.machines.power[host] in (Power.ON, Power.WAKING):
+            return
+        self._refuse_unless(host, Power.OFF)
         if self._times.boot > 0:
             self.switch(host, Power.WAKING)
         self._state.after(self._times.boot, lambda: self._booted(host))
 
     def sleep(self, host: int) -> None:
         """Shut a host down gracefully. VMs that it still has go down with it: a violation."""
-        self._demand(host, Power.ON)
+        if self._state.machines.power[host] in (Power.OFF, Power.SLEEPING):
+            return
+        self._refuse_unless(host, Power.ON)
         name, place = self._state.host_name(host), self._state.machines.place
         for vm in np.flatnonzero(place == host):
             vm_name = self._state.vm_name(int(vm))
@@ -51,6 +55,12 @@ class Supply:
         """A migration to this host is asked for: where power follows the VMs, it goes on."""
         if self._times.follows_vms and self._state.machines.power[host] == Power.OFF:
             self.switch(host, Power.ON)
+
+    def went_empty(self, host: int) -> bool:
+        """Whether the host is off only because power follows the VMs: then it is known to have
+        none, as if it could be asked."""
+        off = self._state.machines.power[host] == Power.OFF
+        return self._times.follows_vms and bool(off)
 
     def crash(self, host: int) -> None:
         """Power is lost, with everything that runs on the host."""
@@ -82,7 +92,7 @@ class Supply:
         if before != after:
             self._state.story.power(self._state.at, self._state.host_name(host), after)
 
-    def _demand(self, host: int, wanted: Power) -> None:
+    def _refuse_unless(self, host: int, wanted: Power) -> None:
         power = Power(self._state.machines.power[host])
         if power is not wanted:
             name, word = self._state.host_name(host), POWER_STATES[power].value

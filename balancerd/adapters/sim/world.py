@@ -165,6 +165,8 @@ class World:
 
     def _presence(self, vm: int | None, name: str) -> Presence:
         host = self._state.host.get(name)
+        if host is not None and self._supply.went_empty(host):
+            return Presence.ABSENT
         if host is None or not self._state.answers(host):
             return Presence.UNREACHABLE
         return Presence.ABSENT if vm is None else self._state.copies.presence(vm, host)
