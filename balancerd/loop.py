@@ -212,12 +212,17 @@ class Loop:
             return f"the ledger is broken: {self._recorder.broken}"
         return freeze_reason(self._snapshot, policy.detection)
 
-    def _view(self, policy: Policy) -> View:
+    def _view(self, policy: Policy, execution: int) -> View:
+        """What one execution may look at; what the others have under way is part of it."""
         assert self._snapshot is not None
         now = self._clock.now()
         pause = self._recorder.keep(self._ledger.pause, now)
+        snapshot = self._snapshot
+        for index, other in enumerate(self._executions):
+            if index != execution:
+                snapshot = project(snapshot, other.tasks.values())
         return View(
-            snapshot=self._snapshot,
+            snapshot=snapshot,
             policy=policy,
             history=self._history,
             now=now,
@@ -231,7 +236,8 @@ class Loop:
         for index in range(len(self._executions)):
             news = events
             while True:
-                execution, commands = advance(self._executions[index], news, self._view(policy))
+                view = self._view(policy, index)
+                execution, commands = advance(self._executions[index], news, view)
                 self._executions[index] = execution
                 if not commands:
                     break

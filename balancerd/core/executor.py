@@ -5,8 +5,9 @@ done and the limits allow, each re-checked on the newest snapshot and the policy
 the first failure stops the plan, what runs already runs on to its end.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from balancerd.core import migration, powering
@@ -24,10 +25,10 @@ from balancerd.core.execution import (
     View,
 )
 from balancerd.core.history import History
-from balancerd.core.model import Cluster, Method, Snapshot
+from balancerd.core.model import Method, Snapshot
 from balancerd.core.observation import JobReport
 from balancerd.core.plan import Action, Move, Sleep, Wake
-from balancerd.core.policy import Mode
+from balancerd.core.policy import Limits, Mode
 from balancerd.core.record import Intent, IntentKind, PlanState
 
 _STOPS_A_PLAN = frozenset({Stage.FAILED, Stage.ABORTED, Stage.LOST, Stage.QUARANTINED})
@@ -147,6 +148,7 @@ class _Starts:
         self._view = view
         self._gate: Gate | None = None
         self._snapshot = view.snapshot
+        self._traffic = _Traffic.of(tasks.values(), view)
 
     def try_to(self, number: int) -> tuple[Task, tuple[Command, ...]]:
         """Start a waiting task if everything allows it; drop it if something never will."""
@@ -168,7 +170,7 @@ class _Starts:
 
     def _try_move(self, task: Task) -> tuple[Task, tuple[Command, ...]]:
         move, view = task.move, self._view
-        if _crowded(move, self._tasks.values(), view):
+        if self._traffic.is_full(move, view.policy.limits):
             return task, ()
         gate = self._gate or self._make_gate()
         refusal = gate.refuses(move)
@@ -176,6 +178,7 @@ class _Starts:
             detail = f"{refusal.constraint}: {refusal.detail}"
             return task.to(Stage.DROPPED, view.now, detail), ()
         gate.admit(move)
+        self._traffic.add(move.source, move.target)
         return migration.check(task, replace(view, snapshot=self._snapshot), move.number)
 
     def _make_gate(self) -> Gate:
@@ -186,30 +189,57 @@ class _Starts:
         return self._gate
 
 
-def _crowded(move: Move, tasks: Iterable[Task], view: View) -> bool:
-    """Whether a limit on migrations at once is reached, those of others counted too."""
-    own = [t.move for t in tasks if isinstance(t.action, Move) and t.stage in UNDER_WAY]
-    placement, flights = view.snapshot.cluster.placement, view.snapshot.cluster.flights
-    pairs = {m.vm: (m.source, m.target) for m in own}
-    pairs.update({vm: (placement[vm], to) for vm, to in flights.items() if vm not in pairs})
-    limits = view.policy.limits
-    outgoing = sum(1 for source, _ in pairs.values() if source == move.source)
-    incoming = sum(1 for _, target in pairs.values() if target == move.target)
-    return (
-        len(pairs) >= limits.per_site or outgoing >= limits.per_host or incoming >= limits.per_host
-    )
+@dataclass(slots=True)
+class _Traffic:
+    """Migrations under way, those of others included: in all, out of and into each host."""
+
+    site: int = 0
+    outgoing: Counter[str] = field(default_factory=Counter)
+    incoming: Counter[str] = field(default_factory=Counter)
+
+    @classmethod
+    def of(cls, tasks: Iterable[Task], view: View) -> "_Traffic":
+        traffic = cls()
+        own = {t.move.vm: t.move for t in tasks if _is_move(t) and t.stage in UNDER_WAY}
+        for move in own.values():
+            traffic.add(move.source, move.target)
+        cluster = view.snapshot.cluster
+        for vm, target in cluster.flights.items():
+            if vm not in own:
+                traffic.add(cluster.placement[vm], target)
+        return traffic
+
+    def add(self, source: str, target: str) -> None:
+        self.site += 1
+        self.outgoing[source] += 1
+        self.incoming[target] += 1
+
+    def is_full(self, move: Move, limits: Limits) -> bool:
+        return (
+            self.site >= limits.per_site
+            or self.outgoing[move.source] >= limits.per_host
+            or self.incoming[move.target] >= limits.per_host
+        )
+
+
+def _is_move(task: Task) -> bool:
+    return isinstance(task.action, Move)
 
 
 def project(snapshot: Snapshot, tasks: Iterable[Task]) -> Snapshot:
     """The snapshot as it must look by now: moves done since it was taken, and those under way."""
-    cluster: Cluster = snapshot.cluster
+    cluster = snapshot.cluster
+    arrived: dict[str, str] = {}
+    flying: dict[str, str] = {}
     for task in tasks:
-        if not isinstance(task.action, Move) or task.action.vm not in cluster.vms:
+        if not _is_move(task) or task.move.vm not in cluster.vms:
             continue
         if task.stage is Stage.DONE and task.since > snapshot.at:
-            cluster = cluster.finish(task.action.vm, task.action.target)
+            arrived[task.move.vm] = task.move.target
         elif task.stage in UNDER_WAY:
-            cluster = cluster.begin(task.action.vm, task.action.target)
+            flying[task.move.vm] = task.move.target
+    flights = {vm: to for vm, to in cluster.flights.items() if vm not in arrived} | flying
+    cluster = replace(cluster, placement={**cluster.placement, **arrived}, flights=flights)
     return replace(snapshot, cluster=cluster)
 
 
