@@ -305,6 +305,10 @@ def _charge_flight(layout: Layout, block: int, target: int) -> None:
     if source == target:
         return
     layout.charge(block, target)
+    for group, count in layout.groups_of.get(block, ()):
+        if layout.groups[group].kind == "together":  # where it will be is what counts
+            domain = int(layout.domains[layout.groups[group].scope][source])
+            layout.present[group][domain] -= count
     layout.leaving_cpu[source] += layout.cpu[block]
     layout.leaving_variance[source] += layout.variance[block]
     layout.leaving_memory[source] += layout.memory[block]

@@ -263,6 +263,8 @@ def test_rules_that_cannot_be_kept_are_found_and_named() -> None:
         ("a", "apart *: 3 VMs to keep apart, 2 racks"),
         ("a", "pin a: together they leave a no host"),
         ("b", "pin b, avoid b: together they leave b no host"),
-        ("b", "together b c and apart b c: b and c both together and apart"),
-        ("b", "together b c and apart *: b and c both together and apart"),
+        ("b", "together b c and apart b c: b, c both together and apart"),
+        ("c", "together b c and apart b c: b, c both together and apart"),
+        ("b", "together b c and apart *: b, c both together and apart"),
+        ("c", "together b c and apart *: b, c both together and apart"),
     ]

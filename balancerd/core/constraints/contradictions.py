@@ -71,7 +71,7 @@ def _nowhere(cluster: Cluster, named: list[tuple[str, ConstraintRule]]) -> list[
 def _opposed(
     cluster: Cluster, a_name: str, a: ConstraintRule, b_name: str, b: ConstraintRule
 ) -> list[Refusal]:
-    """Two VMs that one rule keeps together and another apart."""
+    """VMs that one rule keeps together and another apart."""
     if {a.kind, b.kind} != {"apart", "together"}:
         return []
     together, apart = (a, b) if a.kind == "together" else (b, a)
@@ -80,5 +80,5 @@ def _opposed(
     both = sorted(set(_members(cluster, a)) & set(_members(cluster, b)))
     if len(both) < 2:
         return []
-    detail = f"{a_name} and {b_name}: {both[0]} and {both[1]} both together and apart"
-    return [_contradiction(both[0], detail)]
+    detail = f"{a_name} and {b_name}: {', '.join(both)} both together and apart"
+    return [_contradiction(vm, detail) for vm in both]

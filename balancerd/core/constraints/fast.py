@@ -124,7 +124,10 @@ def _explain_conflict(layout: Layout, block: int, host: int) -> Explanation:
 
 
 def _scatters(layout: Layout, block: int, rows: Ints) -> Bools:
-    """Hosts where a member of a "together" group would have fewer of the others around it."""
+    """Hosts where a member of a "together" group has fewer of the others around it than here.
+
+    What is alone, though there are others, only goes where one of them is.
+    """
     refused = np.zeros(len(rows), dtype=np.bool_)
     for index, own in layout.groups_of.get(block, ()):
         group = layout.groups[index]
@@ -133,10 +136,11 @@ def _scatters(layout: Layout, block: int, rows: Ints) -> Bools:
         domains, present = layout.domains[group.scope], layout.present[index]
         home = int(domains[layout.place[block]])
         around = present.get(home, 0) - own
+        others = sum(present.values()) - own
         counts = np.zeros(len(layout.hosts), dtype=np.int64)
         for domain, count in present.items():
             counts[domain] = count - (own if domain == home else 0)
-        refused |= counts[domains[rows]] < around
+        refused |= counts[domains[rows]] < max(around, min(others, 1))
     return refused
 
 

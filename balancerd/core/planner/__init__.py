@@ -46,6 +46,7 @@ def plan(snapshot: Snapshot, policy: Policy, history: History, now: float) -> Pl
     origin = layout.copy()
     for refusal in contradictions(snapshot.cluster, policy):
         draft.note(refusal)
+        draft.contradictory.add(refusal.vm)
     repair(draft)
     relieve(draft)
     wake(draft)

@@ -29,6 +29,7 @@ class Draft:
     sleeps: dict[int, str] = field(default_factory=dict)
     told: list[Refusal] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
+    contradictory: set[str] = field(default_factory=set)  # VMs whose rules cannot all be kept
     declined: str = ""  # what was not worth its cost
 
     @property
@@ -110,11 +111,11 @@ class Draft:
         """
         layout = self.layout
         for host in sorted(self._wakeable(urgent=urgent), key=self.price):
-            layout.receives[host] = layout.gives[host] = True
+            layout.receives[host] = True
             if block is None or accepts(layout, block)[host]:
                 self.wakes[host] = reason
                 return True
-            layout.receives[host] = layout.gives[host] = False
+            layout.receives[host] = False
         return False
 
     def _wakeable(self, *, urgent: bool) -> list[int]:

@@ -9,13 +9,20 @@ from balancerd.core.planner.draft import Draft
 
 
 def pack(draft: Draft) -> None:
-    """Decide the moves that empty hosts."""
-    layout = draft.layout
+    """Decide the moves that empty hosts, until a whole round finds no other."""
+    while _round(draft):
+        pass
+
+
+def _round(draft: Draft) -> int:
+    """Try each candidate once; how many were emptied."""
+    layout, moves = draft.layout, len(draft.steps)
     receivers = layout.receives & (layout.used_count > 0)
     for host in _candidates(draft):
         receivers[host] = False
         if not _empty(draft, host, receivers):
             receivers[host] = bool(layout.receives[host])
+    return len(draft.steps) - moves
 
 
 def _candidates(draft: Draft) -> list[int]:

@@ -28,7 +28,11 @@ def _wanted(draft: Draft) -> dict[int, str]:
         block: f"a rule keeps it off {layout.hosts[layout.place[block]]}"
         for block in layout.misplaced()
     }
-    reasons = _crowded(layout) | _scattered(layout) | reasons
+    reasons = {
+        block: reason
+        for block, reason in (_crowded(layout) | _scattered(layout) | reasons).items()
+        if not draft.contradictory.intersection(layout.blocks[block])
+    }
     for host in sorted(layout.snapshot.draining & layout.host_row.keys()):
         leaving = layout.blocks_on(layout.host_row[host])
         reasons |= dict.fromkeys(leaving, f"{host} is draining")

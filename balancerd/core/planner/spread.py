@@ -39,7 +39,8 @@ def _uses(draft: Draft) -> list[Floats]:
 def _furthest(draft: Draft, given_up: AbstractSet[int] = frozenset()) -> tuple[int, float]:
     """The host furthest above the mean in any resource, and how far."""
     layout = draft.layout
-    open_ = layout.gives & np.array([h not in layout.snapshot.draining for h in layout.hosts])
+    staying = [name not in layout.snapshot.draining for name in layout.hosts]
+    open_ = draft.awake() & (layout.gives | layout.receives) & np.array(staying)
     if not open_.any():
         return 0, 0.0
     distance = np.full(len(open_), -np.inf)

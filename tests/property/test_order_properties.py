@@ -1,0 +1,113 @@
+"""Order, with targets drawn without the planner: any placement that can be reached safely, is."""
+
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from balancerd.core.check import check
+from balancerd.core.constraints import accepts, refuses
+from balancerd.core.history import History
+from balancerd.core.layout import Layout
+from balancerd.core.model import Method, Snapshot
+from balancerd.core.order import Step, Want, dependencies, schedule, waves
+from balancerd.core.plan import Move, Plan
+from balancerd.core.policy import Limits, Policy
+from balancerd.core.survey import lay_out
+from tests.property.drawn import policies, settled, snapshots
+from tests.sites import NOW
+
+EXAMPLES = settings(max_examples=100, deadline=None)
+
+
+def as_plan(layout: Layout, steps: list[Step], after: list[tuple[int, ...]]) -> Plan:
+    """The steps as a plan of single moves."""
+    numbers: list[list[int]] = []
+    moves: list[Move] = []
+    for step, earlier in zip(steps, after, strict=True):
+        waits = tuple(number for index in earlier for number in numbers[index])
+        numbers.append([])
+        for vm in layout.blocks[step.block]:
+            numbers[-1].append(len(moves) + 1)
+            source, target = layout.hosts[step.source], layout.hosts[step.target]
+            moves.append(Move(len(moves) + 1, vm, source, target, Method.PRE_COPY, "", after=waits))
+    return Plan(NOW, "", "", tuple(moves), "", 0.0, 0.0)
+
+
+def wander(layout: Layout, data: st.DataObject, length: int) -> list[Step]:
+    """A drawn sequence of steps that are each accepted in turn; VMs may move again and again."""
+    steps = []
+    movable = [block for block in range(len(layout.blocks)) if block not in layout.fixed]
+    assume(movable)
+    for _ in range(length):
+        block = data.draw(st.sampled_from(movable))
+        hosts = [row for row, free in enumerate(accepts(layout, block)) if free]
+        if hosts and layout.gives[layout.place[block]]:
+            target = data.draw(st.sampled_from(hosts))
+            steps.append(Step(block, int(layout.place[block]), target, ""))
+            layout.move(block, target)
+    return steps
+
+
+@EXAMPLES
+@given(snapshots(), policies(), st.data())
+def test_the_waits_keep_any_legal_sequence_safe_in_every_order_they_allow(
+    snapshot: Snapshot, policy: Policy, data: st.DataObject
+) -> None:
+    """The checker agrees. Dies if a step only looks at the layout of the start for its waits,
+    if `visited` forgets who left, or if groups of a rack do not wait for each other."""
+    snapshot = settled(snapshot)
+    layout = lay_out(snapshot, policy, History(), NOW)
+    origin = layout.copy()
+    steps = wander(layout, data, 8)
+    assume(steps)
+    after = dependencies(origin, steps)
+    assert check(snapshot, policy, as_plan(origin, steps, after)).violations == ()
+
+
+@EXAMPLES
+@given(snapshots(), policies(), st.data())
+def test_wants_in_any_order_are_met_or_refused_and_every_step_is_legal(
+    snapshot: Snapshot, policy: Policy, data: st.DataObject
+) -> None:
+    """Dies if `schedule` forgets to carry a step out before it looks at the next."""
+    snapshot = settled(snapshot)
+    layout = lay_out(snapshot, policy, History(), NOW)
+    origin = layout.copy()
+    movable = [b for b in range(len(layout.blocks)) if b not in layout.fixed]
+    wants = []
+    for block in data.draw(st.permutations(movable)):
+        for row in range(len(layout.hosts)):
+            if layout.gives[layout.place[block]] and refuses(layout, block, row) is None:
+                layout.move(block, row)
+                wants.append(Want(block, row, ""))
+                break
+    end, again = origin.copy(), origin.copy()
+    steps, refused = schedule(end, data.draw(st.permutations(wants)))
+    met = [want for want in wants if end.place[want.block] == want.target]
+    assert len(met) + len(refused) == len(wants)
+    for step in steps:
+        assert refuses(again, step.block, step.target) is None
+        again.move(step.block, step.target)
+
+
+@EXAMPLES
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(4, 7)), max_size=12),
+    st.integers(1, 3),
+    st.integers(1, 2),
+    st.data(),
+)
+def test_waves_keep_the_limits_and_the_waits(
+    ways: list[tuple[int, int]], per_site: int, per_host: int, data: st.DataObject
+) -> None:
+    after = [
+        data.draw(st.lists(st.sampled_from(range(index)), max_size=2)) if index else []
+        for index in range(len(ways))
+    ]
+    found = waves(ways, after, Limits(per_site=per_site, per_host=per_host))
+    for wave in set(found):
+        together = [way for way, number in zip(ways, found, strict=True) if number == wave]
+        assert len(together) <= per_site
+        for end in (0, 1):
+            ends = [way[end] for way in together]
+            assert max(map(ends.count, ends)) <= per_host
+    assert all(found[index] > found[e] for index, waits in enumerate(after) for e in waits)

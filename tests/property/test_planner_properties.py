@@ -1,0 +1,197 @@
+"""What holds for every plan on every site, however crowded, ruled and disturbed.
+
+Each property names a mutant of the code on which it was seen to fail.
+"""
+
+from dataclasses import replace
+
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from balancerd.core.check import check
+from balancerd.core.constraints import Gate, accepts, refuses, violations
+from balancerd.core.history import History, Outcome, PastMove
+from balancerd.core.model import Cluster, PowerState, Snapshot
+from balancerd.core.plan import Move, Plan, Verdict, Wake
+from balancerd.core.planner import plan
+from balancerd.core.policy import Policy
+from balancerd.core.survey import lay_out
+from tests.property.drawn import histories, policies, settled, snapshots
+from tests.sites import NOW, done
+
+EXAMPLES = settings(max_examples=150, deadline=None)
+
+
+def broken(snapshot: Snapshot, cluster: Cluster, policy: Policy) -> set[tuple[str, str]]:
+    return {found.key for found in violations(replace(snapshot, cluster=cluster), policy)}
+
+
+@EXAMPLES
+@given(snapshots(), policies(), histories(), st.data())
+def test_what_no_check_refuses_breaks_no_rule(
+    snapshot: Snapshot, policy: Policy, history: History, data: st.DataObject
+) -> None:
+    """Neither under way nor after. Dies without the flights' charge at their targets."""
+    layout = lay_out(snapshot, policy, history, NOW)
+    ways = [
+        (block, host)
+        for block in range(len(layout.blocks))
+        for host in range(len(layout.hosts))
+        if block not in layout.fixed and refuses(layout, block, host) is None
+    ]
+    assume(ways)
+    block, host = data.draw(st.sampled_from(ways))
+    before = broken(snapshot, snapshot.cluster, policy)
+    during = after = snapshot.cluster
+    for vm in layout.blocks[block]:
+        during, after = (
+            during.begin(vm, layout.hosts[host]),
+            after.finish(vm, layout.hosts[host]),
+        )
+    assert {key for key in broken(snapshot, during, policy) - before if key[0] != "pin"} == set()
+    assert broken(snapshot, after, policy) <= before
+
+
+@EXAMPLES
+@given(snapshots(), policies(), histories())
+def test_asking_for_all_hosts_is_asking_for_each(
+    snapshot: Snapshot, policy: Policy, history: History
+) -> None:
+    layout = lay_out(snapshot, policy, history, NOW)
+    for block in range(len(layout.blocks)):
+        singly = [refuses(layout, block, host) is None for host in range(len(layout.hosts))]
+        assert list(accepts(layout, block)) == singly
+
+
+@EXAMPLES
+@given(snapshots(), policies(), histories())
+def test_every_plan_is_sound_in_the_eyes_of_the_checker(
+    snapshot: Snapshot, policy: Policy, history: History
+) -> None:
+    """Dies without the waits of `order.dependencies`, and if they look at the start only."""
+    made = plan(snapshot, policy, history, NOW)
+    assert not made.reason.startswith("the checker refused")
+    assert made.certificate is not None
+    assert made.certificate.violations == ()
+
+
+@EXAMPLES
+@given(snapshots(), policies(), histories())
+def test_the_same_inputs_give_the_same_plan(
+    snapshot: Snapshot, policy: Policy, history: History
+) -> None:
+    """In whatever order the mappings were filled. Dies with a set iterated on the way to a plan."""
+    cluster = snapshot.cluster
+    turned = replace(
+        snapshot,
+        loads=dict(reversed(snapshot.loads.items())),
+        cluster=replace(
+            cluster,
+            hosts=dict(reversed(cluster.hosts.items())),
+            vms=dict(reversed(cluster.vms.items())),
+            placement=dict(reversed(cluster.placement.items())),
+        ),
+    )
+    assert plan(snapshot, policy, history, NOW) == plan(turned, policy, history, NOW)
+
+
+@EXAMPLES
+@given(snapshots(), policies(), histories())
+def test_nothing_leaves_or_enters_what_is_not_known(
+    snapshot: Snapshot, policy: Policy, history: History
+) -> None:
+    made = plan(snapshot, policy, history, NOW)
+    unknown = snapshot.unknown_hosts() | {
+        name for name, h in snapshot.cluster.hosts.items() if h.power is PowerState.UNKNOWN
+    }
+    for move in made.moves:
+        assert not {move.source, move.target} & unknown
+        assert move.vm not in snapshot.cluster.flights
+
+
+@EXAMPLES
+@given(snapshots(), policies(), histories(), st.data())
+def test_a_plan_can_be_carried_out_in_any_order_that_its_waits_allow(
+    snapshot: Snapshot, policy: Policy, history: History, data: st.DataObject
+) -> None:
+    """The fast rules let every move start, on the snapshot of that moment, in each drawn order.
+
+    Dies without `visited` in `order.dependencies`; the checker is not asked.
+    """
+    snapshot = settled(snapshot)
+    made = plan(snapshot, policy, history, NOW)
+    assume(made.moves)
+    waiting, running = {move.number: move for move in made.moves}, dict[int, Move]()
+    finished = {action.number for action in made.actions if not isinstance(action, Move)}
+    known = broken(snapshot, snapshot.cluster, policy)
+    while waiting or running:
+        ready = [n for n in sorted(waiting) if set(waiting[n].after) <= finished]
+        number = data.draw(st.sampled_from(ready + sorted(running)))
+        if number in running:
+            move = running.pop(number)
+            snapshot = replace(snapshot, cluster=snapshot.cluster.finish(move.vm, move.target))
+            finished.add(number)
+        else:
+            move = running[number] = waiting.pop(number)
+            gate = Gate.of(snapshot, policy, history, NOW)
+            assert gate.refuses(move) is None
+            snapshot = replace(snapshot, cluster=snapshot.cluster.begin(move.vm, move.target))
+        new = broken(snapshot, snapshot.cluster, policy) - known
+        assert {key for key in new if key[0] not in ("pin", "avoid", "together")} == set()
+    assert broken(snapshot, snapshot.cluster, policy) <= known
+
+
+@EXAMPLES
+@given(snapshots(), policies(), st.data())
+def test_planning_again_after_some_of_the_moves_gives_the_rest_or_nothing_better(
+    snapshot: Snapshot, policy: Policy, data: st.DataObject
+) -> None:
+    """And moves no VM that just moved. Dies if packing may empty a host that was just filled."""
+    snapshot = settled(snapshot)
+    made = plan(snapshot, policy, History(), NOW)
+    # A busy or overloaded host takes VMs once relieved, which the first plan cannot count on.
+    assume(all(seen.cpu <= policy.thresholds.cpu.release for seen in made.assessments))
+    assume(all(seen.verdict is not Verdict.OVERLOADED for seen in made.assessments))
+    assume(made.moves and len(made.moves) < policy.limits.per_plan)
+    count = data.draw(st.integers(1, len(made.moves)))
+    first = made.moves[:count]
+    past = tuple(PastMove(m.vm, m.source, m.target, NOW, Outcome.DONE) for m in first)
+    again = plan(done(snapshot, *first), policy, History(moves=past), NOW)
+    moved = {move.vm for move in first if move.target not in snapshot.draining}
+    assert not {move.vm for move in again.moves} & moved
+    rest = {(move.vm, move.target) for move in made.moves[count:]}
+    is_rest = {(move.vm, move.target) for move in again.moves} <= rest
+    assert is_rest or again.score_after >= made.score_after - 1e-9
+
+
+def mutants(made: Plan, snapshot: Snapshot) -> list[tuple[str, Plan]]:
+    """Plans that are wrong in one way each."""
+    moves = made.moves
+    first = moves[0]
+    nowhere = replace(first, target="h9")
+    stay = replace(first, target=first.source)
+    ghost = replace(first, vm="ghost")
+    displaced = replace(first, source=first.target, target=first.source)
+    renumbered = replace(first, number=first.number + 1)
+    early = replace(first, after=(first.number,))
+    hosts, woken = snapshot.cluster.hosts, {a.host for a in made.actions if isinstance(a, Wake)}
+    dark = [n for n, h in hosts.items() if h.power is not PowerState.ON and n not in woken]
+    asleep = replace(first, target=next(iter(dark), "h9"))
+    swaps = [("host not there", nowhere), ("stays", stay), ("VM not there", ghost)]
+    swaps += [("wrong source", displaced), ("wrong number", renumbered)]
+    swaps += [("waits for itself", early), ("target not on", asleep)]
+    return [
+        (name, replace(made, actions=tuple(mutant if a is first else a for a in made.actions)))
+        for name, mutant in swaps
+    ]
+
+
+@EXAMPLES
+@given(snapshots(), policies(), histories())
+def test_the_checker_finds_fault_with_every_mutant_of_a_sound_plan(
+    snapshot: Snapshot, policy: Policy, history: History
+) -> None:
+    made = plan(snapshot, policy, history, NOW)
+    assume(made.moves)
+    for name, mutant in mutants(made, snapshot):
+        assert check(snapshot, policy, mutant).violations, name
