@@ -24,13 +24,16 @@ from apscheduler.triggers.interval import IntervalTrigger
 
 from balancerd.adapters.libvirt.backend import LibvirtBackend
 from balancerd.adapters.libvirt.hosts import HostConfig
-from balancerd.adapters.power import ExecPower, PowerCommands
+from balancerd.adapters.local import counters, footprint, runs_here
+from balancerd.adapters.power import Commands, ExecPower
 from balancerd.adapters.sqlite.ledger import Ledger
 from balancerd.adapters.sqlite.lock import lock
+from balancerd.adapters.sqlite.maintenance import LedgerRetention
 from balancerd.adapters.sqlite.samples import SamplesRetention, SamplesStore
 from balancerd.config import Configuration, HostEntry, load_configuration, load_policy
 from balancerd.core.model import Link
 from balancerd.core.policy import Policy
+from balancerd.core.units import format_size
 from balancerd.documents import DocumentError, read_text
 from balancerd.loop import Loop
 from balancerd.notify import notify
@@ -114,11 +117,21 @@ class Service:
         notify(WATCHDOG=1, STATUS=cycle.sentence)
 
     def maintain(self) -> None:
-        """Roll up and prune the record; a failure costs space, not safety."""
+        """Roll up, prune and back up the record; a failure costs space, not safety."""
+        now, keep = time.time(), self.setup.configuration.retention
         try:
-            self.samples.roll_up(time.time())
+            self.samples.roll_up(now)
+            self.ledger.maintain(now, LedgerRetention(keep.ledger))
         except LedgerError as error:
             log.warning("maintenance: %s", error)
+        used = footprint()
+        log.info(
+            "balancerd uses %s of memory, %.0f s of CPU so far, %d threads, %d files",
+            format_size(used.rss),
+            used.cpu,
+            used.threads,
+            used.files,
+        )
 
     def exchange(self, setup: Setup) -> None:
         """Go on under another policy."""
@@ -142,7 +155,11 @@ def composed(setup: Setup) -> Iterator[Service]:
     with (
         Ledger(state / "ledger.db", site=configuration.site) as ledger,
         SamplesStore(state / "samples.db", retention) as samples,
-        LibvirtBackend(host_configs(configuration), tls=configuration.tls) as backend,
+        LibvirtBackend(
+            host_configs(configuration),
+            {host.name: counters for host in configuration.host if runs_here(host.uri)},
+            encrypted=configuration.tls,
+        ) as backend,
     ):
         service: Service
         loop = Loop(
@@ -154,6 +171,8 @@ def composed(setup: Setup) -> Iterator[Service]:
             lambda: service.setup.policy,
             tuple(Link(link.a, link.b, float(link.bandwidth)) for link in configuration.link),
         )
+        if samples.notice:
+            log.warning("%s", samples.notice)
         service = Service(loop, ledger, samples, setup)
         service.exchange(setup)
         log.info("%s", loop.start())
@@ -178,10 +197,10 @@ def host_configs(configuration: Configuration) -> tuple[HostConfig, ...]:
     )
 
 
-def power_commands(configuration: Configuration) -> dict[str, PowerCommands]:
+def power_commands(configuration: Configuration) -> dict[str, Commands]:
     """The commands of every host that has some."""
     return {
-        host.name: PowerCommands(
+        host.name: Commands(
             on=host.power.on, off=host.power.off, state=host.power.state, timeout=host.power.timeout
         )
         for host in configuration.host
