@@ -67,7 +67,8 @@ def _host_entry(host: Host, snapshot: Snapshot) -> dict[str, Any]:
     if (load := snapshot.host_loads.get(host.name)) is not None:
         entry["load"] = encode(load)
     if (overhead := snapshot.overhead.get(host.name)) is not None:
-        entry["overhead_reference_cores"], entry["overhead_bytes"] = overhead
+        entry["overhead_reference_cores"] = encode(overhead[0])
+        entry["overhead_bytes"] = overhead[1]
     return entry
 
 

@@ -101,8 +101,13 @@ def decoder_of(hint: Any) -> Decoder:
 
 
 def to_milliseconds(seconds: float) -> float:
-    """Exact for whole microseconds, so that reading it back gives the same."""
+    """To the nanosecond, so that `from_milliseconds` can give back the very same number."""
     return round(seconds * 1000, 6)
+
+
+def from_milliseconds(milliseconds: float) -> float:
+    """Seconds, to the nanosecond."""
+    return round(milliseconds / 1000, 9)
 
 
 @cache
@@ -278,7 +283,7 @@ def decode_time(data: Any) -> float:
 
 
 def _decode_milliseconds(data: Any) -> float:
-    return _decode_float(data) / 1000
+    return from_milliseconds(_decode_float(data))
 
 
 def _enum_decoder(kind: type[Enum]) -> Decoder:

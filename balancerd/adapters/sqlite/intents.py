@@ -6,7 +6,7 @@ from sqlite3 import Row
 
 from balancerd.adapters.sqlite import audit
 from balancerd.adapters.sqlite.database import Database
-from balancerd.core.codec import to_milliseconds
+from balancerd.core.codec import from_milliseconds, to_milliseconds
 from balancerd.core.history import WEEK, Outcome, PastMove
 from balancerd.core.model import Method
 from balancerd.core.observation import JobReport
@@ -130,7 +130,7 @@ def intent_of(row: Row) -> Intent:
         paused_before=bool(row["paused_before"]),
         predicted_seconds=row["predicted_seconds"],
         predicted_bytes=row["predicted_bytes"],
-        predicted_downtime=row["predicted_downtime_ms"] / 1000,
+        predicted_downtime=from_milliseconds(row["predicted_downtime_ms"]),
         id=row["id"],
     )
 

@@ -21,7 +21,15 @@ from balancerd.core.record import Cycle, Pause
 from balancerd.core.units import format_time
 
 Item = dict[str, Any]
-_BOOLEANS = {"can_sleep", "persistent", "autostart", "adopted", "accepted", "paused_before"}
+_BOOLEANS = {
+    "can_sleep",
+    "parked",
+    "persistent",
+    "autostart",
+    "adopted",
+    "accepted",
+    "paused_before",
+}
 _JSON = {"tags", "arguments", "after", "refusal_counts", "certificate", "definition"}
 _PLAN = """id, at, policy, objective, state, reason, score_before, score_after, moves,
     power_actions"""

@@ -119,6 +119,7 @@ _TABLES = (
         predicted_bytes INTEGER,
         predicted_downtime_ms REAL,
         score_after REAL, -- once this and all earlier moves are done
+        parked INTEGER CHECK (parked IN (0, 1)), -- a stop on the way, to break a cycle
         PRIMARY KEY (plan, number)
     ) STRICT""",
     """CREATE TABLE refusals ( -- why a candidate was not taken: the most telling ones
