@@ -28,6 +28,13 @@ from balancerd.documents import load
 
 DEFAULT_PATH = Path("/etc/balancerd/balancerd.toml")
 DEFAULT_STATE = Path("/var/lib/balancerd")
+_PACKAGE = Path(__file__).parent
+# In a wheel the policies are part of the package; in a source tree they stand beside it.
+SHIPPED_POLICIES = next(
+    path
+    for path in (_PACKAGE / "share" / "policies", _PACKAGE.parent / "policies")
+    if path.is_dir()
+)
 
 
 def _uri(text: str) -> str:
@@ -155,8 +162,8 @@ class Storage(Schema):
 class Retention(Schema):
     """How long the record keeps what."""
 
-    samples: Duration = Field(7 * DAY, description="raw samples")
-    five_minutes: Duration = Field(90 * DAY, description="samples rolled up to 5 minutes")
+    samples: Duration = Field(2 * DAY, description="samples as they were taken")
+    five_minutes: Duration = Field(30 * DAY, description="samples rolled up to 5 minutes")
     hours: Duration = Field(730 * DAY, description="samples rolled up to an hour")
     ledger: Duration = Field(730 * DAY, description="plans, migrations, events")
 

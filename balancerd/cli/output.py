@@ -33,18 +33,21 @@ class Form(StrEnum):
     CSV = "csv"
 
 
-def output_option(command: Command) -> Command:
+def output_option_of(default: Form) -> Callable[[Command], Command]:
     """`-o table|json|jsonl|csv`, given to the command as `form`."""
     return click.option(
         "-o",
         "--output",
         "form",
         type=click.Choice([form.value for form in Form]),
-        default=Form.TABLE.value,
+        default=default.value,
         show_default=True,
         callback=lambda _context, _option, value: Form(value),
         help="Form of the output.",
-    )(command)
+    )
+
+
+output_option = output_option_of(Form.TABLE)
 
 
 def watch_option(command: Command) -> Command:

@@ -177,7 +177,7 @@ def _checked(certificate: Certificate) -> str:
     if not certificate.steps:
         return "Checked: there is nothing that could break a rule"
     slack = sorted(certificate.slack.items(), key=lambda item: item[1])
-    least = ", ".join(f"{name} {share * 100:.1f} %" for name, share in slack[:6])
+    least = ", ".join(f"{name} {share:.1%}" for name, share in slack[:6])
     room = f"; least room left: {least}" if slack else ""
     return f"Checked: {certificate.steps} intermediate states keep every rule{room}"
 

@@ -5,13 +5,25 @@ from pathlib import Path
 
 import click
 
+from balancerd.cli.errors import invalid
 from balancerd.cli.files import read_cluster
-from balancerd.cli.output import Form, output_option, write_document
+from balancerd.cli.output import (
+    Column,
+    Form,
+    Listing,
+    output_option,
+    write_document,
+    write_listing,
+)
 from balancerd.cli.plan_view import draw_plan, heading_of
+from balancerd.cli.record import limit_option, reading, record_option, since_option, since_time
+from balancerd.cli.words import moment
 from balancerd.config import load_policy
 from balancerd.core.history import History
 from balancerd.core.plan_document import plan_document
 from balancerd.core.planner import plan as make_plan
+
+STATES = {"proposed": "yellow", "running": "cyan", "done": "green", "failed": "red"}
 
 
 @click.group()
@@ -35,4 +47,48 @@ def new(snapshot: str, policy_file: str, all_hosts: bool, form: Form) -> None:
     heading = heading_of(made, f"Plan for {Path(snapshot).name}", f"made in {seconds:.3f} s")
     write_document(
         document, form, lambda where: draw_plan(where, made, heading, all_hosts=all_hosts)
+    )
+
+
+@plan.command("list")
+@since_option
+@limit_option(20)
+@output_option
+@record_option
+def list_plans(since: str | None, limit: int, form: Form, record: Path) -> None:
+    """List plans, newest first."""
+    with reading(record) as reader:
+        rows = reader.plans(since_time(since, reader), limit)
+    write_listing(Listing(rows, PLANS, empty="no plan was made yet"), form)
+
+
+PLANS = (
+    Column("PLAN", lambda row: str(row["id"]), right=True, style=lambda _: "bold"),
+    Column("MADE", lambda row: moment(row["at"])),
+    Column("STATE", lambda row: row["state"], style=lambda row: STATES.get(row["state"], "")),
+    Column("POLICY", lambda row: f"{row['policy']}, {row['objective']}"),
+    Column("MOVES", lambda row: str(row["moves"]), right=True),
+    Column("POWER", lambda row: str(row["power_actions"]), right=True),
+    Column("WHY", lambda row: row["reason"], wrap=True),
+)
+
+
+@plan.command()
+@click.argument("number", metavar="[ID]", type=click.IntRange(min=1), required=False)
+@click.option("--all-hosts", is_flag=True, help="Show hosts that stay as they are, too.")
+@output_option
+@record_option
+def show(number: int | None, all_hosts: bool, form: Form, record: Path) -> None:
+    """Show one plan, or the newest: hosts before and after, actions, refusals, checks."""
+    with reading(record) as reader:
+        found = reader.plan(number)
+    if found is None:
+        what = f"there is no plan {number}" if number else "no plan was made yet"
+        raise invalid(f"{record}: {what}")
+    item, made = found
+    heading = heading_of(made, f"Plan {item['id']}", item["state"])
+    write_document(
+        item | plan_document(made),
+        form,
+        lambda where: draw_plan(where, made, heading, all_hosts=all_hosts),
     )

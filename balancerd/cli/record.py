@@ -1,16 +1,21 @@
 """Where the record is, and how commands open it."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import date, datetime
+from datetime import time as clock
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from balancerd.adapters.sqlite.database import Access, Database
-from balancerd.adapters.sqlite.lock import is_locked
+from balancerd.adapters.sqlite.reader import Reader
 from balancerd.adapters.sqlite.schema import LEDGER
 from balancerd.cli.errors import CommandError, Exit
 from balancerd.config import DEFAULT_STATE
+from balancerd.core.units import parse_duration, parse_time
 from balancerd.ports import LedgerError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -29,19 +34,65 @@ def record_option(command: Command) -> Command:
     )(command)
 
 
-def open_ledger(record: Path, access: Access = Access.READ) -> Database:
-    """The ledger of a record, open; close it with `with`. CommandError where there is none."""
-    path = record / "ledger.db"
-    if not path.exists():
+@contextmanager
+def opened(record: Path, access: Access = Access.READ) -> Iterator[Database]:
+    """The ledger of a record. CommandError where there is none that can be used."""
+    _check(record)
+    with ExitStack() as stack:
+        try:
+            ledger = stack.enter_context(Database(record / "ledger.db", LEDGER, access))
+        except LedgerError as error:
+            raise CommandError(str(error), Exit.INVALID) from None
+        yield ledger
+
+
+@contextmanager
+def reading(record: Path) -> Iterator[Reader]:
+    """The ledger of a record, open for questions."""
+    with opened(record) as ledger:
+        yield Reader(ledger)
+
+
+def _check(record: Path) -> None:
+    if not (record / "ledger.db").exists():
         code = Exit.NOT_RUNNING if record == DEFAULT_STATE else Exit.INVALID
         raise CommandError(f"there is no record in {record} (--record DIR says where it is)", code)
-    database = Database(path, LEDGER, access)
+
+
+def since_option(command: Command) -> Command:
+    """`--since TIME`, given to the command as `since`; text, since its meaning needs the record."""
+    return click.option(
+        "--since",
+        metavar="TIME",
+        help='"2h" before the newest entry, "2026-03-02", or ISO 8601 with an offset.',
+    )(command)
+
+
+def limit_option(default: int) -> Callable[[Command], Command]:
+    """`--limit N`, given to the command as `limit`."""
+    return click.option(
+        "--limit",
+        type=click.IntRange(min=1),
+        default=default,
+        show_default=True,
+        help="At most so many, the newest.",
+    )
+
+
+def since_time(text: str | None, reader: Reader) -> float:
+    """Seconds since the epoch. A span is counted back from the newest cycle of the record."""
+    if text is None:
+        return 0.0
+    with suppress(ValueError):
+        newest = reader.newest_cycle()
+        return (newest.at if newest else time.time()) - parse_duration(text)
+    with suppress(ValueError):
+        return datetime.combine(date.fromisoformat(text), clock()).astimezone().timestamp()
     try:
-        return database.__enter__()
-    except LedgerError as error:
-        raise CommandError(str(error), Exit.INVALID) from None
-
-
-def daemon_runs(record: Path) -> bool:
-    """Whether a balancerd runs on the record."""
-    return is_locked(record)
+        return parse_time(text)
+    except (ValueError, OverflowError):
+        raise click.BadParameter(
+            f'"{text}" is neither a span ("2h"), nor a date ("2026-03-02"), '
+            'nor a time with an offset ("2026-03-02T08:00:00+01:00")',
+            param_hint="--since",
+        ) from None

@@ -14,9 +14,11 @@ from typing import Any, TypeVar
 import click
 
 from balancerd.adapters.sqlite import operator
-from balancerd.adapters.sqlite.database import Access, Database
+from balancerd.adapters.sqlite.database import Access
+from balancerd.adapters.sqlite.lock import is_locked
+from balancerd.adapters.sqlite.reader import Reader
 from balancerd.cli.errors import invalid, not_running, refused
-from balancerd.cli.record import daemon_runs, open_ledger, record_option
+from balancerd.cli.record import opened, record_option
 from balancerd.cli.words import moment
 from balancerd.complaints import nearest
 from balancerd.core.record import Pause, Request, Verb
@@ -70,7 +72,7 @@ def pause(span: float | None, reason: str, record: Path) -> None:
     """Start nothing more, from now on and across restarts; what runs goes on."""
     now = time.time()
     until = None if span is None else now + span
-    with open_ledger(record, Access.WRITE) as ledger:
+    with opened(record, Access.WRITE) as ledger:
         operator.begin_pause(ledger, Pause(at=now, by=_who(), reason=reason, until=until))
     end = "until `balancerctl resume`" if until is None else f"until {moment(until)}"
     click.echo(f"paused {end}; migrations under way go on")
@@ -80,7 +82,7 @@ def pause(span: float | None, reason: str, record: Path) -> None:
 @record_option
 def resume(record: Path) -> None:
     """End a pause."""
-    with open_ledger(record, Access.WRITE) as ledger:
+    with opened(record, Access.WRITE) as ledger:
         ended = operator.end_pauses(ledger, time.time(), _who())
     click.echo("resumed" if ended else "nothing was paused")
 
@@ -132,13 +134,14 @@ def abort(vm: str, wait: float, record: Path) -> None:
 
 def _ask(record: Path, verb: Verb, subject: str, wait: float) -> None:
     """Leave a request and show its answer; CommandError where it is refused or nobody answers."""
-    with open_ledger(record, Access.WRITE) as ledger:
-        _check_subject(ledger, verb, subject)
-        if not daemon_runs(record):
+    with opened(record, Access.WRITE) as ledger:
+        reader = Reader(ledger)
+        _check_subject(reader, verb, subject)
+        if not is_locked(record):
             raise not_running(f"balancerd does not run on {record}: nobody would {verb} {subject}")
         request = Request(id=0, at=time.time(), verb=verb, subject=subject, by=_who())
         number = operator.ask(ledger, request)
-        answer = _answer(ledger, number, wait)
+        answer = _answer(reader, number, wait)
     if answer is None:
         raise not_running(
             f"request {number} ({verb} {subject}) is not answered after {format_duration(wait)}; "
@@ -150,33 +153,24 @@ def _ask(record: Path, verb: Verb, subject: str, wait: float) -> None:
     click.echo(f"{subject}: {detail}")
 
 
-def _check_subject(ledger: Database, verb: Verb, subject: str) -> None:
+def _check_subject(reader: Reader, verb: Verb, subject: str) -> None:
     """CommandError where there is no such thing, so that the daemon need not be asked."""
-    noun, query = _SUBJECTS[verb]
-    known = [str(row[0]) for row in ledger.rows(query)]
+    noun, known = "VM", [str(item["name"]) for item in reader.vms()]
+    if verb in (Verb.APPROVE, Verb.REJECT):
+        noun, known = "plan", [str(item["id"]) for item in reader.plans()]
+    if verb in (Verb.DRAIN, Verb.UNDRAIN):
+        noun, known = "host", [str(item["name"]) for item in reader.hosts()]
     if subject not in known:
         raise invalid(f'there is no {noun} "{subject}"{nearest(subject, known)}')
 
 
-_SUBJECTS = {
-    Verb.APPROVE: ("plan", "SELECT id FROM plans"),
-    Verb.REJECT: ("plan", "SELECT id FROM plans"),
-    Verb.DRAIN: ("host", "SELECT name FROM hosts WHERE gone_at IS NULL"),
-    Verb.UNDRAIN: ("host", "SELECT name FROM hosts WHERE gone_at IS NULL"),
-    Verb.ABORT: ("VM", "SELECT name FROM vms WHERE gone_at IS NULL"),
-}
-
-
-def _answer(ledger: Database, request: int, wait: float) -> tuple[bool, str] | None:
+def _answer(reader: Reader, request: int, wait: float) -> tuple[bool, str] | None:
     """What the daemon answered; None after waiting in vain."""
     deadline = time.monotonic() + wait
     while True:
-        row = ledger.row(
-            "SELECT accepted, answer FROM requests WHERE id = ? AND answered_at IS NOT NULL",
-            (request,),
-        )
-        if row is not None:
-            return bool(row["accepted"]), row["answer"]
+        item = reader.request(request)
+        if item and item["answered_at"]:
+            return item["accepted"], item["answer"]
         if time.monotonic() > deadline:
             return None
         time.sleep(POLL_SECONDS)

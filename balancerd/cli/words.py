@@ -19,8 +19,8 @@ def moment(at: float | str | None) -> str:
 
 
 def percent(share: float | None) -> str:
-    """A fraction of 1: "37 %"."""
-    return NOTHING if share is None else f"{share * 100:.0f} %"
+    """A fraction of 1: "37%"."""
+    return NOTHING if share is None else f"{share:.0%}"
 
 
 def size(amount: float | None) -> str:

@@ -1,0 +1,239 @@
+"""`status`, `hosts`, `vms`: how things stand."""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from balancerd.adapters.sqlite.reader import Reader, Status
+from balancerd.cli.errors import Exit, invalid
+from balancerd.cli.output import (
+    Column,
+    Form,
+    Listing,
+    Row,
+    again_and_again,
+    output_option,
+    watch_option,
+    write_document,
+    write_listing,
+)
+from balancerd.cli.record import reading, record_option
+from balancerd.cli.words import NOTHING, duration, moment, number, percent, size
+from balancerd.complaints import nearest
+from balancerd.core.assess import assess
+from balancerd.core.model import Snapshot
+from balancerd.core.plan import Assessment
+from balancerd.core.policy import Policy
+from balancerd.core.units import format_time
+from balancerd.documents import DocumentError, parse
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+STYLES = {
+    "overloaded": "red",
+    "unknown": "yellow",
+    "draining": "yellow",
+    "asleep": "dim",
+    "idle": "cyan",
+}
+
+
+@click.command()
+@watch_option
+@output_option
+@record_option
+def status(watch: float | None, form: Form, record: Path) -> int:
+    """Say whether balancerd runs, what it does, and what keeps it from more."""
+    found: list[Status] = []
+
+    def show() -> None:
+        with reading(record) as reader:
+            found[:] = [reader.status(time.time())]
+            policy = reader.policy()
+        document = _status_document(found[0], policy[0] if policy else "")
+        write_document(document, form, lambda where: _draw_status(where, document))
+
+    again_and_again(show, watch)
+    return Exit.DONE if found and found[0].running else Exit.NOT_RUNNING
+
+
+def _status_document(found: Status, policy: str) -> dict[str, Any]:
+    cycle, pause = found.cycle, found.pause
+    document: dict[str, Any] = {
+        "running": found.running,
+        "policy": policy,
+        "paused": pause is not None,
+        "pause": None,
+        "cycle": None,
+        "actions_under_way": found.under_way,
+        "requests_waiting": found.waiting,
+        "draining": list(found.draining),
+    }
+    if pause:
+        document["pause"] = {
+            "at": format_time(pause.at),
+            "by": pause.by,
+            "reason": pause.reason,
+            "until": None if pause.until is None else format_time(pause.until),
+        }
+    if cycle:
+        document["cycle"] = asdict(cycle) | {"at": format_time(cycle.at)}
+    return document
+
+
+def _draw_status(where: "Console", document: Row) -> None:
+    running, style = ("running", "green") if document["running"] else ("not running", "red")
+    where.print(f"balancerd is {running}", style=f"bold {style}")
+    for name, words in _status_lines(document):
+        where.print(f"{name:<11}{words}", soft_wrap=True)
+
+
+def _status_lines(document: Row) -> Iterator[tuple[str, str]]:
+    """What there is to say, each with a name."""
+    pause, cycle = document["pause"], document["cycle"]
+    if pause:
+        until = f"until {moment(pause['until'])}" if pause["until"] else "until resumed"
+        why = f": {pause['reason']}" if pause["reason"] else ""
+        yield "PAUSED", f"by {pause['by']} since {moment(pause['at'])}, {until}{why}"
+    if cycle is None:
+        yield "cycle", "none completed yet"
+        return
+    if cycle["frozen"]:
+        yield "FROZEN", cycle["frozen"]
+    window = f', in the window "{cycle["window"]}"' if cycle["window"] else ""
+    yield "policy", f"{document['policy']}: {cycle['mode']}, {cycle['objective']}{window}"
+    yield "cycle", f"{moment(cycle['at'])}, took {duration(cycle['seconds'])}"
+    yield "", cycle["sentence"]
+    hosts = (f"{cycle['hosts_on']} on", f"{cycle['hosts_asleep']} asleep")
+    unknown = f", {cycle['hosts_unknown']} unknown" if cycle["hosts_unknown"] else ""
+    yield "hosts", f"{', '.join(hosts)}{unknown}; {cycle['overloaded']} overloaded"
+    yield "VMs", str(cycle["vms"])
+    if document["draining"]:
+        yield "draining", ", ".join(document["draining"])
+    yield "under way", f"{document['actions_under_way']} actions"
+    if document["requests_waiting"]:
+        yield "requests", f"{document['requests_waiting']} wait for an answer"
+
+
+@click.command()
+@watch_option
+@output_option
+@record_option
+def hosts(watch: float | None, form: Form, record: Path) -> None:
+    """List the hosts with their load and verdict."""
+
+    def show() -> None:
+        with reading(record) as reader:
+            rows = list(_host_rows(reader))
+        write_listing(Listing(rows, HOSTS, empty="no host was seen yet"), form)
+
+    again_and_again(show, watch)
+
+
+def _host_rows(reader: Reader) -> Iterator[Row]:
+    """What is known of each host, and what balancerd makes of it under the recorded policy."""
+    verdicts = _assessments(reader)
+    for item in reader.hosts():
+        found = verdicts.get(item["name"])
+        yield item | {
+            "verdict": str(found.verdict) if found else None,
+            "verdict_reason": found.reason if found else None,
+            "cpu_utilisation": found.cpu if found else None,
+            "cpu_mean_utilisation": found.cpu_mean if found else None,
+            "memory_utilisation": found.memory if found else None,
+        }
+
+
+def _assessments(reader: Reader) -> Mapping[str, Assessment]:
+    """The verdicts on the newest snapshot, by host; none where it or the policy is not known."""
+    snapshot, policy = reader.snapshot(), _policy(reader)
+    if snapshot is None or policy is None:
+        return {}
+    found = assess(snapshot, policy.at(snapshot.at), snapshot.at)
+    return {assessment.host: assessment for assessment in found}
+
+
+def _policy(reader: Reader) -> Policy | None:
+    """The policy last put in force, if this balancerd still understands it."""
+    recorded = reader.policy()
+    try:
+        return parse(recorded[1], Policy, recorded[0]) if recorded else None
+    except DocumentError:
+        return None
+
+
+HOSTS = (
+    Column("HOST", lambda row: row["name"], style=lambda _: "bold"),
+    Column("RACK", lambda row: row["rack"]),
+    Column("POWER", lambda row: row["power"]),
+    Column(
+        "VERDICT",
+        lambda row: row["verdict"] or NOTHING,
+        style=lambda row: STYLES.get(row["verdict"] or "", ""),
+    ),
+    Column("CPU NOW", lambda row: percent(row["cpu_utilisation"]), right=True),
+    Column("MEAN", lambda row: percent(row["cpu_mean_utilisation"]), right=True),
+    Column("OF CORES", lambda row: number(row["cpu_reference_cores"]), right=True),
+    Column("MEMORY", lambda row: percent(row["memory_utilisation"]), right=True),
+    Column("OF", lambda row: size(row["memory_bytes"]), right=True),
+    Column("VMS", lambda row: str(row["vms"]), right=True),
+    Column("WHY", lambda row: row["verdict_reason"] or "", wrap=True),
+)
+
+
+@click.command()
+@click.option("--host", metavar="HOST", help="Only the VMs on this host.")
+@watch_option
+@output_option
+@record_option
+def vms(host: str | None, watch: float | None, form: Form, record: Path) -> None:
+    """List the VMs with their host and load."""
+
+    def show() -> None:
+        with reading(record) as reader:
+            rows = list(_vm_rows(reader, host))
+        write_listing(Listing(rows, VMS, empty="no VM was seen yet"), form)
+
+    again_and_again(show, watch)
+
+
+def _vm_rows(reader: Reader, host: str | None) -> Iterator[Row]:
+    known = [item["name"] for item in reader.hosts()]
+    if host is not None and host not in known:
+        raise invalid(f'there is no host "{host}"{nearest(host, known)}')
+    snapshot = reader.snapshot()
+    excluded = {e.vm: e for e in snapshot.exclusions} if snapshot else {}
+    for item in reader.vms():
+        if host in (None, item["host"]):
+            why = excluded.get(item["name"])
+            fixed = {"not_movable": f"{why.kind}: {why.detail}" if why else None}
+            yield item | _vm_load(snapshot, item["name"]) | fixed
+
+
+def _vm_load(snapshot: Snapshot | None, name: str) -> dict[str, Any]:
+    load = snapshot.loads.get(name) if snapshot else None
+    forecast = snapshot.forecasts.get(name) if snapshot else None
+    return {
+        "cpu_used_reference_cores": load.cpu if load else None,
+        "cpu_mean_reference_cores": load.cpu_mean if load else None,
+        "cpu_expected_reference_cores": forecast.cpu if forecast else None,
+        "memory_used_bytes": load.memory if load else None,
+    }
+
+
+VMS = (
+    Column("VM", lambda row: row["name"], style=lambda _: "bold"),
+    Column("HOST", lambda row: row["host"] or NOTHING),
+    Column("STATE", lambda row: row["state"]),
+    Column("CPU NOW", lambda row: number(row["cpu_used_reference_cores"], 2), right=True),
+    Column("EXPECTED", lambda row: number(row["cpu_expected_reference_cores"], 2), right=True),
+    Column("OF CORES", lambda row: number(row["cpu_reference_cores"] or row["vcpus"]), right=True),
+    Column("MEMORY", lambda row: size(row["memory_bytes"]), right=True),
+    Column("THERE SINCE", lambda row: moment(row["on_host_since_at"])),
+    Column("NOT MOVABLE", lambda row: row["not_movable"] or "", wrap=True),
+)
