@@ -13,7 +13,6 @@ from balancerd.core.units import DAY
 
 BACKUPS = 7
 _BATCH = 5000  # rows deleted in one transaction, so that nobody waits long
-_PAGES = 2000  # given back to the file system at a time
 
 # What is deleted; ":before" is the time up to which. What is still open stays, and the newest power
 # event of each host and state: deciding rests on it. A conclusion goes with its intent, never
@@ -52,7 +51,7 @@ def prune(database: Database, now: float, retention: LedgerRetention) -> None:
     for table, condition in _PRUNED:
         _delete(database, table, condition, before)
     audit.prune(database, before, now)
-    database.rows(f"PRAGMA incremental_vacuum({_PAGES})")
+    database.give_back()
     database.rows("PRAGMA wal_checkpoint(TRUNCATE)")
 
 

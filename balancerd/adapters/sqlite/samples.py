@@ -16,7 +16,6 @@ from balancerd.core.units import DAY, HOUR, MINUTE
 
 _LOG = logging.getLogger(__name__)
 FIVE_MINUTES = 5 * MINUTE
-_PAGES = 2000  # given back to the file system at a time
 _READING = f"INSERT OR REPLACE INTO readings VALUES ({', '.join('?' * 7)})"
 _FOLD = """INSERT OR REPLACE INTO {table}
     SELECT ?, subject, count(*), avg(cpu_reference_cores), max(cpu_reference_cores),
@@ -120,16 +119,14 @@ class SamplesStore:
 
     def _roll_up(self, now: float) -> None:
         first = self.database.row("SELECT min(at) FROM ticks")
-        if first is None or first[0] is None:
-            return
-        folded = self.database.row("SELECT until_at FROM folded")
-        begin = max(first[0] // HOUR * HOUR, folded[0] if folded else -inf)
-        for hour in _steps(begin, now, HOUR):
-            self._fold("hours", hour, HOUR)
-        for span in _steps(
-            first[0] // FIVE_MINUTES * FIVE_MINUTES, now - self._retention.readings, FIVE_MINUTES
-        ):
-            self._fold("five_minutes", span, FIVE_MINUTES)
+        if first is not None and first[0] is not None:
+            folded = self.database.row("SELECT until_at FROM folded")
+            begin = max(first[0] // HOUR * HOUR, folded[0] if folded else -inf)
+            for hour in _steps(begin, now, HOUR):
+                self._fold("hours", hour, HOUR)
+            begin, end = first[0] // FIVE_MINUTES * FIVE_MINUTES, now - self._retention.readings
+            for span in _steps(begin, end, FIVE_MINUTES):
+                self._fold("five_minutes", span, FIVE_MINUTES)
         self._drop(now)
 
     def _fold(self, table: str, begin: float, length: float) -> None:
@@ -147,8 +144,7 @@ class SamplesStore:
         keep = self._retention
         for table, span in (("five_minutes", keep.five_minutes), ("hours", keep.hours)):
             self.database.execute(f"DELETE FROM {table} WHERE from_at < ?", (now - span,))
-        if not self.database.connection.in_transaction:
-            self.database.rows(f"PRAGMA incremental_vacuum({_PAGES})")
+        self.database.give_back()
 
     def _healing(self, act: Callable[[], T]) -> T:
         """Do it; where the file turns out to be damaged, once more with a new one."""

@@ -1,0 +1,99 @@
+"""The time series read back: of one subject, of everything lately, and as a grid to simulate on.
+
+Readings that were dropped are stood in for by the rows of 5 minutes they were folded into.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from balancerd.adapters.sqlite.database import Database
+from balancerd.core.model import Load
+
+Floats = NDArray[np.float64]
+_PARTS = """SELECT ticks.at AS at, subject, 1 AS readings, cpu_reference_cores AS cpu,
+        memory_bytes AS memory
+    FROM ticks CROSS JOIN readings ON readings.tick = ticks.id
+    WHERE ticks.at >= :begin AND ticks.at < :end {subject}
+    UNION ALL SELECT from_at, subject, readings, cpu_reference_cores, memory_bytes
+    FROM five_minutes WHERE from_at >= :begin AND from_at < :end {subject}"""
+_SERIES = f"{_PARTS.format(subject='AND subject = :subject')} ORDER BY at"
+_GRID = f"""SELECT CAST((at - :begin) / :step AS INTEGER), subject,
+        sum(cpu * readings) / sum(readings), sum(memory * 1.0 * readings) / sum(readings)
+    FROM ({_PARTS.format(subject="")}) JOIN subjects ON subjects.id = subject
+    WHERE kind = 'vm' GROUP BY 1, 2"""
+_RECENT = """SELECT at, kind, name, cpu_reference_cores, memory_bytes, steal,
+        network_bytes_per_s, block_bytes_per_s
+    FROM ticks CROSS JOIN readings ON readings.tick = ticks.id
+        JOIN subjects ON subjects.id = subject
+    WHERE at >= ? AND at <= ? ORDER BY at, subject"""
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One host's or VM's load over time; arrays of one length, in the order of time."""
+
+    times: Floats  # seconds since the epoch
+    cpu: Floats  # reference cores
+    memory: Floats  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """All VMs' load at equal steps. Both tables are times × VMs, NaN where nothing was read."""
+
+    times: Floats  # beginnings of the steps, seconds since the epoch
+    names: tuple[str, ...]
+    cpu: Floats  # mean, reference cores
+    memory: Floats  # mean, bytes
+
+
+@dataclass(slots=True)
+class Reading:
+    """Every host and VM as read at one moment; each load's mean is the reading itself."""
+
+    at: float
+    hosts: dict[str, Load]
+    vms: dict[str, Load]
+
+
+def series(samples: Database, kind: str, name: str, begin: float, end: float) -> Series:
+    """The load of a "host" or "vm" from `begin` up to, not including, `end`."""
+    row = samples.row("SELECT id FROM subjects WHERE kind = ? AND name = ?", (kind, name))
+    span = {"begin": begin, "end": end, "subject": row[0] if row else None}
+    columns = np.array(
+        [(at, cpu, memory) for at, _, _, cpu, memory in samples.stream(_SERIES, span)], dtype=float
+    ).reshape(-1, 3)
+    return Series(*(column.copy() for column in columns.T))
+
+
+def grid(samples: Database, begin: float, end: float, step: float) -> Grid:
+    """The VMs that were read between two times, by name, at steps of so many seconds."""
+    cells = list(samples.stream(_GRID, {"begin": begin, "end": end, "step": step}))
+    subjects = dict(_names(samples, {cell[1] for cell in cells}))
+    columns = {number: column for column, number in enumerate(subjects)}
+    times = begin + step * np.arange(max((cell[0] for cell in cells), default=-1) + 1)
+    cpu = np.full((len(times), len(subjects)), np.nan)
+    memory = cpu.copy()
+    for when, subject, mean_cpu, mean_memory in cells:
+        cpu[when, columns[subject]] = mean_cpu
+        memory[when, columns[subject]] = mean_memory
+    return Grid(times, tuple(subjects.values()), cpu, memory)
+
+
+def _names(samples: Database, numbers: set[Any]) -> list[tuple[int, str]]:
+    rows = samples.rows("SELECT id, name FROM subjects ORDER BY name, id")
+    return [(row[0], row[1]) for row in rows if row[0] in numbers]
+
+
+def recent(samples: Database, now: float, span: float) -> list[Reading]:
+    """The readings of the last `span` seconds, oldest first."""
+    readings: list[Reading] = []
+    for at, kind, name, cpu, *rest in samples.stream(_RECENT, (now - span, now)):
+        if not readings or readings[-1].at != at:
+            readings.append(Reading(at, {}, {}))
+        loads = readings[-1].hosts if kind == "host" else readings[-1].vms
+        loads[name] = Load(cpu, cpu, *rest)
+    return readings
