@@ -110,7 +110,7 @@ class Machines:
         used = granted * np.maximum(kept, 0.0)
         self._used_rate = used / self.speed[place]
         self._steal_rate = (wanted - granted) / self.speed[place]
-        self._unserved_rate = self.demand - granted
+        self._unserved_rate = self.demand - granted * (1.0 - self.throttle)
         self._loss_rate = self.demand * (self.migrating * self.cpu_loss)
         self._busy_rate = served / self.speed
         self._overloaded = (awake & (asked > self.cpu * OVER)).astype(float)

@@ -48,6 +48,7 @@ def build(scenario: Scenario, trace: Path | None = None, recorded: Recorded | No
     flavours = tuple(_flavours(scenario, len(names)))
     vms = tuple(map(partial(_vm, scenario.name), names, flavours))
     real = _hosts(scenario)
+    _check_faults(scenario, real)
     limited = scenario.memory == "enforced"
     return Site(
         scenario=scenario,
@@ -140,6 +141,13 @@ def _hosts(scenario: Scenario) -> tuple[Host, ...]:
         )
         for index, (name, kind) in enumerate(sorted(kinds.items()))
     )
+
+
+def _check_faults(scenario: Scenario, hosts: Iterable[Host]) -> None:
+    known = {host.name for host in hosts}
+    for fault in scenario.faults:
+        if fault.host and fault.host not in known:
+            raise ScenarioError(f'{scenario.name}: a fault strikes "{fault.host}", not a host')
 
 
 def _with_room_for_all(hosts: tuple[Host, ...], vms: Sequence[VM]) -> tuple[Host, ...]:

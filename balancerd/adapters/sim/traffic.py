@@ -98,7 +98,8 @@ class Traffic:
         return BackendError(name, f"{act} {subject}", cause, code, 10)
 
     def _capped(self, cap: float) -> float:
-        return min(cap or ENDLESS_RATE, self._state.site.scenario.migration.bandwidth or cap)
+        limit = self._state.site.scenario.migration.bandwidth
+        return min(cap or ENDLESS_RATE, limit or ENDLESS_RATE)
 
     def _trouble(self, vm: int, source: int, target: int) -> Refusal | None:
         """Why the migration does not even begin."""

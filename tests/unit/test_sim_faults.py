@@ -1,0 +1,236 @@
+"""Faults of a simulated site: each does what it says, for as long as it says, by its seed."""
+
+from itertools import pairwise
+from math import isnan
+
+import pytest
+
+from balancerd.adapters.sim import endings
+from balancerd.adapters.sim.copies import Ending
+from balancerd.core.observation import Presence
+from balancerd.core.reconcile import judge
+from balancerd.ports import BackendError
+from tests.worlds import a_flavour, a_host_group, a_scenario, a_world, live, send, watched
+
+
+def struck(*faults, **changes):
+    return a_world(a_scenario(faults=list(faults), **changes))
+
+
+def at(kind, host, begin, lasts, **more):
+    return {"kind": kind, "host": host, "at": float(begin), "lasts": float(lasts), **more}
+
+
+def reading(world, host):
+    return next(r for r in world.observe().readings if r.host == host)
+
+
+def presences(world, vm, *hosts):
+    return tuple(world.locate(vm, "", hosts).presence[host] for host in hosts)
+
+
+def test_a_crashed_host_takes_its_vms_down_and_starts_them_when_it_is_back():
+    world = struck(at("host-crash", "a1", 10, 100))
+    live(world, 11)
+    assert world.running("v0") == ()
+    assert world.states(["a1"])["a1"].value == "off"
+    live(world, 100 + 120)
+    assert (world.running("v0"), world.running("v1")) == (("a1",), ("a1",))
+    assert world.accounts.unserved[0] == pytest.approx(220.0, abs=0.01)
+    assert world.violations == []
+
+
+def test_a_target_that_crashes_leaves_the_vm_on_its_source():
+    world = struck(at("host-crash", "a2", 5, 100))
+    send(world, "v0", "a1", "a2")
+    (end,) = live(world, 60)
+    assert end.error_code == 1
+    assert world.running("v0") == ("a1",)
+
+
+def test_an_unreachable_host_says_nothing_and_its_vms_go_on():
+    world = struck(at("unreachable", "a1", 10, 50))
+    live(world, 20)
+    assert reading(world, "a1").error
+    assert presences(world, "v0", "a1") == (Presence.UNREACHABLE,)
+    with pytest.raises(BackendError):
+        send(world, "v0", "a1", "a2")
+    live(world, 50)
+    assert reading(world, "a1").vms[0].counters.cpu_seconds == pytest.approx(70.0)
+
+
+def test_a_migration_from_a_host_that_hangs_is_lost_sight_of_and_ends_well():
+    """The caller is told of an error, once; the VM arrives all the same."""
+    world = struck(at("unreachable", "a1", 5, 50))
+    send(world, "v0", "a1", "a2")
+    (end,) = live(world, 60)
+    assert end.error == endings.SIGHT_LOST[0]
+    assert world.running("v0") == ("a2",)
+
+
+def test_a_migration_to_a_host_that_hangs_is_given_up_and_its_half_stays_for_a_while():
+    world = struck(at("unreachable", "a2", 5, 60), network={"host": 10})
+    send(world, "v0", "a1", "a2")
+    (end,) = live(world, 70)
+    assert end.at == pytest.approx(world.site.scenario.start + 5 + endings.KEEPALIVE)
+    assert presences(world, "v0", "a1", "a2") == (Presence.RUNNING, Presence.INCOMING)
+    live(world, 60)
+    assert presences(world, "v0", "a1", "a2") == (Presence.RUNNING, Presence.ABSENT)
+
+
+def test_a_killed_daemon_ends_its_migrations_and_leaves_its_vms():
+    world = struck(at("daemon-killed", "a1", 5, 3))
+    send(world, "v0", "a1", "a2")
+    (end,) = live(world, 20)
+    assert end.error_code == 38
+    assert presences(world, "v0", "a1", "a2") == (Presence.RUNNING, Presence.ABSENT)
+
+
+def test_a_daemon_killed_between_switch_over_and_end_leaves_a_paused_source():
+    """Over all seeds the target sometimes runs and sometimes is gone: nobody can tell by the
+    error."""
+    found = set()
+    for seed in range(12):
+        world = struck(at("daemon-killed", "a1", 11, 3), migration={"switch_over": 5.0}, seed=seed)
+        send(world, "v0", "a1", "a2")
+        (end,) = live(world, 20)
+        assert end.error_code == 38
+        found.add(presences(world, "v0", "a1", "a2"))
+    outgoing = Presence.OUTGOING
+    assert found == {(outgoing, Presence.RUNNING), (outgoing, Presence.ABSENT)}
+
+
+def test_a_cut_network_tells_nothing_and_only_stops_the_bytes():
+    world = struck(at("network-cut", "a2", 5, 40))
+    send(world, "v0", "a1", "a2")
+    seen = []
+    for _ in range(8):
+        world.advance(world.now() + 5)
+        seen += [report.progress.processed for report in world.reports()]
+    assert seen == [500] * 8
+    (end,) = live(world, 20)
+    assert (end.error, end.seconds) == ("", pytest.approx(50.0, abs=1e-5))
+
+
+def test_a_full_target_refuses_and_nobody_is_to_blame():
+    world = struck(at("target-full", "a2", 0, 100))
+    send(world, "v0", "a1", "a2")
+    (end,) = live(world, 1)
+    assert "memory" in end.error
+    assert (world.running("v0"), world.violations) == (("a1",), [])
+
+
+def test_a_host_that_does_not_boot_goes_off_again():
+    world = struck(at("power-on-fails", "a3", 0, 300), power={"boot": 120.0, "shutdown": 0.0})
+    world.sleep("a3")
+    world.wake("a3")
+    live(world, 121)
+    assert world.states(["a3"])["a3"].value == "off"
+    live(world, 200)
+    world.wake("a3")
+    live(world, 121)
+    assert world.states(["a3"])["a3"].value == "on"
+
+
+def test_frozen_counters_stand_still_with_fresh_times():
+    world = struck(at("frozen-counters", "a1", 10, 100))
+    live(world, 20)
+    first = reading(world, "a1")
+    live(world, 50)
+    second = reading(world, "a1")
+    assert (second.counters, second.vms) == (first.counters, first.vms)
+    assert second.at == first.at + 50
+    live(world, 50)
+    assert reading(world, "a1").counters.cpu_busy > first.counters.cpu_busy
+
+
+def test_absurd_readings_cannot_be_true():
+    absurd = set()
+    for seed in range(40):
+        world = struck(at("absurd-reading", "a1", 10, 100), seed=seed)
+        live(world, 20)
+        counters = reading(world, "a1").counters
+        absurd.add(
+            isnan(counters.cpu_busy)
+            or counters.cpu_busy < 0
+            or counters.cpu_busy > 1e9
+            or counters.memory_available > counters.memory_total
+        )
+    assert absurd == {True}
+
+
+@pytest.mark.parametrize("phase", ["start", "perform", "gap", "finish"])
+def test_a_migration_that_fails_ends_once_and_at_most_one_copy_runs(phase):
+    for seed in range(30):
+        world = struck({"kind": "migration-fails", "phase": phase}, seed=seed)
+        send(world, "v0", "a1", "a2")
+
+        def at_most_one(world=world):
+            assert len(world.running("v0")) <= 1
+
+        ends = watched(world, 60, at_most_one)
+        assert len(ends) == 1
+        assert ends[0].error or phase == "finish"
+        assert world.violations == []
+
+
+def test_without_disk_locks_a_vm_may_come_to_run_twice():
+    runs = set()
+    for seed in range(40):
+        world = struck(
+            {"kind": "migration-fails", "phase": "gap"},
+            migration={"disk_locks": False},
+            seed=seed,
+        )
+        send(world, "v0", "a1", "a2")
+        live(world, 60)
+        runs.add(world.running("v0"))
+    assert runs == {(), ("a1",), ("a2",), ("a1", "a2")}
+
+
+def every_ending():
+    everything = (*endings.PERFORM, *endings.GAP_WITHOUT_LOCKS, *endings.FINISH)
+    return [ending for ending in everything if isinstance(ending, Ending)]
+
+
+@pytest.mark.parametrize("ending", every_ending(), ids=lambda e: f"{e.source} + {e.target}")
+def test_the_state_pair_table_can_settle_every_ending(ending):
+    """What the world leaves behind, `reconcile` knows what to make of, once the half is gone."""
+    finding = judge(ending.source, ending.target, waited=61.0)
+    assert finding.outcome is not None
+
+
+def test_faults_at_random_times_come_by_their_seed():
+    def outages(seed):
+        world = struck(
+            {"kind": "unreachable", "per_day": 200.0, "lasts": 60.0}, seed=seed, duration=7200.0
+        )
+        seen = []
+        for _ in range(120):
+            world.advance(world.now() + 60)
+            seen.append(tuple(bool(r.error) for r in world.observe().readings))
+        return seen
+
+    assert outages(1) == outages(1)
+    assert outages(1) != outages(2)
+    began = sum(
+        any(b and not a for a, b in zip(x, y, strict=True)) for x, y in pairwise(outages(1))
+    )
+    assert 4 < began < 40  # 200 a day are 17 in two hours
+
+
+def test_the_chance_is_the_share_of_migrations_that_fail():
+    failing = {"kind": "migration-fails", "phase": "start", "chance": 0.25}
+    world = struck(
+        failing,
+        hosts=[a_host_group(memory=10**9)],
+        vms={"name": "v%d", "count": 1},
+        flavours=[a_flavour(memory=1)],
+    )
+    failed = 0
+    for _ in range(400):
+        (source,) = world.running("v0")
+        send(world, "v0", source, "a2" if source != "a2" else "a3")
+        (end,) = live(world, 1)
+        failed += bool(end.error)
+    assert 70 < failed < 130

@@ -1,0 +1,239 @@
+"""How long a simulated migration takes, what it sends, and how it ends."""
+
+import pytest
+
+from balancerd.core.model import Method, VMState
+from balancerd.core.observation import Presence
+from balancerd.ports import BackendError
+from tests.worlds import (
+    HOST_MEMORY,
+    LINK,
+    START,
+    VM_MEMORY,
+    a_flavour,
+    a_host_group,
+    a_scenario,
+    a_world,
+    live,
+    send,
+)
+
+ALONE = VM_MEMORY / LINK  # seconds
+BIG = 2**20  # times the byte counts of tests.worlds: rounds far above the smallest
+
+
+def big_world(dirty_rate=0, working_set=1.0, **changes):
+    """The same sums in MiB; the VMs run at half of their CPU and so write at half their rate."""
+    return a_world(
+        a_scenario(
+            hosts=[a_host_group(memory=HOST_MEMORY * BIG)],
+            flavours=[
+                a_flavour(
+                    memory=VM_MEMORY * BIG, dirty_rate=dirty_rate * BIG, working_set=working_set
+                )
+            ],
+            network={"host": LINK * BIG},
+            **changes,
+        )
+    )
+
+
+def test_a_migration_alone_takes_its_memory_over_the_narrowest_link():
+    world = a_world()
+    send(world, "v0", "a1", "a2")
+    (end,) = live(world, 60)
+    assert end.seconds == pytest.approx(ALONE, abs=1e-5)
+    assert end.bytes == VM_MEMORY
+    assert end.downtime == 0.0
+
+
+def test_two_migrations_from_one_host_take_twice_as_long():
+    world = a_world()
+    send(world, "v0", "a1", "a2")
+    send(world, "v1", "a1", "a3")
+    ends = live(world, 60)
+    assert [end.seconds for end in ends] == pytest.approx([2 * ALONE] * 2, abs=1e-5)
+
+
+def test_a_link_carries_as_much_one_way_while_it_carries_the_other_way():
+    world = a_world()
+    send(world, "v0", "a1", "a2")
+    live(world, 60)
+    send(world, "v0", "a2", "a1")
+    send(world, "v1", "a1", "a2")
+    assert [end.seconds for end in live(world, 60)] == pytest.approx([ALONE] * 2, abs=1e-5)
+
+
+def test_a_second_migration_slows_the_first_from_when_it_begins():
+    """Five seconds alone are 500 bytes; the other 500 at half rate take ten more."""
+    world = a_world()
+    send(world, "v0", "a1", "a2")
+    live(world, 5)
+    send(world, "v1", "a1", "a3")
+    first, second = live(world, 60)
+    assert (first.vm, first.seconds) == ("v0", pytest.approx(15.0, abs=1e-5))
+    assert (second.vm, second.seconds) == ("v1", pytest.approx(15.0, abs=1e-5))
+
+
+def test_a_rack_link_shared_by_two_pairs_of_hosts_divides_between_them():
+    world = a_world(
+        a_scenario(
+            hosts=[a_host_group(count=4)],
+            network={"host": LINK, "rack": LINK, "racks": 2, "rack_name": "r%d"},
+            vms={"name": "v%d", "count": 3},
+            flavours=[a_flavour(cpu=4.0)],
+        )
+    )
+    assert [vm.host for vm in world.observe().readings if vm.vms] == ["a1", "a2", "a3"]
+    send(world, "v0", "a1", "a3")
+    send(world, "v1", "a2", "a4")
+    assert [end.seconds for end in live(world, 60)] == pytest.approx([2 * ALONE] * 2, abs=1e-5)
+
+
+def test_the_callers_cap_and_the_scenarios_cap_both_hold():
+    world = a_world(a_scenario(migration={"bandwidth": 50}))
+    send(world, "v0", "a1", "a2")
+    (end,) = live(world, 60)
+    assert end.seconds == pytest.approx(20.0, abs=1e-5)
+    send(world, "v0", "a2", "a1", bandwidth=25)
+    (end,) = live(world, 60)
+    assert end.seconds == pytest.approx(40.0, abs=1e-5)
+
+
+def test_a_cap_can_be_changed_under_way():
+    world = a_world()
+    send(world, "v0", "a1", "a2", bandwidth=10)
+    live(world, 10)
+    world.set_bandwidth("v0", "a1", 90)
+    (end,) = live(world, 60)
+    assert end.seconds == pytest.approx(20.0, abs=1e-5)
+
+
+def test_pre_copy_sends_the_closed_formulas_bytes():
+    """M (1 - q^(n+1)) / (1 - q) with q = D/B, after n rounds beyond the first.
+
+    Seen to fail when what is written in a round is counted from the start of the migration, and
+    when dirtying stops while a round is sent.
+    """
+    world = big_world(dirty_rate=50)  # at half CPU: 25 of 100, so q = 1/4
+    send(world, "v0", "a1", "a2", downtime=0.05)  # 5 MiB may be left: 1000/4/4/4/4 = 3.9
+    (end,) = live(world, 60)
+    total = VM_MEMORY * BIG * (1 - 0.25**5) / (1 - 0.25)
+    assert end.bytes == pytest.approx(total, rel=1e-6)
+    assert end.iterations == 4
+    assert end.downtime == pytest.approx(VM_MEMORY * 0.25**4 / LINK, rel=1e-6)
+    assert end.seconds == pytest.approx(total / (LINK * BIG), rel=1e-6)
+
+
+def test_the_vm_stands_still_for_the_downtime_and_the_switch_over():
+    world = big_world(dirty_rate=50, migration={"switch_over": 0.5})
+    send(world, "v0", "a1", "a2", downtime=0.05)
+    (end,) = live(world, 60)
+    still = VM_MEMORY * 0.25**4 / LINK + 0.5
+    assert end.downtime == pytest.approx(still, rel=1e-6)
+    assert world.accounts.unserved[0] == pytest.approx(still, rel=1e-4)  # it asks for one core
+
+
+def test_memory_written_faster_than_it_is_sent_never_converges_until_the_pause_is_raised():
+    world = big_world(dirty_rate=400, working_set=0.5)
+    send(world, "v0", "a1", "a2", downtime=0.3)
+    assert live(world, 600) == []
+    world.set_downtime("v0", "a1", 6.0)
+    (end,) = live(world, 60)
+    assert end.downtime == pytest.approx(5.0, rel=1e-6)  # the working set of 500 MiB
+
+
+def test_auto_converge_slows_the_vm_until_it_fits():
+    world = big_world(dirty_rate=250, working_set=0.5)
+    send(world, "v0", "a1", "a2", downtime=0.3, method=Method.AUTO_CONVERGE)
+    (end,) = live(world, 600)
+    assert end.error == ""
+    assert end.progress.throttle > 20
+    assert world.accounts.unserved[0] > end.downtime + 1.0  # it was kept from working, too
+
+
+def test_post_copy_runs_at_the_target_while_memory_follows():
+    world = big_world(dirty_rate=400, working_set=0.5)
+    send(world, "v0", "a1", "a2", method=Method.POST_COPY)
+    live(world, 12)
+    assert world.running("v0") == ("a2",)
+    assert world.locate("v0", "", ["a1", "a2"]).presence == {
+        "a1": Presence.OUTGOING,
+        "a2": Presence.POSTCOPY,
+    }
+    with pytest.raises(BackendError, match="post-copy"):
+        world.abort("v0", "a1")
+    (end,) = live(world, 60)
+    assert end.seconds == pytest.approx(15.0, rel=1e-6)
+
+
+def test_a_cold_move_stops_the_vm_for_all_of_it():
+    world = big_world(dirty_rate=400)
+    send(world, "v0", "a1", "a2", method=Method.COLD)
+    (end,) = live(world, 60)
+    assert (end.seconds, end.downtime) == pytest.approx((ALONE, ALONE), abs=1e-5)
+
+
+def test_while_it_moves_a_vm_is_on_both_hosts_and_then_on_one():
+    world = a_world()
+    send(world, "v0", "a1", "a2")
+    live(world, 5)
+    first, second, _ = world.observe().readings
+    assert [(r.vm.name, r.state) for r in first.vms if r.job] == [("v0", VMState.RUNNING)]
+    assert [(r.vm.name, r.state) for r in second.vms] == [("v0", VMState.INCOMING)]
+    assert second.counters.memory_available == HOST_MEMORY - VM_MEMORY
+    live(world, 10)
+    first, second, _ = world.observe().readings
+    assert [r.vm.name for r in first.vms] == ["v1"]
+    assert [(r.vm.name, r.state) for r in second.vms] == [("v0", VMState.RUNNING)]
+    assert first.counters.memory_available == HOST_MEMORY - VM_MEMORY
+
+
+def test_an_aborted_migration_leaves_the_vm_where_it_was_and_says_so_once():
+    world = a_world()
+    send(world, "v0", "a1", "a2")
+    live(world, 5)
+    world.abort("v0", "a1")
+    (end,) = live(world, 60)
+    assert (end.error_code, end.bytes) == (78, None)
+    assert world.running("v0") == ("a1",)
+    assert world.locate("v0", "", ["a2"]).presence["a2"] is Presence.ABSENT
+
+
+def test_progress_is_told_every_few_seconds():
+    world = a_world()
+    send(world, "v0", "a1", "a2")
+    world.advance(START + 4)
+    assert world.reports() == ()
+    world.advance(START + 6)
+    (news,) = world.reports()
+    assert (news.progress.processed, news.progress.remaining, news.ended) == (600, 400, False)
+    assert world.reports() == ()
+
+
+def test_a_second_migration_of_a_vm_fails_and_leaves_the_first_alone():
+    world = a_world()
+    send(world, "v0", "a1", "a2")
+    send(world, "v0", "a1", "a3")
+    (second,) = (r for r in world.reports() if r.ended)
+    assert (second.target, second.error_code) == ("a3", 55)
+    (first,) = live(world, 60)
+    assert (first.target, first.error) == ("a2", "")
+
+
+def test_a_target_without_room_fails_at_once_and_is_a_violation():
+    world = a_world(a_scenario(hosts=[a_host_group(), a_host_group(name="b%d", memory=999)]))
+    send(world, "v0", "a1", "b1")
+    (end,) = live(world, 1)
+    assert "memory" in end.error
+    assert world.running("v0") == ("a1",)
+    assert [v.kind for v in world.violations] == ["no room in memory"]
+
+
+def test_memory_can_be_left_out():
+    hosts = [a_host_group(), a_host_group(name="b%d", memory=999)]
+    world = a_world(a_scenario(hosts=hosts, memory="free"))
+    send(world, "v0", "a1", "b1")
+    live(world, 60)
+    assert world.running("v0") == ("b1",)
+    assert world.violations == []
