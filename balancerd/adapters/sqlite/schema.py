@@ -165,7 +165,8 @@ _TABLES = (
     "CREATE INDEX intents_of_vm ON intents (vm, at)",
     "CREATE INDEX intents_by_time ON intents (at)",
     f"""CREATE TABLE conclusions ( -- how each intent ended, as both hosts told it
-        intent INTEGER PRIMARY KEY REFERENCES intents (id) ON DELETE CASCADE,
+        id INTEGER PRIMARY KEY, -- in the order they were written
+        intent INTEGER NOT NULL UNIQUE REFERENCES intents (id) ON DELETE CASCADE,
         {_moment("at")},
         outcome TEXT NOT NULL,
         detail TEXT NOT NULL,
