@@ -233,7 +233,13 @@ class _Replay:
             host for host in self.snapshot.cluster.hosts if self._domain(host, rule.scope) == here
         ]
         there = self._together_with(move, lambda h: h in hosts, hosts)
-        others = sorted(vm for vm in there if matches(vm, rule.vms))
+        start = self.snapshot.cluster.placement
+        home = self._domain(start[move.vm], rule.scope)
+        others = sorted(
+            vm
+            for vm in there
+            if matches(vm, rule.vms) and self._domain(start[vm], rule.scope) != home
+        )
         if others and move.source not in hosts:
             self._fault(move.number, f"{name}: {move.vm} would meet {others[0]} in {here}")
 

@@ -77,7 +77,7 @@ def lay_out(snapshot: Snapshot, policy: Policy, history: History, now: float) ->
         origin=place,
         place=place.copy(),
         signature=signature,
-        fixed={block_of[vm]: reason for vm, reason in fixed.items() if vm in block_of},
+        fixed={block_of[vm]: fixed[vm] for vm in sorted(fixed, reverse=True) if vm in block_of},
         barred=_barred(row, policy, history, now),
         returning=_returning(block_of, row, snapshot, policy, history, now),
         allowed=allowed,

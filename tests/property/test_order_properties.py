@@ -15,7 +15,7 @@ from balancerd.core.survey import lay_out
 from tests.property.drawn import policies, settled, snapshots
 from tests.sites import NOW
 
-EXAMPLES = settings(max_examples=100, deadline=None)
+EXAMPLES = settings(max_examples=80, deadline=None)
 
 
 def as_plan(layout: Layout, steps: list[Step], after: list[tuple[int, ...]]) -> Plan:

@@ -6,6 +6,7 @@ The stages work on one draft, each on what the earlier ones left:
     relieve   overloaded hosts                    always
     wake      room for the demand and the reserve always
     pack or spread, after the objective           only for enough gain
+    repair    again, in the room that this made   always
     sleep     hosts that were seen empty          if the policy lets them
 
 No stage moves a VM that an earlier one moved. Then `order` says which move waits for which, and
@@ -51,6 +52,7 @@ def plan(snapshot: Snapshot, policy: Policy, history: History, now: float) -> Pl
     relieve(draft)
     wake(draft)
     _improve(draft)
+    repair(draft, again=True)
     sleep(draft)
     made = finished(draft, origin)
     certificate = check(snapshot, policy, made)

@@ -60,6 +60,8 @@ class Draft:
         if block in self.layout.fixed:
             self.note(self.layout.fixed[block])
             return False
+        if self.contradictory.intersection(self.layout.blocks[block]):
+            return False
         if not self.layout.gives[self.layout.place[block]]:
             return False
         return len(self.layout.blocks[block]) <= self.room()

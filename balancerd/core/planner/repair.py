@@ -11,14 +11,17 @@ from balancerd.core.order import Want, schedule
 from balancerd.core.planner.draft import Draft
 
 
-def repair(draft: Draft) -> None:
-    """Decide the moves that rules and drains ask for."""
+def repair(draft: Draft, *, again: bool = False) -> None:
+    """Decide the moves that rules and drains ask for; `again` says nothing new of what is left."""
+    told, counts = list(draft.told), draft.counts.copy()
     reasons = _wanted(draft)
     wants = _targets(draft, reasons)
     steps, refused = schedule(draft.layout, wants)
     draft.steps += steps
     for refusal in refused:
         draft.note(refusal)
+    if again:
+        draft.told, draft.counts = told, counts
 
 
 def _wanted(draft: Draft) -> dict[int, str]:
@@ -28,11 +31,7 @@ def _wanted(draft: Draft) -> dict[int, str]:
         block: f"a rule keeps it off {layout.hosts[layout.place[block]]}"
         for block in layout.misplaced()
     }
-    reasons = {
-        block: reason
-        for block, reason in (_crowded(layout) | _scattered(layout) | reasons).items()
-        if not draft.contradictory.intersection(layout.blocks[block])
-    }
+    reasons = _crowded(layout) | _scattered(layout) | reasons
     for host in sorted(layout.snapshot.draining & layout.host_row.keys()):
         leaving = layout.blocks_on(layout.host_row[host])
         reasons |= dict.fromkeys(leaving, f"{host} is draining")

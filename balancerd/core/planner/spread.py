@@ -23,7 +23,9 @@ def spread(draft: Draft) -> None:
         host, distance = _furthest(draft, given_up)
         if distance <= limit / 2:
             return
-        if not _relieve(draft, host):
+        if _relieve(draft, host):
+            given_up.clear()
+        else:
             given_up.add(host)
 
 
