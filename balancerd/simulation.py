@@ -13,14 +13,12 @@ from dataclasses import asdict, dataclass
 from math import ceil, inf
 from typing import Any
 
-from balancerd.adapters.sim.events import Event
 from balancerd.adapters.sim.score import Score, score
 from balancerd.adapters.sim.site import Site
 from balancerd.adapters.sim.world import World
 from balancerd.core.model import PowerState
 from balancerd.core.policy import Policy
 from balancerd.core.record import Cycle
-from balancerd.core.units import parse_time
 from balancerd.loop import Loop
 from balancerd.ports import Ledger, Samples
 
@@ -89,7 +87,7 @@ class _Run:
         self._plans: set[int] = set()
         self._plan_seconds: list[float] = []
         self._cycles = 0
-        self._told = len(self.world.events())
+        self._told = len(self.world.powers())
 
     def live(self, watch: Watcher) -> None:
         """From the scenario's start to its end."""
@@ -126,11 +124,10 @@ class _Run:
     def _tell_power(self) -> None:
         """Put hosts' power changes into the record at the time when they took place; the loop
         would only see them when it looks."""
-        events = self.world.events()
-        for event in events[self._told :]:
-            if event["event"] == "power":
-                self._ledger.record_power(event["host"], _state(event), parse_time(event["t"]))
-        self._told = len(events)
+        powers = self.world.powers()
+        for at, host, on in powers[self._told :]:
+            self._ledger.record_power(host, PowerState.ON if on else PowerState.OFF, at)
+        self._told = len(powers)
 
     def result(self) -> Result:
         """The run's figures so far."""
@@ -148,10 +145,6 @@ class _Run:
             cpu_seconds=time.process_time() - self._begun[1],
             peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         )
-
-
-def _state(event: Event) -> PowerState:
-    return PowerState.ON if event["state"] == "on" else PowerState.OFF
 
 
 def _quantile(ordered: list[float], share: float) -> float:

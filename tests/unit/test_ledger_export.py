@@ -166,6 +166,25 @@ def test_at_one_moment_a_move_ends_before_the_next_of_its_vm_starts(ledger: Ledg
     ]
 
 
+def test_a_power_that_was_told_is_no_news(ledger: Ledger) -> None:
+    ledger.record_inventory(SITE)
+    for state, at in (("on", 0), ("on", 1), ("off", 2), ("off", 3), ("on", 4)):
+        ledger.record_power("h3", PowerState(state), NOW + at)
+    assert story(ledger) == [*PLACES, "4640 h3 on", "4642 h3 off", "4644 h3 on"]
+
+
+def test_at_one_moment_a_host_is_on_before_a_vm_moves_there_and_off_after_it_left(
+    ledger: Ledger,
+) -> None:
+    """Kills: all power before all moves, by which a host goes off with a VM on it."""
+    ledger.record_inventory(SITE)
+    ledger.record_power("h3", PowerState.ON, NOW + 1)
+    intent = begin(ledger, "c", "h2", "h3", NOW + 1)
+    end(ledger, intent, NOW + 2)
+    ledger.record_power("h2", PowerState.OFF, NOW + 2)
+    assert story(ledger)[3:] == ["4641 h3 on", "4641 c h2>h3", "4642 c done", "4642 h2 off"]
+
+
 def test_a_later_beginning_starts_from_where_everything_was_then(ledger: Ledger) -> None:
     """Kills: places and power at the record's beginning told as those of the export's."""
     seen(ledger, NOW)

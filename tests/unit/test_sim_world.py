@@ -249,8 +249,7 @@ def test_observing_makes_no_new_facts():
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_whatever_moves_every_vm_runs_once_and_counters_only_grow(seed):
-    """Without faults. Seen to fail when a migration's end leaves the place unchanged, and when
-    arriving keeps the old host's counters."""
+    """Without faults. Seen to fail when a migration's end leaves the place unchanged."""
     random = np.random.default_rng(seed)
     site = a_site(
         a_scenario(

@@ -12,6 +12,7 @@ class Story:
 
     def __init__(self) -> None:
         self.events: list[Event] = []
+        self.powers: list[tuple[float, str, bool]] = []  # time, host, on: with the time unrounded
 
     def place(self, at: float, vm: str, host: str) -> None:
         """Where a VM is at the start."""
@@ -19,6 +20,7 @@ class Story:
 
     def power(self, at: float, host: str, on: bool) -> None:
         """A host begins or ceases to draw power."""
+        self.powers.append((at, host, on))
         self._add(at, "power", host=host, state="on" if on else "off")
 
     def move_start(self, at: float, vm: str, source: str, target: str, method: str) -> None:

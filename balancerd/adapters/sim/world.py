@@ -100,6 +100,11 @@ class World:
         """The story so far, in time order."""
         return self._state.story.events
 
+    def powers(self) -> list[tuple[float, str, bool]]:
+        """When each host's power came on (True) or went off: the power at the start, then every
+        change, in time order."""
+        return self._state.story.powers
+
     def links(self) -> tuple[Link, ...]:
         """The site graph."""
         return self._state.site.links

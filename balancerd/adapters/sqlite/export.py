@@ -13,11 +13,12 @@ from balancerd.core.history import Outcome
 from balancerd.core.units import format_time
 
 Event = dict[str, Any]
-# A time, and an order among things of the same time: first where VMs are, then power, plans, and
-# moves, of which the one announced earlier ends before a later one starts.
+# A time, and an order among things of the same time: first where VMs are, then hosts that come on,
+# plans, moves, of which the one announced earlier ends before a later one starts, and hosts that go
+# off: nothing is ever on a host that is not on.
 _Key = tuple[float, int, int, int]
 _Entry = tuple[_Key, Event]
-_PLACE, _POWER, _PLAN, _MOVE, _SAMPLE = range(5)
+_PLACE, _ON, _PLAN, _MOVE, _OFF, _SAMPLE = range(6)
 
 _PLACEMENTS = """SELECT max(from_at, :since) AS at, vm, host FROM placements
     WHERE until_at IS NULL OR until_at > :since ORDER BY 1, vm"""
@@ -26,7 +27,7 @@ _POWERS_BEFORE = """SELECT :since, host, power FROM (
         WHERE at < :since AND power IN ('on', 'off') GROUP BY host)
     ORDER BY host"""
 _POWERS = """SELECT at, host, power FROM power_events
-    WHERE at >= :since AND power IN ('on', 'off') ORDER BY at, id"""
+    WHERE at >= :since AND power = '{state}' ORDER BY at, id"""
 _PLANS = "SELECT at, id, policy, reason FROM plans WHERE at >= :since ORDER BY at, id"
 _MOVES = """FROM intents {join} JOIN conclusions ON conclusions.intent = intents.id
     WHERE kind = 'migrate' AND intents.at >= :since AND outcome IS NOT 'not started'"""
@@ -62,8 +63,9 @@ def _entries(ledger: Database, since: float) -> list[Iterator[_Entry]]:
 
     return [
         _numbered(_PLACE, ((at, _place(vm, host)) for at, vm, host in rows(_PLACEMENTS))),
-        _numbered(_POWER, (_power(*row) for row in rows(_POWERS_BEFORE))),
-        _numbered(_POWER, (_power(*row) for row in rows(_POWERS))),
+        _numbered(_ON, (_power(*row) for row in rows(_POWERS_BEFORE))),
+        _numbered(_ON, (_power(*row) for row in rows(_POWERS.format(state="on")))),
+        _numbered(_OFF, (_power(*row) for row in rows(_POWERS.format(state="off")))),
         _numbered(_PLAN, (_plan(*row) for row in rows(_PLANS))),
         (((row["at"], _MOVE, row["id"], 0), _start(row)) for row in rows(_STARTS)),
         (((row["at"], _MOVE, row["id"], 1), _end(row)) for row in rows(_ENDS)),
@@ -121,11 +123,16 @@ def _samples(series: Database, since: float) -> Iterator[_Entry]:
 
 
 def _told(entries: Iterable[_Entry]) -> Iterator[Event]:
-    """The events with their time, without places that the moves already tell of."""
-    places = _Places()
+    """The events with their time, without places that the moves already tell of, and without
+    power that a host was said to have."""
+    places, powers = _Places(), dict[str, str]()
     for key, event in entries:
         if event["event"] == "place" and not places.is_news(event["vm"], event["host"]):
             continue
+        if event["event"] == "power":
+            if powers.get(event["host"]) == event["state"]:
+                continue
+            powers[event["host"]] = event["state"]
         yield {"t": format_time(key[0]), **event}
         if event["event"].startswith("move"):
             correction = places.follow(event)
