@@ -112,13 +112,15 @@ class Group:
         self.name = name
         self.directories = trees.directories(name)
 
-    def create(self, spec: HostSpec) -> None:
+    def create(self) -> None:
         parent = self.name.split("/", maxsplit=1)[0]
         for tree in dict.fromkeys((self.trees.cpu, self.trees.cpuacct, self.trees.memory)):
             (tree / parent).mkdir(exist_ok=True)
             if self.trees.version == 2:
                 (tree / parent / "cgroup.subtree_control").write_text("+cpu +memory")
             (tree / self.name).mkdir(exist_ok=True)
+
+    def limit(self, spec: HostSpec) -> None:
         self._limit_cpu(spec)
         self._limit_memory(spec.memory_mib << 20)
 
@@ -157,13 +159,18 @@ class Group:
     def kill(self, timeout: float = 10) -> None:
         """Ends every process in the group and waits until none is left."""
         deadline = time.monotonic() + timeout
-        while pids := self.pids():
+        while pids := self.signal_all():
             if time.monotonic() > deadline:
                 raise LabError(f"processes {pids} of {self.name} do not end")
-            for pid in pids:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
             time.sleep(0.01)
+
+    def signal_all(self) -> list[int]:
+        """Sends SIGKILL to every process of the group, once."""
+        pids = self.pids()
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return pids
 
     def remove(self) -> None:
         for directory in self.directories:
@@ -193,8 +200,19 @@ def groups_of(layout: Layout, trees: Trees) -> list[Group]:
     return [Group(trees, name) for name in sorted(names)]
 
 
+def weigh(layout: Layout, trees: Trees, hosts: int) -> None:
+    """Lets each host count as much as one busy process outside. Untold, the whole lab would."""
+    name, value = ("cpu.weight", 100) if trees.version == 2 else ("cpu.shares", 1024)
+    file = trees.cpu / layout.label / name
+    if file.exists():
+        file.write_text(str(value * hosts))
+
+
 def remove_all(layout: Layout, trees: Trees) -> None:
-    for group in groups_of(layout, trees):
+    groups = groups_of(layout, trees)
+    for group in groups:
+        group.signal_all()
+    for group in groups:
         group.kill()
         group.remove()
     for directory in trees.directories(layout.label):

@@ -13,8 +13,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -66,24 +66,32 @@ class HostSilentError(LabError):
     """A host's libvirtd did not answer in time."""
 
 
-def within(seconds: float, what: str, work: Callable[[], T]) -> T:
-    """The result of a libvirt call that may hang: it is left behind after `seconds`."""
+def ask_libvirt(uri: str, work: Callable[[Any], T], seconds: float) -> T:
+    """The result of `work(connection)`, over a connection of its own that may hang.
+
+    Everything that belongs to the connection lives and dies in one thread, which is left behind
+    after `seconds`. Not even an error's traceback may carry a libvirt object out of it: dropping
+    the last one closes the connection, and that waits for ever for a host that lost its power.
+    """
     results: list[T] = []
     errors: list[Exception] = []
+    done = threading.Event()
 
     def body() -> None:
-        try:
-            results.append(work())
-        except Exception as error:  # noqa: BLE001  it is raised again in the caller's thread
-            errors.append(error)
+        import libvirt
 
-    worker = threading.Thread(target=body, daemon=True)
-    worker.start()
-    worker.join(seconds)
+        try:
+            connection = libvirt.open(uri)
+            results.append(work(connection))
+        except Exception as error:  # noqa: BLE001  it is raised again in the caller's thread
+            errors.append(error.with_traceback(None))
+        done.set()
+
+    threading.Thread(target=body, daemon=True).start()
+    if not done.wait(seconds):
+        raise HostSilentError(f"libvirtd at {uri} did not answer within {seconds:g} s")
     if errors:
         raise errors[0]
-    if not results:
-        raise HostSilentError(f"{what} did not answer within {seconds:g} s")
     return results[0]
 
 
@@ -116,7 +124,8 @@ class Host:
         self.power_off()  # clears what a crashed host left
         self._write_disk()
         self.run.mkdir(parents=True, exist_ok=True)
-        self.group.create(self.spec)
+        self.group.create()
+        self.group.limit(self.spec)
         pid = self._start_init()
         network.plug(self.layout, self.index, pid)
         self.start_libvirtd()
@@ -182,11 +191,8 @@ class Host:
         }
 
     def _start_init(self) -> int:
-        namespaces = ["--mount", "--uts", "--ipc", "--net", "--pid", "--fork"]
-        script = [sys.executable, "-I", "-S", str(Path(__file__).with_name("inside.py"))]
-        argv = ["unshare", *namespaces, *script, json.dumps(self._init_spec())]
         process = subprocess.Popen(
-            self.group.joining(argv),
+            self.group.joining(in_namespaces(json.dumps(self._init_spec()))),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -293,22 +299,12 @@ class Host:
             raise LabError(f"{self.name} runs no QEMU of {guest}")
         os.kill(pid, number)
 
-    @contextmanager
-    def connection(self, timeout: float = 10) -> Iterator[Any]:
-        """A fresh libvirt connection. Opened anew each time: libvirtd may have been killed."""
-        import libvirt
-
-        connection = within(timeout, f"libvirtd of {self.name}", lambda: libvirt.open(self.uri))
-        try:
-            yield connection
-        finally:
-            # Closing waits for a libvirtd that may have been stopped in between.
-            threading.Thread(target=_close, args=(connection,), daemon=True).start()
-
     def ask(self, work: Callable[[Any], T], timeout: float = 10) -> T:
-        """The result of `work(connection)`, or HostSilentError."""
-        with self.connection(timeout) as connection:
-            return within(timeout, f"libvirtd of {self.name}", lambda: work(connection))
+        """The result of `work(connection)`, or HostSilentError. `work` must return plain values.
+
+        The connection is a fresh one each time: libvirtd may have been killed meanwhile.
+        """
+        return ask_libvirt(self.uri, work, timeout)
 
     def guests(self) -> dict[str, tuple[int, int]]:
         """Guest -> libvirt's state and reason, inactive ones included."""
@@ -346,11 +342,11 @@ class Host:
         return 100 * (busy_after - busy) / max(1, total_after - total)
 
 
-def _close(connection: Any) -> None:
-    import libvirt
-
-    with suppress(libvirt.libvirtError):
-        connection.close()
+def in_namespaces(argument: str) -> list[str]:
+    """The command that runs inside.py in namespaces of its own."""
+    namespaces = ["--mount", "--uts", "--ipc", "--net", "--pid", "--fork"]
+    script = [sys.executable, "-I", "-S", str(Path(__file__).with_name("inside.py")), argument]
+    return ["unshare", "--propagation", "unchanged", *namespaces, *script]
 
 
 def _name_of(pid: int) -> str | None:

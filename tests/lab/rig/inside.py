@@ -45,6 +45,24 @@ def mount(
         raise OSError(number, f"cannot mount {target}: {os.strerror(number)}")
 
 
+def isolate() -> None:
+    """Keeps what is mounted from here on from showing outside.
+
+    That is said of the root of the mount namespace, which a process started in a chroot must first
+    find: entering its own namespace leads there.
+    """
+    start = os.open("/", os.O_RDONLY)
+    namespace = os.open("/proc/self/ns/mnt", os.O_RDONLY)
+    if libc.setns(namespace, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"cannot find the root: {os.strerror(number)}")
+    mount("none", "/", flags=MS_REC | MS_PRIVATE)
+    os.fchdir(start)
+    os.chroot(".")
+    os.close(start)
+    os.close(namespace)
+
+
 def bind(source: str | Path, target: str | Path, *, read_only: bool = False) -> None:
     mount(str(source), target, flags=MS_BIND)
     if read_only:
@@ -215,7 +233,7 @@ def collect_ended() -> None:
 def prepare(spec: dict[str, Any]) -> Figures:
     scratch, root = Path(spec["run"]), Path(spec["run"]) / "root"
     socket.sethostname(spec["name"])
-    mount("none", "/", flags=MS_REC | MS_PRIVATE)
+    isolate()
     build_root(root, spec)
     build_processors(root, scratch, spec["cpus"], spec["memory_bytes"] >> 10)
     figures = Figures(scratch, spec)
@@ -226,7 +244,17 @@ def prepare(spec: dict[str, Any]) -> Figures:
     return figures
 
 
+def probe() -> None:
+    """Whether this machine lets a host be built at all; ends with an error if not."""
+    isolate()
+    mount("sysfs", "/sys", "sysfs")
+    mount("proc", "/proc", "proc")
+
+
 def main() -> None:
+    if sys.argv[1] == "probe":
+        probe()
+        return
     spec = json.loads(sys.argv[1])
     # /proc is still the outer one: it shows this process by the number others know it by.
     print(f"pid {Path('/proc/self').readlink()}", flush=True)

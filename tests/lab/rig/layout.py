@@ -66,16 +66,12 @@ class Layout:
         return self.storage / "shared"
 
     @property
-    def lock(self) -> Path:
-        return self.run_base / f"{self.label}.lock"
-
-    @property
     def state(self) -> Path:
         return self.run / "lab.json"
 
     @property
-    def netns(self) -> str:
-        """Names the switch's network namespace and the root namespace's link to it."""
+    def link(self) -> str:
+        """This machine's own network device on the management network."""
         return f"blab{self.instance}"
 
     def address(self, network: str, index: int) -> str:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 from types import TracebackType
-from typing import IO, TypeVar
+from typing import TypeVar
 
 from . import cgroups, network
 from .console import Listener
 from .guests import Guest, GuestSpec, create_disk
-from .hosts import Host
+from .hosts import Host, in_namespaces
 from .layout import MAX_HOSTS, MAX_INSTANCES, NETWORKS, HostSpec, LabError, Layout, cache_directory
 from .shell import succeeds
 
@@ -37,8 +40,7 @@ def why_unavailable() -> str | None:
         return "the lab is not installed (tests/lab/rig/install does it)"
     if not all(shutil.which(tool) for tool in ("ip", "tc", "nsenter", "unshare")):
         return "the tools ip, tc, nsenter and unshare are missing (tests/lab/rig/install)"
-    kinds = ["--mount", "--uts", "--ipc", "--net", "--pid"]
-    if not succeeds(["unshare", *kinds, "--fork", "/bin/sh", "-c", "mount -t sysfs lab /sys"]):
+    if not succeeds(in_namespaces("probe")):
         return "this machine does not allow namespaces and mounts (an unprivileged container?)"
     try:
         import libvirt  # noqa: F401
@@ -69,10 +71,12 @@ class Rig:
             raise LabError(f"{hosts} hosts need {hosts} sizes, not {len(self.specs)}")
         self.hosts: tuple[Host, ...] = ()
         self.listener = Listener(self.layout.shared / "console")
-        self._lock: IO[str] | None = None
+        self._lock: socket.socket | None = None
+        self._warden: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Rig:
         self.up()
+        self._post_warden()
         return self
 
     def __exit__(
@@ -97,6 +101,27 @@ class Rig:
             self.down()
             raise
 
+    def _post_warden(self) -> None:
+        """A process that takes the lab down if this one is killed: it waits for the end of a pipe.
+
+        Guests of a killed test session would burn CPU until somebody noticed.
+        """
+        take_down = [sys.executable, "-m", __package__, "--instance", str(self.layout.instance)]
+        self._warden = subprocess.Popen(
+            ["/bin/sh", "-c", 'cat; exec "$@"', "sh", *take_down, "down"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=Path(__file__).parents[3],
+            start_new_session=True,
+        )
+
+    def _dismiss_warden(self) -> None:
+        if self._warden is not None:
+            self._warden.kill()
+            self._warden.communicate()
+            self._warden = None
+
     def _build(self) -> None:
         layout = self.layout
         for directory in (
@@ -106,7 +131,8 @@ class Rig:
         ):
             directory.mkdir(parents=True, exist_ok=True)
         trees = cgroups.find_trees(layout)
-        network.create_switch(layout)
+        network.create_switch(layout, trees)
+        cgroups.weigh(layout, trees, len(self.specs))
         self.hosts = self._make_hosts(trees)
         layout.state.write_text(json.dumps([asdict(spec) for spec in self.specs]))
         in_parallel(Host.power_on, self.hosts)
@@ -120,6 +146,7 @@ class Rig:
     def down(self) -> None:
         """Removes everything. Harmless if there is nothing, thorough if something was killed."""
         self._take_lock()
+        self._dismiss_warden()
         self.listener.stop()
         self._clear()
         self.hosts = ()
@@ -129,7 +156,7 @@ class Rig:
         layout = self.layout
         if layout.run.exists():
             cgroups.remove_all(layout, cgroups.find_trees(layout))
-        network.remove_switch(layout)
+        network.remove_link(layout)
         cgroups.unmount_own(layout)
         for directory in (layout.run, layout.storage):
             shutil.rmtree(directory, ignore_errors=True)
@@ -138,11 +165,14 @@ class Rig:
     def attach(cls, instance: int = 0) -> Rig:
         """Takes hold of a lab that is up, started by another process."""
         layout = Layout(instance)
-        if not layout.state.exists() or not network.switch_exists(layout):
+        if not layout.state.exists():
+            raise LabError("the lab is not up")
+        trees = cgroups.find_trees(layout)
+        if not network.switch_exists(layout, trees):
             raise LabError("the lab is not up")
         specs = [HostSpec(**fields) for fields in json.loads(layout.state.read_text())]
         rig = cls(len(specs), specs, instance)
-        rig.hosts = rig._make_hosts(cgroups.find_trees(layout))
+        rig.hosts = rig._make_hosts(trees)
         rig._quieten_libvirt()
         return rig
 
@@ -157,24 +187,26 @@ class Rig:
         raise LabError(f"all {MAX_INSTANCES - 1} labs for tests are in use")
 
     def _take_lock(self) -> None:
-        """Held until down() or the end of the process. A lab whose lock is free may be cleared."""
-        while self._lock is None:
-            path = self.layout.lock
-            file = path.open("w")
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.close()
-                raise LabError(f"another process is using {self.layout.label}") from None
-            # It may have been removed between opening and locking.
-            if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
-                self._lock = file
-            else:
-                file.close()
+        """Held until down() or the end of the process. A lab whose lock is free may be cleared.
+
+        An abstract socket: its name is known throughout the network namespace, which is what labs
+        would quarrel about, also between a chroot and the machine around it.
+        """
+        if self._lock is not None:
+            return
+        layout, lock = self.layout, socket.socket(socket.AF_UNIX)
+        try:
+            lock.bind(f"\0{layout.label}")
+        except OSError:
+            lock.close()
+            raise LabError(f"another process is using {layout.label}") from None
+        if network.link_exists(layout) and not layout.run.exists():
+            lock.close()
+            raise LabError(f"{layout.label} is up elsewhere on this machine (device {layout.link})")
+        self._lock = lock
 
     def _release_lock(self) -> None:
         if self._lock is not None:
-            self.layout.lock.unlink(missing_ok=True)
             self._lock.close()
             self._lock = None
 
@@ -204,7 +236,7 @@ class Rig:
         place = self.host(host)
         if spec.disk is not None:
             create_disk(place, self.layout.shared, name, spec.disk)
-        place.ask(lambda connection: connection.defineXML(spec.xml(name)))
+        place.ask(lambda connection: connection.defineXML(spec.xml(name)).name())
         return Guest(self, name)
 
     def start(
