@@ -100,11 +100,15 @@ FilePath = Annotated[Path, AfterValidator(_path)]
 
 
 class PowerCommands(Schema):
-    """Commands that switch one host; each a list of words, run without a shell."""
+    """Commands that switch one host: lists of words, run without a shell."""
 
-    on: Command = Field(description="switches the host on")
+    on: Command = Field(description='switches the host on; "{host}" in a word is its name')
     off: Command = Field(description="asks the host to shut down gracefully")
-    state: Command = Field(description='prints "on" or "off" as its first word')
+    state: Command = Field(description="tells whether the host is on")
+    answer: Literal["output", "exit code"] = Field(
+        "output",
+        description='`state` prints "on" or "off" first, or exits with 0 for on and 2 for off',
+    )
     timeout: Annotated[Duration, Field(gt=0)] = Field(
         60.0, description="a command that takes longer has failed"
     )

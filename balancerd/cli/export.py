@@ -1,9 +1,10 @@
 """`snapshot` and `export`: the record's content for other programs."""
 
 import json
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Generator, Iterable
+from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import cast
 
 import click
 
@@ -43,7 +44,10 @@ def export(since: str | None, samples: bool, form: Form, record: Path) -> None:
         series = None
         if samples:
             series = stack.enter_context(Database(record / "samples.db", SAMPLES, Access.READ))
-        _write(story(ledger, begin, series), form)
+        # Closed before the files are, also when nobody reads on.
+        told = cast(Generator[Event, None, None], story(ledger, begin, series))
+        events = stack.enter_context(closing(told))
+        _write(events, form)
 
 
 def _write(events: Iterable[Event], form: Form) -> None:

@@ -54,9 +54,12 @@ def reading(record: Path) -> Iterator[Reader]:
 
 
 def _check(record: Path) -> None:
-    if not (record / "ledger.db").exists():
+    path = record / "ledger.db"
+    if not path.exists():
         code = Exit.NOT_RUNNING if record == DEFAULT_STATE else Exit.INVALID
         raise CommandError(f"there is no record in {record} (--record DIR says where it is)", code)
+    if not path.stat().st_size:  # what SQLite takes for a database without tables
+        raise CommandError(f"{path} is not a balancerd ledger: it is empty", Exit.INVALID)
 
 
 def since_option(command: Command) -> Command:

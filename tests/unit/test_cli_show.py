@@ -1,0 +1,180 @@
+"""What the looking verbs say of a record, in every form."""
+
+import csv
+import io
+import json
+import re
+import shutil
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from balancerd.adapters.sqlite.database import Access, Database
+from balancerd.adapters.sqlite.schema import LEDGER
+from balancerd.cli.errors import Exit
+from balancerd.core.cluster_file import parse_cluster_file
+from tests.records import balancerctl, make_record
+
+LISTINGS = (
+    ("hosts",),
+    ("vms",),
+    ("plan", "list"),
+    ("history",),
+    ("migrations",),
+    ("policy", "keys"),
+)
+UNITS = re.compile(r"(^|_)(bytes|ms|seconds|reference_cores|bytes_per_s|utilisation|percent)$")
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("record")
+    make_record(directory)
+    return directory
+
+
+def shown(record: Path, *arguments: str) -> str:
+    done = balancerctl(*arguments, record=record)
+    assert (done.returncode, done.stderr) == (Exit.DONE, "")
+    return done.stdout
+
+
+def rows(record: Path, *arguments: str) -> list[dict[str, Any]]:
+    found = json.loads(shown(record, *arguments, "-o", "json"))
+    assert isinstance(found, list)
+    return found
+
+
+@pytest.mark.parametrize("listing", LISTINGS, ids=" ".join)
+def test_a_listing_says_the_same_in_every_form(record: Path, listing: tuple[str, ...]) -> None:
+    found = rows(record, *listing)
+    lines = shown(record, *listing, "-o", "jsonl").splitlines()
+    table = list(csv.DictReader(io.StringIO(shown(record, *listing, "-o", "csv"))))
+    assert len(found) > 1
+    assert [json.loads(line) for line in lines] == found
+    assert [list(row) for row in table] == [list(row) for row in found]
+    drawn = shown(record, *listing).splitlines()
+    assert len(drawn) >= 2 + len(found)
+    assert not any("\x1b" in line or line != line.rstrip() for line in drawn)
+
+
+@pytest.mark.parametrize("listing", LISTINGS, ids=" ".join)
+def test_keys_are_snake_case_and_times_have_an_offset(
+    record: Path, listing: tuple[str, ...]
+) -> None:
+    for row in rows(record, *listing):
+        for key, value in row.items():
+            assert re.fullmatch(r"[a-z][a-z0-9_]*", key)
+            if value is not None and (key == "at" or key.endswith("_at")):
+                assert datetime.fromisoformat(value).utcoffset() is not None
+            if isinstance(value, float):
+                assert UNITS.search(key) or key.startswith("score"), key
+
+
+def test_hosts_have_a_verdict_and_its_numbers(record: Path) -> None:
+    found = {row["name"]: row for row in rows(record, "hosts")}
+    assert list(found) == ["h0", "h1", "h2", "h3"]
+    asleep = [row for row in found.values() if row["verdict"] == "asleep"]
+    assert asleep
+    assert all(row["power"] == "off" and row["vms"] == 0 for row in asleep)
+    assert sum(row["vms"] for row in found.values()) == 12
+    assert found["h0"]["memory_utilisation"] > 0.7
+
+
+def test_vms_can_be_asked_for_by_host(record: Path) -> None:
+    everything = rows(record, "vms")
+    on_h0 = rows(record, "vms", "--host", "h0")
+    assert [row for row in everything if row["host"] == "h0"] == on_h0
+    assert on_h0
+
+
+def test_a_plan_is_shown_with_all_that_belongs_to_it(record: Path) -> None:
+    first = min(row["id"] for row in rows(record, "plan", "list"))
+    document = json.loads(shown(record, "plan", "show", str(first), "-o", "json"))
+    assert {"moves", "refusals", "certificate", "hosts_before", "score_after"} <= document.keys()
+    assert {"vm", "from", "to", "method", "wave", "after"} <= document["moves"][0].keys()
+    drawn = shown(record, "plan", "show", str(first))
+    move = document["moves"][0]
+    assert f"{move['vm']}  {move['from']} → {move['to']}" in drawn
+    assert move["reason"] in drawn
+    assert "intermediate states keep every rule" in drawn
+
+
+def test_the_newest_plan_is_shown_unless_told_otherwise(record: Path) -> None:
+    newest = max(row["id"] for row in rows(record, "plan", "list"))
+    assert json.loads(shown(record, "plan", "show", "-o", "json"))["id"] == newest
+
+
+def test_migrations_of_one_vm_or_host(record: Path) -> None:
+    everything = rows(record, "migrations")
+    vm, host = everything[0]["vm"], everything[0]["target"]
+    assert all(row["vm"] == vm for row in rows(record, "migrations", "--vm", vm))
+    assert rows(record, "migrations", "--host", host) == [
+        row for row in everything if host in (row["source"], row["target"])
+    ]
+
+
+def test_since_counts_back_from_the_newest_entry(record: Path) -> None:
+    everything = rows(record, "history", "--limit", "1000")
+    newest = datetime.fromisoformat("2026-03-02T00:59:00+00:00")
+    recent = rows(record, "history", "--limit", "1000", "--since", "40m")
+    assert recent == [
+        row
+        for row in everything
+        if (newest - datetime.fromisoformat(row["at"])).total_seconds() <= 40 * 60
+    ]
+    assert 0 < len(recent) < len(everything)
+    assert rows(record, "history", "--since", "2026-03-03") == []
+    assert rows(record, "history", "--since", "2026-03-02T00:00:00+00:00", "--limit", "1000") == (
+        everything
+    )
+
+
+def test_the_export_tells_the_same_story_as_the_listings(record: Path) -> None:
+    events = [json.loads(line) for line in shown(record, "export").splitlines()]
+    assert [event["t"] for event in events] == sorted(event["t"] for event in events)
+    ended = [event for event in events if event["event"] == "move_end"]
+    assert len(ended) == len(rows(record, "migrations"))
+    place = {event["vm"]: event["host"] for event in events if event["event"] == "place"}
+    place |= {event["vm"]: event["to"] for event in ended if event["outcome"] == "done"}
+    assert place == {row["name"]: row["host"] for row in rows(record, "vms")}
+    samples = shown(record, "export", "--samples", "--since", "5m").splitlines()
+    assert any(json.loads(line)["event"] == "sample" for line in samples)
+
+
+def test_a_snapshot_is_a_cluster_file(record: Path) -> None:
+    snapshot = parse_cluster_file(shown(record, "snapshot"), "snapshot")
+    assert len(snapshot.cluster.vms) == 12
+    done = balancerctl("snapshot", "--plan", "1", record=record)
+    assert done.returncode == Exit.INVALID
+    assert "the snapshot of plan 1 is not kept" in done.stderr
+
+
+def test_status_of_a_record_nobody_writes(record: Path) -> None:
+    done = balancerctl("status", record=record)
+    assert done.returncode == Exit.NOT_RUNNING
+    assert done.stdout.startswith("balancerd is not running\npolicy     tested: act, pack\n")
+    done = balancerctl("status", "-o", "json", record=record)
+    assert json.loads(done.stdout)["cycle"]["at"] == "2026-03-02T00:59:00+00:00"
+
+
+def test_an_empty_record_is_told_in_words(tmp_path: Path) -> None:
+    with Database(tmp_path / "ledger.db", LEDGER, Access.OWN):
+        pass
+    assert shown(tmp_path, "hosts") == "no host was seen yet\n"
+    assert shown(tmp_path, "migrations") == "no migrations\n"
+    assert shown(tmp_path, "migrations", "-o", "json") == "[]\n"
+    assert balancerctl("plan", "show", record=tmp_path).returncode == Exit.INVALID
+    assert "no plan was made yet" in balancerctl("plan", "show", record=tmp_path).stderr
+    assert "none completed yet" in balancerctl("status", record=tmp_path).stdout
+
+
+def test_looking_changes_nothing(record: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(record, copy)
+    before = {path.name: path.read_bytes() for path in copy.glob("*.db")}
+    for listing in LISTINGS:
+        shown(copy, *listing)
+    assert {path.name: path.read_bytes() for path in copy.glob("*.db")} == before
