@@ -1,5 +1,8 @@
 """`simulate` and `demo`: the production loop on a simulated site."""
 
+import shlex
+import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +19,7 @@ from balancerd.adapters.sqlite.samples import SamplesStore
 from balancerd.adapters.sqlite.samples_schema import SAMPLES
 from balancerd.cli.errors import invalid
 from balancerd.cli.output import Form, console, output_option_of, write_document
+from balancerd.cli.record import reading
 from balancerd.cli.result_view import draw_results, figures, progress
 from balancerd.config import SHIPPED_POLICIES, load_policy
 from balancerd.core.policy import Policy
@@ -25,6 +29,7 @@ from balancerd.simulation import simulate as live_through
 
 DEMO = Path(__file__).parents[1] / "adapters" / "sim" / "demo.toml"
 DEMO_RECORD = Path("record/demo")
+SHORT_PLAN = 12  # moves; a plan to begin reading with
 FILES = ("ledger.db", "samples.db")
 _READINGS = """SELECT ticks.at, name, cpu_reference_cores
     FROM ticks CROSS JOIN readings ON readings.tick = ticks.id
@@ -94,12 +99,22 @@ def demo(record: Path | None) -> None:
 
 
 def next_commands(record: Path) -> list[str]:
-    """What to try on the record of a demo."""
-    return [
-        f"balancerctl hosts --record {record}",
-        f"balancerctl plan show 1 --record {record}",
-        f"balancerctl migrations --record {record}",
-    ]
+    """What to try on the record of a demo, as it has to be typed here."""
+    with reading(record) as reader:
+        plans = reader.plans()
+    short = [plan["id"] for plan in plans if 0 < plan["moves"] <= SHORT_PLAN]
+    number = short[0] if short else 1
+    place = f"--record {shlex.quote(str(record))}"
+    verbs = ("hosts", f"plan show {number}", "migrations")
+    return [f"{_program()} {verb} {place}" for verb in verbs]
+
+
+def _program() -> str:
+    """This program's name if a shell finds it by that, else the path by which it was called."""
+    found, called = shutil.which("balancerctl"), Path(sys.argv[0])
+    if found and called.exists() and Path(found).samefile(called):
+        return "balancerctl"
+    return shlex.quote(str(called)) if called.name == "balancerctl" else "balancerctl"
 
 
 def _run(site: Site, policy: Policy, policy_text: str, record: Path, watch: Watcher) -> Result:
