@@ -5,7 +5,7 @@ is asleep or silent cannot tell now (its facts, its VMs).
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
@@ -69,10 +69,11 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """One VM as one host shows it."""
+    """One VM as one host shows it; not fresh: as it showed it when it last answered."""
 
     host: str
     reading: VMReading
+    fresh: bool
 
 
 def assemble(
@@ -93,7 +94,7 @@ def assemble(
     good = {r.host: r for r in observation.readings if not r.error and r.facts is not None}
     readings = {**known.readings, **good}
     shown = {name: readings[name] for name in hosts if name in readings and _carries(hosts[name])}
-    copies, ambiguous = _copies(shown.values())
+    copies, ambiguous = _copies(shown.values(), good.keys())
     vms, placement, flights = _place(copies)
     host_tracks, doubts = _follow_hosts(known, good, hosts, detection.window)
     gaps += [
@@ -127,7 +128,7 @@ def assemble(
         overhead=MappingProxyType(_overhead(host_loads, loads, placement)),
         gaps=tuple(gaps),
         exclusions=tuple(_exclusions(copies, vms, placement, ambiguous, unknown, vm_doubts)),
-        split_brains=tuple(_split_brains(shown.values())),
+        split_brains=tuple(_split_brains(good.values())),
         draining=draining & hosts.keys(),
     )
     facts = {**known.hosts, **{name: r.facts for name, r in good.items() if r.facts}}
@@ -206,7 +207,7 @@ def _twins(observation: Observation) -> list[Gap]:
 
 
 def _copies(
-    readings: Iterable[HostReading],
+    readings: Iterable[HostReading], fresh: Collection[str]
 ) -> tuple[dict[str, list[Copy]], frozenset[str]]:
     """All copies of each VM, and the VMs whose name stands for more than one UUID.
 
@@ -215,7 +216,7 @@ def _copies(
     by_name: dict[str, list[Copy]] = defaultdict(list)
     for reading in readings:
         for vm in reading.vms:
-            by_name[vm.vm.name].append(Copy(reading.host, vm))
+            by_name[vm.vm.name].append(Copy(reading.host, vm, reading.host in fresh))
     copies: dict[str, list[Copy]] = {}
     ambiguous: set[str] = set()
     for name, found in by_name.items():
@@ -225,7 +226,7 @@ def _copies(
         for copy in found:
             apart = f"{name}@{copy.host}"
             renamed = replace(copy.reading, vm=replace(copy.reading.vm, name=apart))
-            copies.setdefault(apart, []).append(Copy(copy.host, renamed))
+            copies.setdefault(apart, []).append(replace(copy, reading=renamed))
             ambiguous.add(apart)
     return copies, frozenset(ambiguous)
 
@@ -248,8 +249,10 @@ def _place(
     return vms, placement, flights
 
 
-def _standing(copy: Copy) -> tuple[int, str]:
-    return (_RANK[copy.reading.state], copy.host)
+def _standing(copy: Copy) -> tuple[bool, int, str]:
+    """What one host shows now goes before what another one showed before it fell silent."""
+    active = copy.reading.state in ACTIVE
+    return (not (copy.fresh and active), _RANK[copy.reading.state], copy.host)
 
 
 def _flight(name: str, main: Copy, found: Sequence[Copy]) -> dict[str, str]:

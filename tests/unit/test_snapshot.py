@@ -110,6 +110,16 @@ def test_a_host_that_does_not_answer_is_a_gap_and_keeps_its_vms() -> None:
     assert "h1" not in snapshot.host_loads
 
 
+def test_a_vm_that_left_a_host_since_it_fell_silent_does_not_run_twice() -> None:
+    """Dies when split brains are sought in old readings too, or an old copy goes first."""
+    first = observed(1000, host_reading("h1", 1000, vm_reading("a")), host_reading("h2", 1000))
+    _, known = assemble(first, Known(), {}, DETECTION)
+    second = observed(1030, silent("h1", 1030), host_reading("h2", 1030, vm_reading("a")))
+    snapshot, _ = assemble(second, known, {}, DETECTION)
+    assert not snapshot.split_brains
+    assert snapshot.cluster.placement["a"] == "h2"
+
+
 def test_a_host_that_is_off_is_no_gap_and_carries_nothing() -> None:
     first = observed(1000, host_reading("h1", 1000, vm_reading("a", state=VMState.SHUTOFF)))
     _, known = assemble(first, Known(), {}, DETECTION)

@@ -1,0 +1,456 @@
+"""One seed is one life of a small site: random load, rules, faults, operators, and a balancerd that
+is killed at random writes to its ledger. The loop, planner, executor and ledger are production's.
+
+    python -m tests.sim.seeds 17            replay one seed and tell its story
+    python -m tests.sim.seeds 7000-7999     a soak
+
+Invariants are checked at the moment of every act and after every step; `Broken` names the first
+that did not hold. Everything random comes from the seed, so a failure replays exactly.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from balancerd.adapters.sim.scenario import FaultKind, Scenario
+from balancerd.adapters.sim.site import Site, build
+from balancerd.adapters.sim.world import World
+from balancerd.adapters.sqlite import operator
+from balancerd.adapters.sqlite.audit import verify
+from balancerd.adapters.sqlite.ledger import Ledger
+from balancerd.core.history import Outcome
+from balancerd.core.model import Method
+from balancerd.core.observation import Presence
+from balancerd.core.policy import Policy
+from balancerd.core.record import Cycle, Pause, Request, Verb
+from balancerd.core.units import GIB
+from balancerd.loop import Loop
+from balancerd.ports import BackendError
+
+STEPS = 200  # cycles of a life
+CALM_FROM = 0.6  # share of the life after which nothing new goes wrong
+CYCLE = 60.0  # seconds of virtual time
+START = 1_700_000_000.0
+STRIKES = {kind: 3 for kind in FaultKind} | {FaultKind.MIGRATION_FAILS: 6}
+
+
+class BrokenError(AssertionError):
+    """An invariant that did not hold."""
+
+
+class KilledError(BaseException):
+    """The daemon dies here. Not an Exception, so that no handler of production code survives it."""
+
+
+# What one life is made of
+
+
+def draw_scenario(rng: random.Random) -> Scenario:
+    """A site of 4 to 6 hosts and 8 to 14 VMs, and the faults that will strike it."""
+    hosts, vms = rng.randint(4, 6), rng.randint(8, 14)
+    return Scenario.model_validate(
+        {
+            "name": "seed",
+            "start": START,
+            "duration": STEPS * CYCLE,
+            "cycle": CYCLE,
+            "hosts": [
+                {
+                    "name": "h%d",
+                    "count": hosts,
+                    "first": 1,
+                    "cores": 8,
+                    "memory": 32 * GIB,
+                    "power_curve": [100.0, 250.0],
+                }
+            ],
+            "flavours": [
+                {
+                    "vcpus": 2,
+                    "cpu": 2.0,
+                    "memory": rng.choice([2, 3, 4]) * GIB,
+                    "dirty_rate": rng.choice([0, 20, 150]) * 10**6,
+                }
+                for _ in range(3)
+            ],
+            "vms": {"name": "v%d", "count": vms},
+            "network": {"host": 125_000_000, "racks": 2},
+            "load": {"step": 300.0, "seed": rng.randrange(10**6), "level": rng.uniform(0.2, 0.8)},
+            "power": {"boot": 120.0, "shutdown": 30.0},
+            "migration": {"setup": 0.5, "switch_over": rng.choice([0.0, 2.0])},
+            "seed": rng.randrange(10**6),
+            "faults": draw_faults(rng),
+        }
+    )
+
+
+def draw_faults(rng: random.Random) -> list[dict[str, Any]]:
+    """A random part of the catalogue: each life has its own kinds, so that rare pairs meet."""
+    span = STEPS * CYCLE * CALM_FROM
+    faults: list[dict[str, Any]] = []
+    for kind in FaultKind:
+        if rng.random() < 0.5:
+            continue
+        for _ in range(rng.randint(1, STRIKES[kind])):
+            begin = rng.uniform(0.05, 0.9) * span
+            fault: dict[str, Any] = {
+                "kind": kind.value,
+                "at": begin,
+                "lasts": min(rng.uniform(20.0, 1200.0), span - begin),
+            }
+            if kind is FaultKind.MIGRATION_FAILS:
+                fault |= {
+                    "phase": rng.choice(["start", "perform", "gap", "finish"]),
+                    "chance": rng.choice([0.3, 1.0]),
+                }
+            faults.append(fault)
+    return faults
+
+
+def draw_policy(rng: random.Random) -> Policy:
+    """Any objective; short spans, so that a life of 200 cycles sees many decisions."""
+    return Policy.model_validate(
+        {
+            "summary": "seed",
+            "name": "seed",
+            "mode": rng.choice(["act", "act", "act", "advise"]),
+            "objective": rng.choice(["spread", "pack", "quiet"]),
+            "thresholds": {"imbalance": 0.1},
+            "detection": {"window": 180.0, "warm_up": 120.0, "stale_after": 90.0},
+            "capacity": {"spread_factor": rng.choice([0.0, 1.0, 2.0])},
+            "limits": {
+                "per_site": rng.randint(1, 4),
+                "per_host": rng.randint(1, 2),
+                "cooldown": rng.choice([300.0, 900.0]),
+                "cooldown_max": 3600.0,
+                "backoff": 120.0,
+                "stall": 60.0,
+                "bandwidth": rng.choice([20, 100]) * 10**6,
+                "gain": 0.01,
+            },
+            "power": {
+                "sleep_idle": rng.random() < 0.5,
+                "keep_on": 1,
+                "reserve": rng.randint(0, 1),
+                "idle_for": 120.0,
+                "min_on": 300.0,
+                "min_off": 300.0,
+            },
+            "constraint": [
+                {"kind": "apart", "vms": ["v0", "v1"]},
+                {"kind": "pin", "vms": ["v2"], "hosts": ["h1", "h2"]},
+            ],
+        }
+    )
+
+
+# The doors, watched
+
+
+@dataclass
+class Doors:
+    """The world as the loop sees it; every act is checked before it is let through."""
+
+    world: World
+    ledger: Callable[[], Ledger]
+    policy: Policy
+    paused: bool = False
+    killed: set[str] = field(default_factory=set)
+
+    def migrate(
+        self, vm: str, source: str, target: str, method: Method, bandwidth: int, downtime: float
+    ) -> None:
+        self._must_be_intended(vm, source, target)
+        for host in (source, target):
+            if not self._answers(host):
+                raise BrokenError(f"{vm} was sent from {source} to {target}; {host} is silent")
+        self.world.migrate(vm, source, target, method, bandwidth, downtime)
+
+    def sleep(self, host: str) -> None:
+        self._must_be_intended("", host, "")
+        running = [vm.name for vm in self.world.site.vms if host in self.world.running(vm.name)]
+        if running:
+            raise BrokenError(f"{host} was put to sleep with {running} on it")
+        self.world.sleep(host)
+
+    def wake(self, host: str) -> None:
+        self._must_be_intended("", host, "")
+        self.world.wake(host)
+
+    def _must_be_intended(self, vm: str, host: str, target: str) -> None:
+        if self.paused:
+            raise BrokenError(f"something was begun on {host} while a pause stands")
+        found = [
+            intent
+            for intent in self.ledger().recover()
+            if (intent.vm, intent.host, intent.target) == (vm, host, target)
+        ]
+        if not found:
+            raise BrokenError(f"no open intent for {vm or 'power'} {host} {target}")
+
+    def _answers(self, host: str) -> bool:
+        location = self.world.locate("", "", [host])
+        return location.presence[host] is not Presence.UNREACHABLE
+
+    def destroy(self, vm: str, host: str) -> None:
+        if host in self.world.running(vm):
+            raise BrokenError(f"the running copy of {vm} on {host} was to be destroyed")
+        self.world.destroy(vm, host)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.world, name)
+
+
+class MortalLedger:
+    """A ledger whose process may die before or after any of its writes."""
+
+    WRITES = frozenset(
+        {
+            "intend",
+            "conclude",
+            "record_progress",
+            "record_inventory",
+            "record_plan",
+            "set_plan_state",
+            "record_power",
+            "record_cycle",
+            "record_event",
+            "answer",
+            "set_draining",
+        }
+    )
+
+    def __init__(self, ledger: Ledger, rng: random.Random, chance: float) -> None:
+        self.real = ledger
+        self._rng = rng
+        self.chance = chance
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self.real, name)
+        if name not in self.WRITES:
+            return call
+
+        def mortal(*arguments: Any, **named: Any) -> Any:
+            fate = self._rng.random()
+            if fate < self.chance / 2:
+                raise KilledError
+            result = call(*arguments, **named)
+            if fate < self.chance:
+                raise KilledError
+            return result
+
+        return mortal
+
+
+class NoSamples:
+    """Samples are disposable; a life does without."""
+
+    def append(self, at: float, hosts: Mapping[str, Any], vms: Mapping[str, Any]) -> None:
+        """Keep nothing."""
+
+    def roll_up(self, now: float) -> None:
+        """Nothing to fold."""
+
+
+# The life
+
+
+class Life:
+    """One seed, from its first cycle to its last."""
+
+    def __init__(self, seed: int, directory: Path, tell: Callable[[str], None]) -> None:
+        self.seed = seed
+        self.rng = random.Random(seed)
+        self.tell = tell
+        scenario = draw_scenario(self.rng)
+        self.site: Site = build(scenario)
+        self.world = World(self.site)
+        self.policy = draw_policy(self.rng)
+        self.path = directory / f"{seed}.db"
+        self.ledger = Ledger(self.path, durable=False)
+        self.ledger.__enter__()
+        self.mortality = self.rng.choice([0.0, 0.0, 0.002, 0.01])
+        self.doors = Doors(self.world, lambda: self.ledger, self.policy)
+        self.last_sentence = ""
+        self.begin_again()
+
+    def begin_again(self) -> None:
+        """A fresh process on the same record."""
+        self.mortal = MortalLedger(self.ledger, self.rng, self.mortality)
+        self.loop = Loop(
+            self.doors,
+            self.doors,
+            self.mortal,  # type: ignore[arg-type]
+            NoSamples(),
+            self.world,
+            lambda: self.policy,
+            self.site.links,
+        )
+        self.loop.start()
+
+    def live(self) -> None:
+        """All cycles; BrokenError at the first invariant that does not hold."""
+        try:
+            for step in range(STEPS):
+                calm = step >= STEPS * CALM_FROM
+                if calm:
+                    self.mortal.chance = self.mortality = 0.0
+                    self.doors.paused and self._resume()
+                else:
+                    self._operate()
+                self._cycle(step)
+                self._between_cycles(START + (step + 1) * CYCLE)
+            self._everything_is_settled()
+        finally:
+            self.ledger.__exit__()
+
+    def _cycle(self, step: int) -> None:
+        cycle = self._mortally(self.loop.cycle)
+        if isinstance(cycle, Cycle) and cycle.sentence != self.last_sentence:
+            self.last_sentence = cycle.sentence
+            self.tell(f"{step:4d}  {cycle.sentence}")
+        self._invariants_hold()
+
+    def _between_cycles(self, until: float) -> None:
+        while self.world.now() < until:
+            due = self.loop.due()
+            wake = max(due, self.world.now() + 1.0) if due is not None else until
+            busy = self.world.now() + 10.0 if self.loop.busy() else until
+            self.world.advance(min(until, wake, busy, self.world.next_event()))
+            self._invariants_hold()
+            if self.world.now() < until:
+                self._mortally(self.loop.step)
+                self._invariants_hold()
+
+    def _mortally(self, act: Callable[[], Any]) -> Any:
+        """Do something that may kill the daemon; a new one takes over at once."""
+        while True:
+            try:
+                return act()
+            except KilledError:
+                self.tell("      killed, started again")
+                act = self.begin_again
+
+    # What operators do
+
+    def _operate(self) -> None:
+        roll = self.rng.random()
+        if self.doors.paused:
+            if roll < 0.3:
+                self._resume()
+        elif roll < 0.02:
+            operator.begin_pause(self.ledger.database, Pause(self.world.now(), "eve", "test"))
+            self.doors.paused = True
+            self.tell("      eve pauses")
+        elif roll < 0.05:
+            self._migrate_by_hand()
+        elif roll < 0.07:
+            host = self.rng.choice(self.site.hosts).name
+            self._ask(self.rng.choice([Verb.DRAIN, Verb.UNDRAIN]), host)
+        elif roll < 0.09:
+            self._ask(Verb.ABORT, self.rng.choice(self.site.vms).name)
+        elif roll < 0.3:
+            waiting = self.ledger.open_plans()
+            if waiting:
+                self._ask(Verb.APPROVE, str(waiting[-1]))
+
+    def _resume(self) -> None:
+        operator.end_pauses(self.ledger.database, self.world.now(), "eve")
+        self.doors.paused = False
+        self.tell("      eve resumes")
+
+    def _ask(self, verb: Verb, subject: str) -> None:
+        operator.ask(self.ledger.database, Request(0, self.world.now(), verb, subject, "eve"))
+        self.tell(f"      eve: {verb} {subject}")
+
+    def _migrate_by_hand(self) -> None:
+        """An operator's own virsh, at the worst moment; not for VMs that a rule binds."""
+        vm = self.rng.choice(self.site.vms[3:]).name
+        hosts = self.world.running(vm)
+        if not hosts:
+            return
+        target = self.rng.choice([host.name for host in self.site.hosts if host.name not in hosts])
+        if any(self.world.states([target])[target] != "on" for _ in (0,)):
+            return
+        before = len(self.world.violations)
+        try:
+            self.world.migrate(vm, hosts[0], target, Method.PRE_COPY, 0, 0.3)
+            self.tell(f"      eve moves {vm} to {target} by hand")
+        except BackendError:
+            return
+        del self.world.violations[before:]  # an operator may overfill a host; we may not
+
+    # What must hold
+
+    def _invariants_hold(self) -> None:
+        for violation in self.world.violations:
+            raise BrokenError(f"{violation.kind}: {violation.detail}")
+        self._rules_hold()
+
+    def _rules_hold(self) -> None:
+        """What the policy forbids did not come about; all VMs of rules start where they may be."""
+        places = {name: self.world.running(name) for name in ("v0", "v1")}
+        if set(places["v0"]) & set(places["v1"]) and not self._together_at_start():
+            raise BrokenError(f"v0 and v1 are both on {places['v0']}")
+
+    def _together_at_start(self) -> bool:
+        return self.site.placement[0] == self.site.placement[1]
+
+    def _everything_is_settled(self) -> None:
+        """Liveness: once nothing goes wrong any more, every intent is closed and the site rests."""
+        left = self.ledger.recover()
+        if left:
+            raise BrokenError(f"never settled: {left[0].kind} {left[0].vm} {left[0].host}")
+        fault = verify(self.ledger.database).fault
+        if fault:
+            raise BrokenError(f"the audit: {fault}")
+        self._cooldowns_were_kept()
+
+    def _cooldowns_were_kept(self) -> None:
+        moves: dict[str, float] = {}
+        for move in self.ledger.history(self.world.now()).moves:
+            if move.outcome is not Outcome.DONE:
+                continue
+            rested = move.at - moves.get(move.vm, 0.0)
+            if rested < self.policy.limits.cooldown:
+                raise BrokenError(f"{move.vm} moved again after {rested:.0f} s")
+            moves[move.vm] = move.at
+
+
+def run(seed: int, tell: Callable[[str], None] = lambda _: None) -> str:
+    """Live one seed; "" or what did not hold."""
+    with tempfile.TemporaryDirectory(prefix="balancerd-seed-") as directory:
+        try:
+            Life(seed, Path(directory), tell).live()
+        except BrokenError as error:
+            return str(error)
+    return ""
+
+
+def seeds_of(text: str) -> Iterable[int]:
+    """The seeds of "17" or "7000-7999"."""
+    first, _, last = text.partition("-")
+    return range(int(first), int(last or first) + 1)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit code 1 when any seed breaks an invariant."""
+    chosen = list(seeds_of(arguments[0]))
+    broken = 0
+    for seed in chosen:
+        fault = run(seed, print if len(chosen) == 1 else lambda _: None)
+        if fault:
+            broken += 1
+            print(f"seed {seed}: {fault}\n  replay: python -m tests.sim.seeds {seed}")
+    print(f"{len(chosen) - broken} passed, {broken} failed")
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
