@@ -132,8 +132,11 @@ class HostEntry(Schema):
     power_curve: Text | Curve | None = Field(
         None, description="name of a `[curve]`, or watts at equal steps of CPU from 0 to 100 %"
     )
-    memory_reserve: Size | None = Field(
-        None, description="in place of the policy's `capacity.memory_reserve`"
+    tls_name: str = Field(
+        "", description="name in its certificate, where `migration_uri` has an address"
+    )
+    memory: Annotated[Size, Field(gt=0)] | None = Field(
+        None, description="what may be counted on; without it, all that the host says it has"
     )
     protected: bool = Field(
         default=False, description="never put to sleep, as the host that runs balancerd"
@@ -181,7 +184,6 @@ class Configuration(Schema):
     )
     policy: FilePath = Field(description="the policy's file; relative to this one")
     cycle: Interval = Field(30.0, description="time from one cycle to the next")
-    samples: Interval = Field(30.0, description="time from one kept sample to the next")
     maintenance: Cron = Field(
         "30 3 * * *", description="when the record is rolled up and pruned, as cron expression"
     )

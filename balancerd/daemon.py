@@ -25,7 +25,7 @@ from apscheduler.triggers.interval import IntervalTrigger
 from balancerd.adapters.libvirt.backend import LibvirtBackend
 from balancerd.adapters.libvirt.hosts import HostConfig
 from balancerd.adapters.local import counters, footprint, runs_here
-from balancerd.adapters.power import Commands, ExecPower
+from balancerd.adapters.power import Answer, Commands, ExecPower
 from balancerd.adapters.sqlite.ledger import Ledger
 from balancerd.adapters.sqlite.lock import lock
 from balancerd.adapters.sqlite.maintenance import LedgerRetention
@@ -191,6 +191,8 @@ def host_configs(configuration: Configuration) -> tuple[HostConfig, ...]:
             speed=host.speed,
             power_curve=configuration.curve_of(host),
             can_sleep=_can_sleep(host),
+            memory=host.memory or 0,
+            tls_name=host.tls_name,
             shared=configuration.storage.shared,
         )
         for host in configuration.host
@@ -201,7 +203,11 @@ def power_commands(configuration: Configuration) -> dict[str, Commands]:
     """The commands of every host that has some."""
     return {
         host.name: Commands(
-            on=host.power.on, off=host.power.off, state=host.power.state, timeout=host.power.timeout
+            on=host.power.on,
+            off=host.power.off,
+            state=host.power.state,
+            timeout=host.power.timeout,
+            answer=Answer(host.power.answer),
         )
         for host in configuration.host
         if host.power

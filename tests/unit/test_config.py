@@ -22,7 +22,7 @@ uri = "qemu+ssh://root@h1/system"
 migration_uri = "tcp://10.9.0.1"
 rack = "r1"
 power_curve = "g5"
-memory_reserve = "8 GiB"
+memory = "240 GiB"
 [host.power]
 on = ["bmc", "h1", "on"]
 off = ["ssh", "h1", "poweroff"]
@@ -58,7 +58,7 @@ def problems(text: str) -> list[str]:
 
 def test_a_full_configuration_is_read() -> None:
     site = read(FULL)
-    assert site.host[0].memory_reserve == 8 * 2**30
+    assert site.host[0].memory == 240 * 2**30
     assert site.host[0].power is not None
     assert site.host[0].power.off == ("ssh", "h1", "poweroff")
     assert [site.curve_of(host) for host in site.host] == [(93.7, 110, 135), (80, 120)]
