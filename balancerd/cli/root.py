@@ -17,7 +17,7 @@ from balancerd.ports import LedgerError
 # Where each verb is. A module is imported when one of its verbs is called: `status` should not
 # wait for the planner.
 VERBS: Mapping[str, str] = {
-    "status": "site",
+    "status": "status",
     "hosts": "site",
     "vms": "site",
     "plan": "plans",

@@ -1,15 +1,13 @@
-"""`status`, `hosts`, `vms`: how things stand."""
+"""`hosts` and `vms`: what there is, and how busy it is."""
 
-import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from balancerd.adapters.sqlite.reader import Reader, Status
-from balancerd.cli.errors import Exit, invalid
+from balancerd.adapters.sqlite.reader import Reader
+from balancerd.cli.errors import invalid
 from balancerd.cli.output import (
     Column,
     Form,
@@ -18,21 +16,19 @@ from balancerd.cli.output import (
     again_and_again,
     output_option,
     watch_option,
-    write_document,
     write_listing,
 )
 from balancerd.cli.record import reading, record_option
-from balancerd.cli.words import NOTHING, duration, moment, number, percent, size
+from balancerd.cli.words import NOTHING, moment, number, percent, size
 from balancerd.complaints import nearest
 from balancerd.core.assess import assess
 from balancerd.core.model import Snapshot
 from balancerd.core.plan import Assessment
 from balancerd.core.policy import Policy
-from balancerd.core.units import format_time
 from balancerd.documents import DocumentError, parse
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    pass
 
 STYLES = {
     "overloaded": "red",
@@ -41,83 +37,6 @@ STYLES = {
     "asleep": "dim",
     "idle": "cyan",
 }
-
-
-@click.command()
-@watch_option
-@output_option
-@record_option
-def status(watch: float | None, form: Form, record: Path) -> int:
-    """Say whether balancerd runs, what it does, and what keeps it from more."""
-    found: list[Status] = []
-
-    def show() -> None:
-        with reading(record) as reader:
-            found[:] = [reader.status(time.time())]
-            policy = reader.policy()
-        document = _status_document(found[0], policy[0] if policy else "")
-        write_document(document, form, lambda where: _draw_status(where, document))
-
-    again_and_again(show, watch)
-    return Exit.DONE if found and found[0].running else Exit.NOT_RUNNING
-
-
-def _status_document(found: Status, policy: str) -> dict[str, Any]:
-    cycle, pause = found.cycle, found.pause
-    document: dict[str, Any] = {
-        "running": found.running,
-        "policy": policy,
-        "paused": pause is not None,
-        "pause": None,
-        "cycle": None,
-        "actions_under_way": found.under_way,
-        "requests_waiting": found.waiting,
-        "draining": list(found.draining),
-    }
-    if pause:
-        document["pause"] = {
-            "at": format_time(pause.at),
-            "by": pause.by,
-            "reason": pause.reason,
-            "until": None if pause.until is None else format_time(pause.until),
-        }
-    if cycle:
-        document["cycle"] = asdict(cycle) | {"at": format_time(cycle.at)}
-    return document
-
-
-def _draw_status(where: "Console", document: Row) -> None:
-    running, style = ("running", "green") if document["running"] else ("not running", "red")
-    where.print(f"balancerd is {running}", style=f"bold {style}")
-    for name, words in _status_lines(document):
-        where.print(f"{name:<11}{words}", soft_wrap=True)
-
-
-def _status_lines(document: Row) -> Iterator[tuple[str, str]]:
-    """What there is to say, each with a name."""
-    pause, cycle = document["pause"], document["cycle"]
-    if pause:
-        until = f"until {moment(pause['until'])}" if pause["until"] else "until resumed"
-        why = f": {pause['reason']}" if pause["reason"] else ""
-        yield "PAUSED", f"by {pause['by']} since {moment(pause['at'])}, {until}{why}"
-    if cycle is None:
-        yield "cycle", "none completed yet"
-        return
-    if cycle["frozen"]:
-        yield "FROZEN", cycle["frozen"]
-    window = f', in the window "{cycle["window"]}"' if cycle["window"] else ""
-    yield "policy", f"{document['policy']}: {cycle['mode']}, {cycle['objective']}{window}"
-    yield "cycle", f"{moment(cycle['at'])}, took {duration(cycle['seconds'])}"
-    yield "", cycle["sentence"]
-    hosts = (f"{cycle['hosts_on']} on", f"{cycle['hosts_asleep']} asleep")
-    unknown = f", {cycle['hosts_unknown']} unknown" if cycle["hosts_unknown"] else ""
-    yield "hosts", f"{', '.join(hosts)}{unknown}; {cycle['overloaded']} overloaded"
-    yield "VMs", str(cycle["vms"])
-    if document["draining"]:
-        yield "draining", ", ".join(document["draining"])
-    yield "under way", f"{document['actions_under_way']} actions"
-    if document["requests_waiting"]:
-        yield "requests", f"{document['requests_waiting']} wait for an answer"
 
 
 @click.command()

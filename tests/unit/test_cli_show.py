@@ -144,9 +144,20 @@ def test_the_export_tells_the_same_story_as_the_listings(record: Path) -> None:
     assert any(json.loads(line)["event"] == "sample" for line in samples)
 
 
+def test_the_export_has_the_forms_of_a_listing_too(record: Path) -> None:
+    events = [json.loads(line) for line in shown(record, "export").splitlines()]
+    assert rows(record, "export") == events
+    table = list(csv.DictReader(io.StringIO(shown(record, "export", "-o", "csv"))))
+    assert [row["event"] for row in table] == [event["event"] for event in events]
+    drawn = shown(record, "export", "-o", "table").splitlines()
+    assert len(drawn) == 2 + len(events)
+
+
 def test_a_snapshot_is_a_cluster_file(record: Path) -> None:
     snapshot = parse_cluster_file(shown(record, "snapshot"), "snapshot")
     assert len(snapshot.cluster.vms) == 12
+    assert shown(record, "snapshot") == shown(record, "snapshot", "-o", "json")
+    assert "12 VMs, 0 of them under way" in shown(record, "snapshot", "-o", "table")
     done = balancerctl("snapshot", "--plan", "1", record=record)
     assert done.returncode == Exit.INVALID
     assert "the snapshot of plan 1 is not kept" in done.stderr
