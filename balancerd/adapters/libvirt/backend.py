@@ -4,14 +4,16 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType, TracebackType
-from typing import Self, TypeVar
+from typing import Self
 
 import libvirt
 
 from balancerd.adapters.libvirt import acts, events
+from balancerd.adapters.libvirt.connection import connected
 from balancerd.adapters.libvirt.errors import telling
 from balancerd.adapters.libvirt.hosts import HostConfig
 from balancerd.adapters.libvirt.jobs import Figures, completed, figures_of
+from balancerd.adapters.libvirt.lane import Lane
 from balancerd.adapters.libvirt.locate import find, presence_of
 from balancerd.adapters.libvirt.migration import Migration
 from balancerd.adapters.libvirt.order import Order
@@ -27,7 +29,6 @@ ASK_SECONDS = 5.0  # for each host that is asked for a VM, and for each small ac
 CLOSE_SECONDS = 2.0
 
 Counters = Callable[[], HostCounters]
-T = TypeVar("T")
 
 
 class LibvirtBackend:
@@ -54,6 +55,7 @@ class LibvirtBackend:
         self._hosts = {
             host.name: PolledHost(host, self._workers, counters.get(host.name)) for host in hosts
         }
+        self._lanes = {host.name: Lane(host.name, host.uri, self._workers) for host in hosts}
 
     def __enter__(self) -> Self:
         events.ensure_running()
@@ -66,11 +68,14 @@ class LibvirtBackend:
         traceback: TracebackType | None,
     ) -> None:
         """Let go of the hosts. Migrations under way go on without us."""
-        calls = [self._begin(name, "close", host.close) for name, host in self._hosts.items()]
         deadline = time.monotonic() + CLOSE_SECONDS
-        for call in calls:
-            if call is not None:
-                call.wait(deadline - time.monotonic())
+        closing = [
+            self._workers.leave(name, "close", close)
+            for name, host in self._hosts.items()
+            for close in (host.close, self._lanes[name].close)
+        ]
+        for call in closing:
+            call.wait(deadline - time.monotonic())
 
     @property
     def hanging(self) -> int:
@@ -84,7 +89,7 @@ class LibvirtBackend:
         """
         at, deadline = time.time(), time.monotonic() + OBSERVE_SECONDS
         for host in self._hosts.values():
-            host.begin(OBSERVE_SECONDS)
+            host.begin()
         in_order = sorted(self._hosts.values(), key=lambda host: host.silent)
         found = {
             host.config.name: host.finish(0.0 if host.silent else deadline - time.monotonic())
@@ -95,12 +100,19 @@ class LibvirtBackend:
     def locate(self, vm: str, uuid: str, hosts: Sequence[str]) -> Location:
         """Ask the named hosts about one VM, now and all at once."""
         self._remember(vm, uuid)
-        calls = {
-            name: self._begin(name, "locate", self._question(name, vm, uuid)) for name in hosts
-        }
+        calls = {name: self._question(name, vm, uuid) for name in hosts}
         deadline = time.monotonic() + ASK_SECONDS
         presence = {name: _answer(call, deadline) for name, call in calls.items()}
         return Location(vm, time.time(), MappingProxyType(presence))
+
+    def _question(self, name: str, vm: str, uuid: str) -> Call[Presence] | None:
+        """Ask one host; None where it may not be asked now."""
+        try:
+            return self._lane(name).start(
+                "locate", lambda connection: presence_of(connection, vm, uuid)
+            )
+        except BackendError:
+            return None
 
     def migrate(
         self, vm: str, source: str, target: str, method: Method, bandwidth: int, downtime: float
@@ -165,7 +177,7 @@ class LibvirtBackend:
         self, vm: str, source: str, target: str, method: Method, bandwidth: int, downtime: float
     ) -> Migration:
         """Note a migration as in hand: one of each VM at a time."""
-        hosts = self._host(source).config, self._host(target).config
+        hosts = self._config(source), self._config(target)
         with self._lock:
             if vm in self._migrations:
                 raise BackendError(source, "migrate", f"a migration of {vm} is in hand already")
@@ -189,9 +201,12 @@ class LibvirtBackend:
     def _figures_question(self, vm: str, uuid: str, target: str) -> Callable[[], Figures]:
         """Asks the target for a migration's figures, when the source did not tell them."""
 
+        host = self._config(target)
+
         def ask() -> Figures:
-            domain = find(self._host(target).connection.get(ASK_SECONDS), vm, uuid)
-            return Figures() if domain is None else figures_of(completed(domain))
+            with connected(target, host.uri) as connection:
+                domain = find(connection, vm, uuid)
+                return Figures() if domain is None else figures_of(completed(domain))
 
         def ask_in_time() -> Figures:
             try:
@@ -221,8 +236,7 @@ class LibvirtBackend:
         if identified and not uuid:
             raise BackendError(host, act, f"which VM {vm} is meant has not been established")
 
-        def perform() -> None:
-            connection = self._host(host).connection.get(ASK_SECONDS)
+        def perform(connection: libvirt.virConnect) -> None:
             with telling(host, act):
                 domain = find(connection, vm, uuid)
                 if domain is not None:
@@ -231,7 +245,7 @@ class LibvirtBackend:
                     raise BackendError(host, act, f"{vm} is not there")
 
         try:
-            self._workers.run(host, act, perform, ASK_SECONDS)
+            self._lane(host).run(act, perform, ASK_SECONDS)
         except acts.Refused as refusal:
             raise BackendError(host, act, f"refused for {vm}: {refusal}") from None
 
@@ -240,26 +254,15 @@ class LibvirtBackend:
             with self._lock:
                 self._uuids[vm] = uuid
 
-    def _question(self, name: str, vm: str, uuid: str) -> Callable[[], Presence]:
-        def ask() -> Presence:
-            connection = self._host(name).connection.get(ASK_SECONDS)
-            with telling(name, "locate"):
-                return presence_of(connection, vm, uuid)
-
-        return ask
-
-    def _begin(self, name: str, act: str, work: Callable[[], T]) -> Call[T] | None:
-        """Start a call; None where the host may not be asked any more."""
+    def _config(self, name: str) -> HostConfig:
         try:
-            return self._workers.start(name, act, work)
-        except BackendError:
-            return None
-
-    def _host(self, name: str) -> PolledHost:
-        try:
-            return self._hosts[name]
+            return self._hosts[name].config
         except KeyError:
             raise BackendError(name, "find", "no such host is configured") from None
+
+    def _lane(self, name: str) -> Lane:
+        self._config(name)
+        return self._lanes[name]
 
 
 def _answer(call: Call[Presence] | None, deadline: float) -> Presence:
@@ -269,5 +272,4 @@ def _answer(call: Call[Presence] | None, deadline: float) -> Presence:
     try:
         return call.result(deadline - time.monotonic())
     except Exception:  # noqa: BLE001  whatever a host says, it is an answer
-        call.abandon()
         return Presence.UNREACHABLE

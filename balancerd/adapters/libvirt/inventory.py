@@ -8,6 +8,7 @@ one that let a reading hang is left alone for an hour.
 import threading
 import time
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -59,7 +60,8 @@ class Inventory:
     def watch(self, connection: libvirt.virConnect) -> None:
         """Ask a new connection for the events after which a definition is read anew."""
         for event in EVENTS:
-            connection.domainEventRegisterAny(None, event, self._note_change, None)
+            with suppress(libvirt.libvirtError):  # a driver without it is read all the same
+                connection.domainEventRegisterAny(None, event, self._note_change, None)
 
     def _note_change(
         self, _connection: libvirt.virConnect, domain: libvirt.virDomain, *_details: object

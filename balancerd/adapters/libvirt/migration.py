@@ -1,7 +1,7 @@
 """One migration: run by us, or watched because an earlier balancerd started it.
 
-Each has a connection of its own to the source. So a migration, whose call lasts for minutes, takes
-none of the few requests that a host grants a connection at once, and its fate is its own.
+The call and the watch each have a connection of their own to the source, as threads share none (see
+`connection`). A call lasts for minutes; what hangs with it is nobody else's.
 
 Nothing here decides how a migration went. The end that is reported says that the call returned, or
 that the job is no more; where the VM is must be asked of both hosts.
@@ -10,14 +10,15 @@ that the job is no more; where the VM is must be asked of both hosts.
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import libvirt
 
-from balancerd.adapters.libvirt.connection import dispose, open_connection
+from balancerd.adapters.libvirt.connection import connected
 from balancerd.adapters.libvirt.definition import local_disks
-from balancerd.adapters.libvirt.errors import code, sentence, telling
+from balancerd.adapters.libvirt.errors import code, telling
 from balancerd.adapters.libvirt.facts import storage_of
 from balancerd.adapters.libvirt.jobs import Figures, figures_of, read_job
 from balancerd.adapters.libvirt.locate import find
@@ -65,12 +66,10 @@ class Migration:
         """Do the work on a connection of its own; the error it ended with."""
         name = self.order.source.name
         try:
-            connection = open_connection(name, self.order.source.uri)
-            try:
-                with telling(name, "migrate"):
-                    self._work(connection, work)
-            finally:
-                dispose(connection)
+            with self._domain() as domain:
+                self._register(domain)
+                work(domain)
+                self._completed.wait(FIGURES_SECONDS)  # the event may come after the call's return
         except BackendError as error:
             return error
         except Exception as error:  # an end must be reported, whatever happened
@@ -78,17 +77,18 @@ class Migration:
             return BackendError(name, "migrate", f"unforeseen: {error!r}")
         return None
 
-    def _work(
-        self, connection: libvirt.virConnect, work: Callable[[libvirt.virDomain], None]
-    ) -> None:
-        domain = find(connection, self.order.vm, self.order.uuid)
-        if domain is None:
-            raise BackendError(self.order.source.name, "migrate", "the VM is not there")
-        self._register(connection, domain)
-        work(domain)
-        self._completed.wait(FIGURES_SECONDS)  # the event may come after the call's return
+    @contextmanager
+    def _domain(self) -> Iterator[libvirt.virDomain]:
+        """The VM's domain on its source, over a connection for this thread alone."""
+        name = self.order.source.name
+        with connected(name, self.order.source.uri) as connection, telling(name, "migrate"):
+            domain = find(connection, self.order.vm, self.order.uuid)
+            if domain is None:
+                raise BackendError(name, "migrate", "the VM is not there")
+            yield domain
 
-    def _register(self, connection: libvirt.virConnect, domain: libvirt.virDomain) -> None:
+    def _register(self, domain: libvirt.virDomain) -> None:
+        connection: libvirt.virConnect = domain.connect()  # type: ignore[no-untyped-call]
         event = libvirt.VIR_DOMAIN_EVENT_ID_JOB_COMPLETED
         connection.domainEventRegisterAny(domain, event, self._note_completed, None)
 
@@ -104,17 +104,16 @@ class Migration:
 
     def _migrate(self, domain: libvirt.virDomain) -> None:
         order, disks = self.order, self._disks(domain)
+        if order.method is Method.COLD and domain.isActive():
+            # libvirt would copy the definition, remove it here and let the VM run on.
+            raise BackendError(order.source.name, "migrate", "it runs: no cold move is possible")
         flags = flags_of(order, persistent=bool(domain.isPersistent()))
         parameters: Any = parameters_of(order, disks)  # annotated as text, but a dictionary
-        watcher = threading.Thread(
-            target=self._watch, args=(domain,), name=f"watch {order.vm}", daemon=True
-        )
-        watcher.start()
+        threading.Thread(target=self._watch, name=f"watch {order.vm}", daemon=True).start()
         try:
             domain.migrateToURI3(order.target.reach, parameters, flags)
         finally:
             self._ended.set()
-            watcher.join(POLL_SECONDS)
 
     def _disks(self, domain: libvirt.virDomain) -> tuple[str, ...]:
         """The disks to be copied, for a migration with storage."""
@@ -128,13 +127,18 @@ class Migration:
             raise BackendError(name, "migrate", "the VM has no local disk to copy")
         return disks
 
-    def _watch(self, domain: libvirt.virDomain) -> None:
+    def _watch(self) -> None:
         """Report progress until the call has returned."""
         while not self._ended.wait(POLL_SECONDS):
             try:
-                self._poll(domain)
-            except libvirt.libvirtError as error:
-                LOG.debug("%s: no progress to be read: %s", self.order.vm, sentence(error))
+                with self._domain() as domain:
+                    self._poll_until_the_end(domain)
+            except BackendError as error:
+                LOG.debug("%s: no progress to be read: %s", self.order.vm, error)
+
+    def _poll_until_the_end(self, domain: libvirt.virDomain) -> None:
+        while not self._ended.wait(POLL_SECONDS):
+            self._poll(domain)
 
     def _watch_alone(self, domain: libvirt.virDomain) -> None:
         """Report progress until there is no job any more."""
@@ -151,32 +155,33 @@ class Migration:
         if progress is not None and job is Job.OUTGOING:
             self._progress = progress
             self._tell(self._report(progress=progress))
-            self._set_downtime(domain, progress)
-            self._switch(domain, progress)
+            self._set_downtime(progress)
+            self._switch(progress)
         return job is Job.OUTGOING
 
-    def _set_downtime(self, domain: libvirt.virDomain, progress: JobProgress) -> None:
+    def _set_downtime(self, progress: JobProgress) -> None:
         """Once memory flows; before that the call may wait until the job has ended."""
         if not self._downtime_set and progress.total > 0:
             self._downtime_set = True
             limit = milliseconds(self.order.downtime)
-            self._aside("set the downtime", lambda: domain.migrateSetMaxDowntime(limit))
+            self._aside("set the downtime", lambda domain: domain.migrateSetMaxDowntime(limit))
 
-    def _switch(self, domain: libvirt.virDomain, progress: JobProgress) -> None:
+    def _switch(self, progress: JobProgress) -> None:
         """From pre-copy to post-copy, when all of the memory was copied once."""
         wanted = self.order.method is Method.POST_COPY and progress.iteration > 1
         if wanted and not self._switched:
             self._switched = True
-            self._aside("switch to post-copy", domain.migrateStartPostCopy)
+            self._aside("switch to post-copy", lambda domain: domain.migrateStartPostCopy())
 
-    def _aside(self, act: str, work: Callable[[], object]) -> None:
+    def _aside(self, act: str, work: Callable[[libvirt.virDomain], object]) -> None:
         """Do something on a thread of its own, lest a call that waits stop the watch."""
 
         def perform() -> None:
             try:
-                work()
-            except libvirt.libvirtError as error:
-                LOG.warning("%s: cannot %s: %s", self.order.vm, act, sentence(error))
+                with self._domain() as domain:
+                    work(domain)
+            except BackendError as error:
+                LOG.warning("%s: cannot %s: %s", self.order.vm, act, error.cause)
 
         threading.Thread(target=perform, name=f"{act} of {self.order.vm}", daemon=True).start()
 

@@ -41,14 +41,10 @@ class HostReader:
     def __init__(self, config: HostConfig, inventory: Inventory | None = None) -> None:
         self._config = config
         self._inventory = inventory or Inventory()
+        self._connection: libvirt.virConnect | None = None
         self._facts: Host | None = None
         self._storage = Storage()
         self._facts_at = 0.0
-
-    def watch(self, connection: libvirt.virConnect) -> None:
-        """Take on a new connection: perhaps to another libvirtd, or even another host."""
-        self._facts = None
-        self._inventory.watch(connection)
 
     def after_hang(self) -> "HostReader":
         """A reader to go on with while a call of this one hangs."""
@@ -56,11 +52,18 @@ class HostReader:
 
     def read(self, connection: libvirt.virConnect) -> HostReading:
         """The host now. libvirtError when the host fails; one domain's failure is only its own."""
+        if connection is not self._connection:
+            self._take_on(connection)
         self._inventory.forget_changed()
         facts = self._current_facts(connection)
         at = time.time()
         counters = host_counters(connection)
         return HostReading(self._config.name, at, facts, counters, self._vms(connection))
+
+    def _take_on(self, connection: libvirt.virConnect) -> None:
+        """A new connection: perhaps to another libvirtd, or even another host."""
+        self._connection, self._facts = connection, None
+        self._inventory.watch(connection)
 
     def _current_facts(self, connection: libvirt.virConnect) -> Host:
         now = time.monotonic()

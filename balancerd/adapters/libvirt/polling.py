@@ -5,9 +5,11 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from balancerd.adapters.libvirt.connection import Connection
+import libvirt
+
 from balancerd.adapters.libvirt.errors import telling
 from balancerd.adapters.libvirt.hosts import HostConfig
+from balancerd.adapters.libvirt.lane import Lane
 from balancerd.adapters.libvirt.observe import HostReader
 from balancerd.adapters.libvirt.workers import Call, Workers
 from balancerd.core.observation import HostCounters, HostReading
@@ -15,13 +17,9 @@ from balancerd.ports import BackendError
 
 LOG = logging.getLogger(__name__)
 
-# A reading that takes longer is left to itself. Keepalive has ended it before where libvirtd hangs,
-# libvirt's own patience (30 s) where a domain is busy.
-ABANDON_SECONDS = 45.0
-
 
 class PolledHost:
-    """A host's connection and its readings, of which one at most is under way.
+    """A host and its readings, of which one at most is under way.
 
     A host that did not answer is not waited for again until it has: its reading goes on in the
     background, and no other host's is the later for it.
@@ -31,13 +29,12 @@ class PolledHost:
         self, config: HostConfig, workers: Workers, counters: Callable[[], HostCounters] | None
     ) -> None:
         self.config = config
-        self._workers, self._counters = workers, counters
+        self._counters = counters
         self._reader = HostReader(config)
-        self.connection = Connection(
-            config.name, config.uri, workers, lambda connection: self._reader.watch(connection)
-        )
+        self._lane = Lane(config.name, config.uri, workers)
         self._reading: Call[HostReading] | None = None
         self._begun = 0.0
+        self._refused = ""
         self._silent_since: float | None = None
 
     @property
@@ -45,21 +42,24 @@ class PolledHost:
         """Whether the host has let us wait in vain, and has not been read since."""
         return self._silent_since is not None
 
-    def begin(self, patience: float) -> None:
+    def begin(self) -> None:
         """Begin a reading, unless the last one is still under way."""
-        if self._reading is not None and not self._reading.done:
-            if time.monotonic() < self._begun + ABANDON_SECONDS:
-                return
-            self._abandon(self._reading)
-        elif self._reading is not None:
-            self._collect(self._reading, 0.0)  # too old to be used, but it says whether it is back
-        self._begun = time.monotonic()
-        self._reading = self._start(patience)
+        if self._reading is not None and self._reading.done:
+            self._collect(self._reading, 0.0)  # too late to be used, but it says whether it is back
+            self._reading = None
+        hangs = self._reading is not None
+        reader = self._reader.after_hang() if hangs else self._reader
+        try:
+            reading = self._lane.start("observe", lambda connection: self._read(reader, connection))
+        except BackendError as error:
+            self._refused = error.cause
+        else:  # the lane goes on, if need be without a reading that hangs
+            self._reading, self._reader, self._begun = reading, reader, time.monotonic()
 
     def finish(self, patience: float) -> HostReading:
         """The reading begun, waited for at most so many seconds; one with an error otherwise."""
         if self._reading is None:
-            return self._failed("too many calls hang there; none is added to them")
+            return self._failed(self._refused)
         call = self._reading
         reading = self._collect(call, patience)
         if call.done:
@@ -68,20 +68,12 @@ class PolledHost:
 
     def close(self) -> None:
         """Close the connection. May block."""
-        self.connection.close()
+        self._lane.close()
 
-    def _read(self, patience: float) -> HostReading:
-        connection = self.connection.get(patience)
-        reader = self._reader
+    def _read(self, reader: HostReader, connection: libvirt.virConnect) -> HostReading:
         with telling(self.config.name, "observe"):
             reading = reader.read(connection)
         return replace(reading, counters=self._counters()) if self._counters else reading
-
-    def _start(self, patience: float) -> Call[HostReading] | None:
-        try:
-            return self._workers.start(self.config.name, "observe", lambda: self._read(patience))
-        except BackendError:
-            return None
 
     def _collect(self, call: Call[HostReading], patience: float) -> HostReading:
         """A call's reading; what went wrong becomes the reading's error."""
@@ -103,10 +95,3 @@ class PolledHost:
         if self._silent_since is None:
             self._silent_since = self._begun
         return f"no answer for {time.monotonic() - self._silent_since:.1f} s"
-
-    def _abandon(self, call: Call[HostReading]) -> None:
-        """Leave a hanging call alone, with all it holds: it may come back at any time."""
-        call.abandon()
-        LOG.warning("%s: a reading hangs for %.0f s", self.config.name, ABANDON_SECONDS)
-        self._reader = self._reader.after_hang()
-        self.connection.forget()

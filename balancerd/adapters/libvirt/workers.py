@@ -85,9 +85,11 @@ class Workers:
             raise BackendError(host, act, f"{count} calls hang there; none is added to them")
         return self._launch(host, act, work)
 
-    def leave(self, host: str, act: str, work: Callable[[], T]) -> None:
-        """Start a call that nobody will wait for; it counts as hanging until it returns."""
-        self._launch(host, act, work).abandon()
+    def leave(self, host: str, act: str, work: Callable[[], T]) -> Call[T]:
+        """Start a call whatever hangs there, and count it as hanging until it returns."""
+        call = self._launch(host, act, work)
+        call.abandon()
+        return call
 
     def _launch(self, host: str, act: str, work: Callable[[], T]) -> Call[T]:
         call = Call(self, host, act, work)

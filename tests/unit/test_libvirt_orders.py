@@ -1,0 +1,180 @@
+"""What libvirt is asked for, what is told back, and acts that take a last look."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import libvirt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from balancerd.adapters.libvirt import HostConfig, LibvirtBackend, acts
+from balancerd.adapters.libvirt.definition import Storage, local_disks
+from balancerd.adapters.libvirt.order import Order, flags_of, mebibytes, parameters_of
+from balancerd.adapters.libvirt.reports import Reports
+from balancerd.core.model import Method
+from balancerd.core.observation import JobReport
+from balancerd.ports import BackendError
+
+MIB = 2**20
+H1 = HostConfig("h1", "qemu+ssh://h1/system")
+H2 = HostConfig(
+    "h2", "qemu+ssh://h2/system", "qemu+tls://h2/system", "tcp://10.9.0.2", tls_name="h"
+)
+
+
+def order(method: Method = Method.PRE_COPY, *, encrypted: bool = False) -> Order:
+    return Order("a", "u", H1, H2, method, 100 * MIB, 0.3, encrypted)
+
+
+@pytest.mark.parametrize("method", Method)
+@pytest.mark.parametrize("persistent", [True, False])
+def test_every_migration_is_peer_to_peer_and_none_is_unsafe(
+    method: Method, persistent: bool
+) -> None:
+    flags = flags_of(order(method), persistent=persistent)
+    assert flags & libvirt.VIR_MIGRATE_PEER2PEER
+    assert not flags & (libvirt.VIR_MIGRATE_UNSAFE | libvirt.VIR_MIGRATE_TUNNELLED)
+    assert bool(flags & libvirt.VIR_MIGRATE_LIVE) == (method is not Method.COLD)
+
+
+def test_a_defined_vm_is_defined_at_the_target_only_and_a_transient_one_nowhere() -> None:
+    both = libvirt.VIR_MIGRATE_PERSIST_DEST | libvirt.VIR_MIGRATE_UNDEFINE_SOURCE
+    assert flags_of(order(), persistent=True) & both == both
+    assert flags_of(order(), persistent=False) & both == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "flag"),
+    [
+        (Method.AUTO_CONVERGE, libvirt.VIR_MIGRATE_AUTO_CONVERGE),
+        (Method.POST_COPY, libvirt.VIR_MIGRATE_POSTCOPY),
+        (Method.STORAGE, libvirt.VIR_MIGRATE_NON_SHARED_DISK),
+        (Method.COLD, libvirt.VIR_MIGRATE_OFFLINE),
+    ],
+)
+def test_each_method_has_its_flag_and_the_others_have_not(method: Method, flag: int) -> None:
+    having = {other for other in Method if flags_of(order(other), persistent=True) & flag}
+    assert having == {method}
+
+
+def test_encryption_is_asked_for_with_the_name_in_the_targets_certificate() -> None:
+    plain, safe = order(), order(encrypted=True)
+    assert not flags_of(plain, persistent=True) & libvirt.VIR_MIGRATE_TLS
+    assert flags_of(safe, persistent=True) & libvirt.VIR_MIGRATE_TLS
+    assert libvirt.VIR_MIGRATE_PARAM_TLS_DESTINATION not in parameters_of(plain)
+    assert parameters_of(safe)[libvirt.VIR_MIGRATE_PARAM_TLS_DESTINATION] == "h"
+
+
+def test_the_cap_and_the_way_go_with_the_call() -> None:
+    assert parameters_of(order()) == {
+        libvirt.VIR_MIGRATE_PARAM_BANDWIDTH: 100,
+        libvirt.VIR_MIGRATE_PARAM_URI: "tcp://10.9.0.2",
+    }
+    disks = parameters_of(order(Method.STORAGE), ("vda", "vdb"))
+    assert disks[libvirt.VIR_MIGRATE_PARAM_MIGRATE_DISKS] == ["vda", "vdb"]
+
+
+@given(st.integers(0, 2**50))
+def test_a_cap_never_grows_by_its_unit_and_never_becomes_no_cap(bandwidth: int) -> None:
+    """Dies when the cap is rounded up, or down to libvirt's 0, which means unlimited."""
+    cap = mebibytes(bandwidth)
+    assert cap >= 1
+    assert cap * MIB <= max(bandwidth, MIB)
+
+
+def test_only_what_a_single_host_has_and_can_be_written_is_copied() -> None:
+    document = """<domain><name>a</name><devices>
+    <disk type='file'><source file='/srv/vms/a'/><target dev='vda'/></disk>
+    <disk type='file'><source file='/var/lib/a'/><target dev='vdb'/></disk>
+    <disk type='file' device='cdrom'><source file='/iso/x'/><target dev='sda'/><readonly/></disk>
+    <disk type='file' device='cdrom'><target dev='sdb'/></disk>
+    </devices></domain>"""
+    assert local_disks(document, Storage(shared=("/srv/vms",))) == ("vdb",)
+
+
+# ---- reports ----
+
+
+def progress(vm: str, at: float) -> JobReport:
+    return JobReport(vm, "h1", "h2", at)
+
+
+def end(vm: str, at: float) -> JobReport:
+    return JobReport(vm, "h1", "h2", at, ended=True)
+
+
+def test_the_newest_progress_counts_and_every_end_is_told_once() -> None:
+    reports = Reports()
+    for news in (progress("a", 1), progress("a", 2), progress("b", 3), end("c", 4)):
+        reports.add(news)
+    assert reports.drain() == (end("c", 4), progress("a", 2), progress("b", 3))
+    assert reports.drain() == ()
+
+
+def test_progress_from_before_an_end_is_no_news() -> None:
+    """Dies when it is kept: a migration that is over would seem to be under way."""
+    reports = Reports()
+    reports.add(progress("a", 1))
+    reports.add(end("a", 2))
+    assert reports.drain() == (end("a", 2),)
+
+
+# ---- acts, on libvirt's own test driver ----
+
+
+@pytest.fixture
+def domain(tmp_path: Path) -> Iterator[libvirt.virDomain]:
+    """A running domain with a definition, on a host of its own."""
+    (tmp_path / "host.xml").write_text(
+        "<node><domain type='test'><name>a</name><memory>1024</memory>"
+        "<os><type>hvm</type></os></domain></node>"
+    )
+    connection = libvirt.open(f"test://{tmp_path / 'host.xml'}")
+    yield connection.lookupByName("a")
+    connection.close()
+
+
+@pytest.mark.parametrize("act", [acts.destroy, acts.undefine, acts.abort])
+def test_a_running_vm_is_left_alone(
+    domain: libvirt.virDomain, act: Callable[[libvirt.virDomain], None]
+) -> None:
+    with pytest.raises(acts.Refused):
+        act(domain)
+    assert domain.isActive()
+    assert domain.isPersistent()
+
+
+@pytest.mark.parametrize("act", [acts.resume, acts.destroy, acts.undefine])
+def test_a_vm_that_a_user_paused_is_left_alone(
+    domain: libvirt.virDomain, act: Callable[[libvirt.virDomain], None]
+) -> None:
+    domain.suspend()
+    with pytest.raises(acts.Refused, match="it is paused"):
+        act(domain)
+    assert domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED
+
+
+def test_what_is_done_already_is_not_done_again(domain: libvirt.virDomain) -> None:
+    acts.resume(domain)
+    domain.destroy()
+    acts.destroy(domain)
+    assert not domain.isActive()
+
+
+def test_an_act_on_a_host_that_is_not_configured_is_one_sentence() -> None:
+    with LibvirtBackend([]) as backend:
+        backend.locate("a", "u", [])
+        with pytest.raises(BackendError, match="h9: find: no such host is configured"):
+            backend.resume("a", "h9")
+        with pytest.raises(BackendError, match="no such host"):
+            backend.migrate("a", "h9", "h8", Method.PRE_COPY, MIB, 0.3)
+
+
+def test_an_act_without_an_identity_is_refused() -> None:
+    """Dies when an unknown VM is looked up by its name."""
+    with (
+        LibvirtBackend([HostConfig("here", "test:///default")]) as backend,
+        pytest.raises(BackendError, match="has not been established"),
+    ):
+        backend.destroy("test", "here")
