@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -22,8 +23,7 @@ class _Fault:
     """One of pydantic's errors, at the key it is about."""
 
     kind: str
-    place: KeyPath  # in pydantic's terms
-    path: KeyPath  # as it is written
+    path: KeyPath
     message: str
     value: Any
     context: Mapping[str, Any]
@@ -36,7 +36,7 @@ def problems(
 
     `data` is what `text` holds, `name` what stands for the file.
     """
-    lines, schema = lines_of(text), model.model_json_schema()
+    lines, schema = lines_of(text), _schema_of(model)
     found: dict[KeyPath, list[_Fault]] = {}
     for fault in _faults(error, data):
         found.setdefault(fault.path, []).append(fault)
@@ -50,6 +50,11 @@ def problems(
     yield from dict.fromkeys(problem for _, problem in sorted(told, key=lambda item: item[0]))
 
 
+@cache
+def _schema_of(model: type[BaseModel]) -> Mapping[str, Any]:
+    return model.model_json_schema()
+
+
 def _faults(error: ValidationError, data: Any, outer: KeyPath = ()) -> Iterator[_Fault]:
     """Every single error. A validator may raise a ValidationError about the part it was given."""
     for detail in error.errors(include_url=False):
@@ -60,7 +65,7 @@ def _faults(error: ValidationError, data: Any, outer: KeyPath = ()) -> Iterator[
             yield from _faults(cause, data, place)
         elif kind != "too_short" or len(value) < context["min_length"]:  # else: wrong elements
             path = _written(place, data, missing=kind == "missing")
-            yield _Fault(kind, place, path, detail["msg"], value, context)
+            yield _Fault(kind, path, detail["msg"], value, context)
 
 
 def _told_better_inside(
