@@ -5,7 +5,7 @@ import tomllib
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import DataObject
 
@@ -166,6 +166,7 @@ def write_pairs(writer: Writer, data: DataObject, table: Path) -> None:
         writer.write(data.draw(st.sampled_from(["\n", " # = [x]\n"])))
 
 
+@settings(max_examples=50)
 @given(st.data())
 def test_the_line_of_every_key_of_any_document_is_known(data: DataObject) -> None:
     """Dies without the look-ahead for a fourth quote, and when a list's elements all get the
