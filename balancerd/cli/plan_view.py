@@ -33,12 +33,15 @@ def draw_plan(where: "Console", plan: Plan, heading: str, *, all_hosts: bool = F
 
 
 def _outlook(plan: Plan) -> str:
-    moves = plan.moves
-    copied = f"{size(sum(move.bytes for move in moves))} to copy" if moves else "nothing to copy"
-    return (
-        f"Score {plan.score_before:.4g} → {plan.score_after:.4g} (smaller is better); "
-        f"{len(moves)} moves in {len({move.wave for move in moves})} waves, {copied}"
-    )
+    """What carrying it out means, where wave after wave waits for the slowest of the one before."""
+    slowest: dict[int, float] = {}
+    for move in plan.moves:
+        slowest[move.wave] = max(slowest.get(move.wave, 0.0), move.seconds)
+    if not slowest:
+        return "Nothing is copied; a smaller score is better"
+    copied = size(sum(move.bytes for move in plan.moves))
+    span = duration(sum(slowest.values()))
+    return f"{len(slowest)} waves, {copied} to copy, about {span}; a smaller score is better"
 
 
 def action_rows(plan: Plan) -> Iterator[Row]:
