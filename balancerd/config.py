@@ -30,10 +30,10 @@ DEFAULT_PATH = Path("/etc/balancerd/balancerd.toml")
 DEFAULT_STATE = Path("/var/lib/balancerd")
 _PACKAGE = Path(__file__).parent
 # In a wheel the policies are part of the package; in a source tree they stand beside it.
-SHIPPED_POLICIES = next(
-    path
-    for path in (_PACKAGE / "share" / "policies", _PACKAGE.parent / "policies")
-    if path.is_dir()
+SHIPPED_POLICIES = (
+    _PACKAGE / "share" / "policies"
+    if (_PACKAGE / "share").is_dir()
+    else _PACKAGE.parent / "policies"
 )
 
 

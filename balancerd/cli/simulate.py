@@ -24,6 +24,7 @@ from balancerd.cli.result_view import draw_results, figures, progress
 from balancerd.config import SHIPPED_POLICIES, load_policy
 from balancerd.core.policy import Policy
 from balancerd.documents import load, read_text
+from balancerd.ports import LedgerError
 from balancerd.simulation import Result, Watcher, without_balancing
 from balancerd.simulation import simulate as live_through
 
@@ -136,7 +137,7 @@ def _site(scenario: str, trace: Path | None) -> Site:
         wanted = source.kind is LoadKind.RECORDED and not trace
         recorded = _recorded(place, source.step) if wanted else None
         return build(found.model_copy(update={"load": source}), trace, recorded)
-    except (LoadError, ScenarioError) as error:
+    except (LoadError, ScenarioError, LedgerError) as error:
         raise invalid(str(error)) from None
 
 

@@ -90,9 +90,10 @@ def test_a_recorded_site_can_be_lived_through_again(files: Path, run: Done) -> N
     done = balancerctl("simulate", again, "--policy", files / "quiet.toml")
     assert done.returncode == Exit.DONE, done.stderr
     assert json.loads(done.stdout)["vms"] == 12
-    again.write_text(SCENARIO + load.replace("record", "recorded", 1).replace('"record"', '"no"'))
+    again.write_text(SCENARIO + load.replace('"record"', '"nowhere"'))
     missing = balancerctl("simulate", again)
     assert missing.returncode == Exit.INVALID
+    assert f"{files / 'nowhere'} does not exist" in missing.stderr
 
 
 def test_samples_without_vms_are_no_load(tmp_path: Path) -> None:
