@@ -129,8 +129,12 @@ class Database:
             )
 
     def _renew(self) -> None:
-        """Apply the changes of the schema that the file does not have yet."""
+        """Apply the changes of the schema that the file does not have yet, a copy kept of it."""
         utils = sqlite_utils.Database(self.connection, execute_plugins=False)
+        pending = self.form.migrations.pending(utils)
+        if pending and self.form.migrations.applied(utils):
+            before = pending[0].name.split()[0]
+            self.copy_to(self.path.with_name(f"{self.path.name}.before-{before}"))
         self.form.migrations.apply(utils)
 
     @property
@@ -208,6 +212,18 @@ class Database:
                 if not rows:
                     return
                 yield from rows
+
+    def copy_to(self, copy: Path) -> None:
+        """Write a copy, compact and checked. It is whole and on disk, or it is not there."""
+        unfinished = copy.with_name(f"{copy.name}.unfinished")
+        with self._lock, broken(copy):
+            unfinished.unlink(missing_ok=True)
+            self.connection.execute("VACUUM INTO ?", (str(unfinished),))
+            with closing(_connect(unfinished, Access.READ)) as connection:
+                check_content(connection, unfinished)
+            with unfinished.open("rb") as file:
+                os.fsync(file.fileno())
+            unfinished.rename(copy)
 
     def give_back(self) -> None:
         """Return some of the room that deleted rows have left; not inside a transaction."""

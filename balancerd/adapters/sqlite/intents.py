@@ -165,7 +165,8 @@ class RecentMoves:
         rows = self._database.rows(
             "SELECT vm, host, target, conclusions.at, outcome"
             " FROM conclusions JOIN intents ON intents.id = intent"
-            " WHERE kind = 'migrate' AND conclusions.at > ? ORDER BY conclusions.at, conclusions.id",
+            " WHERE kind = 'migrate' AND conclusions.at > ?"
+            " ORDER BY conclusions.at, conclusions.id",
             (since,),
         )
         self._moves = [

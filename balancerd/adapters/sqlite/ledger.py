@@ -1,16 +1,24 @@
 """The ledger: `ledger.db`, written by one balancerd at a time."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
 from balancerd.adapters.sqlite import audit, intents, operator, plans
-from balancerd.adapters.sqlite.database import Access, Database
+from balancerd.adapters.sqlite.database import Access, DamagedError, Database
 from balancerd.adapters.sqlite.intents import RecentMoves
 from balancerd.adapters.sqlite.inventory import Inventory
-from balancerd.adapters.sqlite.maintenance import RETENTION, LedgerRetention, back_up, prune
+from balancerd.adapters.sqlite.maintenance import (
+    RETENTION,
+    LedgerRetention,
+    back_up,
+    newest_backup,
+    prune,
+)
 from balancerd.adapters.sqlite.plans import Snapshots
+from balancerd.adapters.sqlite.power import PowerTimes
 from balancerd.adapters.sqlite.schema import LEDGER
 from balancerd.core.history import History
 from balancerd.core.model import Host, PowerState, Snapshot
@@ -18,6 +26,8 @@ from balancerd.core.observation import JobReport
 from balancerd.core.plan import Plan
 from balancerd.core.record import Conclusion, Cycle, Intent, Pause, PlanState, Request
 from balancerd.ports import LedgerError
+
+_LOG = logging.getLogger(__name__)
 
 
 class Ledger:
@@ -34,12 +44,18 @@ class Ledger:
         self.database = Database(path, LEDGER, Access.OWN, "FULL" if durable else "OFF")
         self._durable, self._site = durable, site
         self._moves = RecentMoves(self.database)
+        self._power = PowerTimes(self.database)
         self._inventory = Inventory(self.database)
         self._snapshots = Snapshots(self.database)
         self._newest: Snapshot | None = None  # of a simulated site, not written yet
 
     def __enter__(self) -> Self:
-        self.database.__enter__()
+        try:
+            self.database.__enter__()
+        except DamagedError as error:
+            copy = newest_backup(self.database.path)
+            hint = f"; the newest backup is {copy}" if copy else ""
+            raise DamagedError(f"{error}{hint}") from error
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -58,9 +74,13 @@ class Ledger:
             yield
 
     def maintain(self, now: float, retention: LedgerRetention = RETENTION) -> None:
-        """Once a day or so: delete what is past its retention, and make a verified backup."""
+        """Once a day or so: delete what is past its retention, and make a verified backup.
+
+        Tells the log the head of the audit, which proves later that no line was taken away.
+        """
         back_up(self.database, now)
         prune(self.database, now, retention)
+        _LOG.info("the audit has %d lines; its head is %s", *audit.head(self.database))
 
     def recover(self) -> tuple[Intent, ...]:
         """Intents that have no conclusion yet, oldest first."""
@@ -114,7 +134,7 @@ class Ledger:
 
     def record_power(self, host: str, state: PowerState, at: float) -> None:
         """Note that a host's power was seen to change."""
-        self.database.insert("power_events", {"at": at, "host": host, "power": state})
+        self._power.record(host, state, at)
 
     def record_cycle(self, cycle: Cycle) -> None:
         """Note a completed cycle; the newest one is the daemon's status."""
@@ -144,13 +164,10 @@ class Ledger:
 
     def history(self, now: float) -> History:
         """Migrations that ended in the last week, power changes, and hosts empty now."""
-        times: dict[str, dict[str, float]] = {}
-        for host, power, at in self.database.rows("SELECT host, power, at FROM hosts_by_power"):
-            times.setdefault(power, {})[host] = at
         return History(
             moves=self._moves.until(now),
-            woken=times.get(PowerState.ON, {}),
-            slept=times.get(PowerState.OFF, {}),
+            woken=self._power.woken(),
+            slept=self._power.slept(),
             idle_since=self._inventory.empty_since(),
         )
 

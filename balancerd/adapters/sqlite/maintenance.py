@@ -1,18 +1,15 @@
 """What keeps a ledger small and recoverable: retention, and a verified backup a day."""
 
-import os
-import sqlite3
-from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from balancerd.adapters.sqlite import audit
-from balancerd.adapters.sqlite.database import Database, broken, check_content
+from balancerd.adapters.sqlite.database import Database, broken
 from balancerd.core.units import DAY
 
 BACKUPS = 7
-_BATCH = 5000  # rows deleted in one transaction, so that nobody waits long
+_BATCH = 500  # rows deleted in one transaction, so that nobody waits long
 
 # What is deleted; ":before" is the time up to which. What is still open stays, and the newest power
 # event of each host and state: deciding rests on it. A conclusion goes with its intent, never
@@ -65,29 +62,29 @@ def _delete(database: Database, table: str, condition: str, before: float) -> No
 
 
 def back_up(database: Database, now: float) -> Path | None:
-    """A verified copy beside the file, where the newest one is a day old; its path.
-
-    The copy is whole or it is not there: it gets its name after it was checked and is on disk.
-    """
-    directory = database.path.parent / "backups"
+    """A verified copy beside the file, where there is none of this day (UTC) yet; its path."""
+    directory = _backups(database.path)
     with broken(directory):
         directory.mkdir(exist_ok=True)
-        stem, day = database.path.stem, datetime.fromtimestamp(now, UTC)
-        copy = directory / f"{stem}-{day:%Y-%m-%d}.db"
+        copy = directory / f"{database.path.stem}-{datetime.fromtimestamp(now, UTC):%Y-%m-%d}.db"
         if copy.exists():
             return None
-        unfinished = copy.with_suffix(".unfinished")
-        unfinished.unlink(missing_ok=True)
-        database.rows("VACUUM INTO ?", (str(unfinished),))
-        _verify(unfinished)
-        unfinished.rename(copy)
-        for old in sorted(directory.glob(f"{stem}-*.db"))[:-BACKUPS]:
+        database.copy_to(copy)
+        for old in _copies(database.path)[:-BACKUPS]:
             old.unlink()
     return copy
 
 
-def _verify(copy: Path) -> None:
-    with closing(sqlite3.connect(f"{copy.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-        check_content(connection, copy)
-    with copy.open("rb") as file:
-        os.fsync(file.fileno())
+def newest_backup(path: Path) -> Path | None:
+    """The newest copy of a ledger's file, if there is one."""
+    copies = _copies(path)
+    return copies[-1] if copies else None
+
+
+def _backups(path: Path) -> Path:
+    return path.parent / "backups"
+
+
+def _copies(path: Path) -> list[Path]:
+    """All copies, oldest first."""
+    return sorted(_backups(path).glob(f"{path.stem}-*.db"))
