@@ -10,7 +10,7 @@ from balancerd.adapters.sim.load import LoadError, Table
 from balancerd.adapters.sim.scenario import Scenario
 from balancerd.adapters.sim.site import ScenarioError, build
 from balancerd.documents import DocumentError, load, parse
-from tests.worlds import a_flavour, a_host_group, a_scenario
+from tests.worlds import VM_MEMORY, a_flavour, a_host_group, a_scenario
 
 CLASSIC = Path(__file__).parents[2] / "benchmarks" / "classic.toml"
 DEMO = Path(balancerd.adapters.sim.__file__).with_name("demo.toml")
@@ -155,3 +155,17 @@ def test_vms_start_where_they_leave_a_host_fullest_largest_first():
 def test_an_empty_host_is_opened_where_a_watt_does_most():
     hosts = [a_host_group(count=1), a_host_group(name="b%d", count=1, power_curve=[50.0, 150.0])]
     assert set(build(a_scenario(hosts=hosts)).placement) == {1}
+
+
+def test_a_site_that_grew_without_a_plan_is_the_same_for_the_same_seed():
+    """Random, within memory, and with no regard to CPU."""
+
+    def placed(seed):
+        rule = {"rule": "random", "memory_limit": 0.5, "seed": seed}
+        group = a_host_group(memory=4 * VM_MEMORY)
+        many = a_scenario(hosts=[group], placement=rule, vms={"name": "v%d", "count": 6})
+        return build(many).placement
+
+    assert placed(1) == placed(1)
+    assert len({placed(seed) for seed in range(10)}) > 5
+    assert all(placed(seed).count(host) == 2 for seed in range(10) for host in range(3))

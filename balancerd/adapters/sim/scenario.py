@@ -107,6 +107,14 @@ class Load(Schema):
     level: Fraction = 0.35  # mean demand by day of a busy VM, as share of its size
 
 
+class Placement(Schema):
+    """Where VMs are at the start. Random: as on a site that grew without a plan."""
+
+    rule: Literal["best-fit", "random"] = "best-fit"
+    memory_limit: Fraction = 1.0  # of a host's memory that is filled at most
+    seed: int = 1
+
+
 class Migration(Schema):
     """How the site's hypervisors migrate."""
 
@@ -174,6 +182,7 @@ class Scenario(Schema):
     flavours: Annotated[tuple[Flavour, ...], Field(min_length=1)]
     vms: VMs = VMs()
     network: Network = Network()
+    placement: Placement = Placement()
     load: Load = Load()
     migration: Migration = Migration()
     power: PowerTimes = PowerTimes()

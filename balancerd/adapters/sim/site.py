@@ -57,7 +57,7 @@ def build(scenario: Scenario, trace: Path | None = None, recorded: Recorded | No
         vms=vms,
         flavours=flavours,
         load=demand(np.array([vm.size for vm in vms])),
-        placement=best_fit(real, vms, limit_memory=limited),
+        placement=_placed(scenario, real, vms),
     )
 
 
@@ -164,27 +164,61 @@ def _links(scenario: Scenario, hosts: Iterable[Host]) -> Iterator[Link]:
         yield Link(rack, CORE, float(network.rack))
 
 
-def best_fit(hosts: Sequence[Host], vms: Sequence[VM], *, limit_memory: bool) -> tuple[int, ...]:
-    """The index of each VM's first host, by what is asked for and not by any load.
+def _placed(scenario: Scenario, hosts: Sequence[Host], vms: Sequence[VM]) -> tuple[int, ...]:
+    """The index of each VM's first host, by what it asks for and not by any load.
 
-    Largest VM first, onto the host in use that it leaves fullest; where it fits on none, onto the
-    empty host that does most work per watt. ScenarioError where a VM fits nowhere.
+    ScenarioError where a VM fits nowhere.
     """
-    cpu = np.array([host.cpu for host in hosts])
-    memory = np.array([float(host.memory) if limit_memory else inf for host in hosts])
+    rule, limited = scenario.placement, scenario.memory == "enforced"
+    room = [host.memory * rule.memory_limit if limited else inf for host in hosts]
+    free = _Room(np.array([host.cpu for host in hosts]), np.array(room))
+    if rule.rule == "random":
+        return _at_random(vms, free, np.random.default_rng(rule.seed))
+    return _best_fit(hosts, vms, free)
+
+
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """What is left on each host while VMs are placed: reference cores and bytes."""
+
+    cpu: Floats
+    memory: Floats
+
+    def take(self, vm: VM, host: int) -> None:
+        self.cpu[host] -= vm.size
+        self.memory[host] -= vm.memory
+
+
+def _nowhere(vm: VM) -> ScenarioError:
+    return ScenarioError(f"{vm.name}: fits on no host at the start")
+
+
+def _at_random(vms: Sequence[VM], free: _Room, random: np.random.Generator) -> tuple[int, ...]:
+    """Each VM on any host with room in memory; CPU is shared, however many want it."""
+    placement = []
+    for vm in vms:
+        candidates = np.flatnonzero(free.memory >= vm.memory)
+        if not len(candidates):
+            raise _nowhere(vm)
+        placement.append(int(random.choice(candidates)))
+        free.take(vm, placement[-1])
+    return tuple(placement)
+
+
+def _best_fit(hosts: Sequence[Host], vms: Sequence[VM], free: _Room) -> tuple[int, ...]:
+    """Largest VM first, onto the host in use that it leaves fullest; where it fits on none, onto
+    the empty host that does most work per watt."""
     cost = np.array([host.watts(1.0) / host.cpu for host in hosts])
     used = np.zeros(len(hosts), dtype=bool)
     placement = [0] * len(vms)
     for index in sorted(range(len(vms)), key=lambda i: (-vms[i].size, -vms[i].memory, i)):
-        size, need = vms[index].size, vms[index].memory
-        fits = (cpu >= size - 1e-9) & (memory >= need)
+        vm = vms[index]
+        fits = (free.cpu >= vm.size - 1e-9) & (free.memory >= vm.memory)
         if not fits.any():
-            raise ScenarioError(f"{vms[index].name}: fits on no host at the start")
-        rank = np.where(used, cpu - cpu.max(), cost)
-        rank = np.where(fits & (used | ~(fits & used).any()), rank, inf)
-        chosen = int(rank.argmin())
-        placement[index] = chosen
+            raise _nowhere(vm)
+        opened = fits & used
+        rank = np.where(opened, free.cpu, inf) if opened.any() else np.where(fits, cost, inf)
+        placement[index] = chosen = int(rank.argmin())
         used[chosen] = True
-        cpu[chosen] -= size
-        memory[chosen] -= need
+        free.take(vm, chosen)
     return tuple(placement)
