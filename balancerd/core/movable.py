@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from balancerd.core.history import History, Outcome, rests_until
+from balancerd.core.history import History, Outcome, PastMove, rests_until
 from balancerd.core.model import VM, ExclusionKind, Snapshot, VMState
 from balancerd.core.plan import Refusal
 from balancerd.core.policy import Policy, matches
@@ -74,11 +74,14 @@ def _ruled(vm: VM, host: str, policy: Policy) -> Refusal | None:
 def _resting(
     snapshot: Snapshot, policy: Policy, history: History, now: float
 ) -> Mapping[str, Refusal]:
-    """VMs in cool-down or at the end of their budget. A host being drained does not ask."""
+    """VMs in cool-down or at the end of their budget.
+
+    A host being drained asks for neither, but a VM that would not leave it rests all the same.
+    """
     resting: dict[str, Refusal] = {}
-    for vm, moves in history.by_vm().items():
-        if snapshot.cluster.placement.get(vm) in snapshot.draining:
-            continue
+    for vm, past in history.by_vm().items():
+        drained = snapshot.cluster.placement.get(vm) in snapshot.draining
+        moves = _failures_in_a_row(past) if drained else past
         until = rests_until(moves, policy.limits)
         today = sum(move.at > now - DAY and move.outcome is Outcome.DONE for move in moves)
         if until > now:
@@ -88,3 +91,9 @@ def _resting(
             detail = f"moved {today} times in 24 h, at most {policy.limits.per_vm_per_day}"
             resting[vm] = _never(vm, "budget", detail, "raise limits.per_vm_per_day")
     return resting
+
+
+def _failures_in_a_row(moves: list[PastMove]) -> list[PastMove]:
+    """The newest moves, back to the last one that was done."""
+    done = [index for index, move in enumerate(moves) if move.outcome is Outcome.DONE]
+    return moves[done[-1] + 1 :] if done else moves

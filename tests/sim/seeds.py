@@ -37,7 +37,8 @@ STEPS = 200  # cycles of a life
 CALM_FROM = 0.6  # share of the life after which nothing new goes wrong
 CYCLE = 60.0  # seconds of virtual time
 START = 1_700_000_000.0
-STRIKES = {kind: 3 for kind in FaultKind} | {FaultKind.MIGRATION_FAILS: 6}
+LONGEST_ACT = 1200.0  # seconds after which no migration or power action may still be open
+STRIKES = dict.fromkeys(FaultKind, 3) | {FaultKind.MIGRATION_FAILS: 6}
 
 
 class BrokenError(AssertionError):
@@ -278,6 +279,7 @@ class Life:
         self.mortality = self.rng.choice([0.0, 0.0, 0.002, 0.01])
         self.doors = Doors(self.world, lambda: self.ledger, self.policy)
         self.last_sentence = ""
+        self.drained: set[str] = set()  # hosts that were drained at any time
         self.begin_again()
 
     def begin_again(self) -> None:
@@ -353,6 +355,7 @@ class Life:
         elif roll < 0.07:
             host = self.rng.choice(self.site.hosts).name
             self._ask(self.rng.choice([Verb.DRAIN, Verb.UNDRAIN]), host)
+            self.drained.add(host)
         elif roll < 0.09:
             self._ask(Verb.ABORT, self.rng.choice(self.site.vms).name)
         elif roll < 0.3:
@@ -404,9 +407,10 @@ class Life:
 
     def _everything_is_settled(self) -> None:
         """Liveness: once nothing goes wrong any more, every intent is closed and the site rests."""
-        left = self.ledger.recover()
-        if left:
-            raise BrokenError(f"never settled: {left[0].kind} {left[0].vm} {left[0].host}")
+        for intent in self.ledger.recover():
+            age = self.world.now() - intent.at
+            if age > LONGEST_ACT:
+                raise BrokenError(f"open for {age:.0f} s: {intent.kind} {intent.vm} {intent.host}")
         fault = verify(self.ledger.database).fault
         if fault:
             raise BrokenError(f"the audit: {fault}")
@@ -418,7 +422,7 @@ class Life:
             if move.outcome is not Outcome.DONE:
                 continue
             rested = move.at - moves.get(move.vm, 0.0)
-            if rested < self.policy.limits.cooldown:
+            if rested < self.policy.limits.cooldown and move.source not in self.drained:
                 raise BrokenError(f"{move.vm} moved again after {rested:.0f} s")
             moves[move.vm] = move.at
 
