@@ -17,6 +17,7 @@ from balancerd.core.codec import (
     encode,
     refuse_unknown,
 )
+from balancerd.core.json_lines import line_of
 from balancerd.core.model import (
     VM,
     Cluster,
@@ -88,20 +89,26 @@ def _vm_entry(vm: VM, snapshot: Snapshot) -> dict[str, Any]:
 def parse_cluster_file(text: str | bytes, source: str) -> Snapshot:
     """The snapshot in a cluster file's text; CodecError says what is wrong where in `source`."""
     try:
-        return snapshot_of(_json(text))
+        text = text if isinstance(text, str) else text.decode("utf-8-sig")
+        data = _json(text)
+    except UnicodeDecodeError:
+        raise CodecError(f"{source}: not JSON: not UTF-8 text") from None
     except CodecError as error:
         raise CodecError(f"{source}: {error}") from None
+    try:
+        return snapshot_of(data)
+    except CodecError as error:
+        line = line_of(text, error.path)
+        raise CodecError(f"{source}: line {line}: {error}") from None
 
 
-def _json(text: str | bytes) -> Any:
+def _json(text: str) -> Any:
     try:
         return json.loads(text, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
         raise CodecError(
             f"line {error.lineno}, column {error.colno}: not JSON: {error.msg}"
         ) from None
-    except UnicodeDecodeError:
-        raise CodecError("not JSON: not UTF-8 text") from None
     except RecursionError:
         raise CodecError("not a cluster file: nested too deeply") from None
 

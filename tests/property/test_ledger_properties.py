@@ -17,7 +17,7 @@ from balancerd.adapters.sqlite import operator
 from balancerd.adapters.sqlite.ledger import Ledger
 from balancerd.adapters.sqlite.reader import Reader
 from balancerd.core.history import WEEK, Outcome, PastMove
-from balancerd.core.model import Snapshot
+from balancerd.core.model import PowerState, Snapshot
 from balancerd.core.plan import Move
 from balancerd.core.record import Conclusion, Intent, IntentKind, Pause, Request, Verb
 from balancerd.core.units import DAY, MINUTE
@@ -47,6 +47,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.pauses: list[Pause] = []
         self.requests: list[Request] = []
         self.draining: set[str] = set()
+        self.powers: dict[PowerState, dict[str, float]] = {PowerState.ON: {}, PowerState.OFF: {}}
         self.snapshot: Snapshot | None = None
 
     def teardown(self) -> None:
@@ -121,6 +122,11 @@ class LedgerMachine(RuleBasedStateMachine):
         self.snapshot = replace(snapshot, at=self.now)
         self.ledger.record_inventory(self.snapshot)
 
+    @rule(host=HOSTS, state=st.sampled_from([PowerState.ON, PowerState.OFF]))
+    def power(self, host: str, state: PowerState) -> None:
+        self.ledger.record_power(host, state, self.now)
+        self.powers[state][host] = self.now
+
     @rule(vm=VMS)
     def undo(self, vm: str) -> None:
         """A batch that fails at its end, whatever was done in it."""
@@ -130,6 +136,7 @@ class LedgerMachine(RuleBasedStateMachine):
             number = self.ledger.intend(intent)
             if number is not None:
                 self.ledger.conclude(Conclusion(number, self.now, Outcome.DONE))
+            self.ledger.record_power("h1", PowerState.OFF, self.now + 1)
             self.ledger.set_draining("h1", "h1" not in self.draining, self.now)
             self.ledger.record_inventory(replace(other, at=self.now))
             raise UndoneError
@@ -143,6 +150,8 @@ class LedgerMachine(RuleBasedStateMachine):
         assert self.ledger.draining() == self.draining
         history = self.ledger.history(self.now)
         assert history.moves == tuple(m for m in self.moves if m.at > self.now - WEEK)
+        assert history.woken == self.powers[PowerState.ON]
+        assert history.slept == self.powers[PowerState.OFF]
         standing = [pause for pause in self.pauses if self.stands(pause)]
         pause = self.ledger.pause(self.now)
         assert (pause in standing) if standing else pause is None

@@ -110,12 +110,13 @@ def test_a_cluster_file_can_be_short() -> None:
         ('{"version": NaN}', "site.json: not JSON: NaN is not a number"),
         ("[" * 100_000, "site.json: not a cluster file: nested too deeply"),
         (b"\xff\xff", "site.json: not JSON: not UTF-8 text"),
-        ("[]", 'site.json: not a cluster file: "version" is missing'),
+        ("[]", 'site.json: line 1: not a cluster file: "version" is missing'),
         (
             '{"version": 2}',
-            "site.json: version 2 of the cluster file is not known; this balancerd reads version 1",
+            "site.json: line 1: version 2 of the cluster file is not known; "
+            "this balancerd reads version 1",
         ),
-        ('{"version": 1}', 'site.json: "at" is missing'),
+        ('{"version": 1}', 'site.json: line 1: "at" is missing'),
     ],
 )
 def test_a_file_that_is_no_cluster_file_is_refused_in_one_line(
@@ -125,6 +126,29 @@ def test_a_file_that_is_no_cluster_file_is_refused_in_one_line(
         parse_cluster_file(text, "site.json")
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+
+
+def test_the_line_of_a_wrong_entry_is_told() -> None:
+    """Kills: a line counted from the entry before, keys that hold brackets or quotes."""
+    text = """{
+      "version": 1, "at": "2026-03-01T08:00:00+01:00",
+      "hosts": [
+        {"name": "]}\\"", "cpu_reference_cores": 1, "memory_bytes": 1},
+        {
+          "name": "h2",
+          "memory_bytes": [1],
+          "cpu_reference_cores": 1
+        }
+      ]
+    }"""
+    with pytest.raises(CodecError) as caught:
+        parse_cluster_file(text, "site.json")
+    assert str(caught.value) == (
+        "site.json: line 7: hosts[1].memory_bytes: must be a whole number, not [1]"
+    )
+    missing = text.replace('"memory_bytes": [1],', "")
+    with pytest.raises(CodecError, match=r'line 5: hosts\[1\]: "memory_bytes" is missing'):
+        parse_cluster_file(missing, "site.json")
 
 
 @pytest.mark.parametrize(

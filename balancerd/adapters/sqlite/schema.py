@@ -293,7 +293,7 @@ _VIEWS = (
             sum(outcome = 'failed') AS failed, sum(downtime_ms) AS downtime_ms,
             sum(bytes) AS bytes, max(begun_time) AS last_begun_time
         FROM migrations GROUP BY vm ORDER BY migrations DESC, vm""",
-    """CREATE VIEW placements_today AS -- where each VM is
+    """CREATE VIEW where_vms_are AS -- the host of each VM
         SELECT vm, host, from_time FROM placements WHERE until_at IS NULL ORDER BY vm""",
     """CREATE VIEW hosts_by_power AS -- when each host last went on or off
         SELECT host, power, max(at) AS at, max(time) AS time FROM power_events
