@@ -11,7 +11,8 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from difflib import get_close_matches
 from enum import Enum
-from functools import cache
+from functools import cache, lru_cache
+from math import isfinite
 from operator import attrgetter
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
@@ -134,6 +135,15 @@ def _encode_float(value: float) -> float | str:
     return value if value - value == 0 else str(value)
 
 
+def _encode_floats(values: tuple[float, ...]) -> list[float | str]:
+    # A sum is finite only if every part of it is: one look instead of many.
+    return list(values) if isfinite(sum(values)) else [_encode_float(value) for value in values]
+
+
+# Thousands of loads have the same few times.
+_encode_time = lru_cache(maxsize=1024)(format_time)
+
+
 def _tagged_encoder(hint: Any) -> Encoder:
     tags = {kind: tag for tag, kind in _TAGS[hint].items()}
     return lambda value: {"kind": tags[type(value)], **encode(value)}
@@ -158,6 +168,8 @@ def _mapping_encoder(arguments: tuple[Any, ...]) -> Encoder:
 
 
 def _tuple_encoder(arguments: tuple[Any, ...]) -> Encoder:
+    if arguments == (float, Ellipsis):
+        return _encode_floats
     if arguments[-1] is Ellipsis:
         encoder = _encoder(arguments[0])
         return list if encoder is None else lambda items: [encoder(item) for item in items]
@@ -181,7 +193,7 @@ def _key(kind: type, name: str) -> str:
 
 def _field_encoder(kind: type, name: str, hint: Any) -> Encoder | None:
     if (kind, name) in _TIMES:
-        return format_time
+        return _encode_time
     return to_milliseconds if (kind, name) in _MILLISECONDS else _encoder(hint)
 
 

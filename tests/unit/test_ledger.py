@@ -561,6 +561,17 @@ def test_a_simulated_record_has_its_last_snapshot(path: Path) -> None:
         assert Reader(database).snapshot() == SITE
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_record_to_be_thrown_away_may_leave_out_the_plans_snapshots(
+    path: Path, kept: bool
+) -> None:
+    plan = planned(SITE, policy("spread"))
+    with Ledger(path, durable=False, snapshots=kept) as ledger:
+        ledger.record_inventory(SITE)
+        number = ledger.record_plan(plan, SITE, PlanState.RUNNING)
+        assert Reader(ledger.database).snapshot(number) == (SITE if kept else None)
+
+
 def test_views_read_without_the_code(ledger: Ledger, path: Path) -> None:
     """Whoever opens the file with any SQLite tool finds names, times and units."""
     ledger.record_inventory(SITE)

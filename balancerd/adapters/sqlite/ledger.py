@@ -37,12 +37,15 @@ class Ledger:
     something, pauses, requests, answers and drains write their own line of the audit.
 
     `durable=False` is for records of simulated sites: nothing is forced to disk, the calls of one
-    cycle may be put into one `batch`, and of all snapshots only the newest is kept, at the end.
+    cycle may be put into one `batch`, and the newest snapshot is only written at the end. Without
+    `snapshots` it is the only one: a record that will be thrown away has no use for the others.
     """
 
-    def __init__(self, path: Path, *, durable: bool = True, site: str = "") -> None:
+    def __init__(
+        self, path: Path, *, durable: bool = True, site: str = "", snapshots: bool = True
+    ) -> None:
         self.database = Database(path, LEDGER, Access.OWN, "FULL" if durable else "OFF")
-        self._durable, self._site = durable, site
+        self._durable, self._site, self._keeps_snapshots = durable, site, snapshots
         self._moves = RecentMoves(self.database)
         self._power = PowerTimes(self.database)
         self._inventory = Inventory(self.database)
@@ -124,7 +127,7 @@ class Ledger:
         """Keep a plan, and its snapshot where the plan does something; the plan's id."""
         with self.database.transaction():
             number = plans.record_plan(self.database, plan, state)
-            if self._durable and plan.actions:
+            if self._keeps_snapshots and plan.actions:
                 self._snapshots.keep_for(number, snapshot)
         return number
 
