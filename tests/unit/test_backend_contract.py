@@ -142,11 +142,17 @@ def test_a_migration_from_a_host_that_has_not_got_the_vm_comes_to_nothing(bench)
 
 
 def test_a_second_migration_is_refused_and_the_first_goes_on(bench):
+    """Broken at once or told as an end: either is allowed, as long as the first goes on."""
     bench.move()
-    bench.move()
-    failed, done = sorted(bench.ends(), key=lambda end: end.error, reverse=True)
-    assert failed.error
-    assert done.error == ""
+    refused = 0
+    try:
+        bench.move()
+    except BackendError as error:
+        assert error.host == bench.source
+        refused = 1
+    ends = bench.ends()
+    assert [end.error for end in ends].count("") == 1
+    assert refused + len(ends) == 2
     assert bench.presence(bench.target) is Presence.RUNNING
 
 

@@ -75,7 +75,12 @@ def test_the_cap_and_the_way_go_with_the_call() -> None:
     assert disks[libvirt.VIR_MIGRATE_PARAM_MIGRATE_DISKS] == ["vda", "vdb"]
 
 
-@given(st.integers(0, 2**50))
+def test_no_cap_is_no_parameter() -> None:
+    free = Order("a", "u", H1, H2, Method.POST_COPY, 0, 0.3)
+    assert parameters_of(free) == {libvirt.VIR_MIGRATE_PARAM_URI: "tcp://10.9.0.2"}
+
+
+@given(st.integers(1, 2**50))
 def test_a_cap_never_grows_by_its_unit_and_never_becomes_no_cap(bandwidth: int) -> None:
     """Dies when the cap is rounded up, or down to libvirt's 0, which means unlimited."""
     cap = mebibytes(bandwidth)
@@ -135,7 +140,7 @@ def domain(tmp_path: Path) -> Iterator[libvirt.virDomain]:
     connection.close()
 
 
-@pytest.mark.parametrize("act", [acts.destroy, acts.undefine, acts.abort])
+@pytest.mark.parametrize("act", [acts.resume, acts.destroy, acts.undefine, acts.abort])
 def test_a_running_vm_is_left_alone(
     domain: libvirt.virDomain, act: Callable[[libvirt.virDomain], None]
 ) -> None:
@@ -155,8 +160,7 @@ def test_a_vm_that_a_user_paused_is_left_alone(
     assert domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED
 
 
-def test_what_is_done_already_is_not_done_again(domain: libvirt.virDomain) -> None:
-    acts.resume(domain)
+def test_a_half_that_is_gone_already_is_not_destroyed_again(domain: libvirt.virDomain) -> None:
     domain.destroy()
     acts.destroy(domain)
     assert not domain.isActive()

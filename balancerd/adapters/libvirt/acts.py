@@ -1,8 +1,7 @@
 """What may be done to one copy of a VM, each only where its state, read at that moment, allows it.
 
-The caller has decided by the state-pair table; these are the last look before the leap. An act
-whose aim is reached already does nothing. (Between the look and the leap a moment remains: a
-libvirt call cannot be made to depend on a state.)
+The caller has decided by the state-pair table; these are the last look before the leap. (Between
+the look and the leap a moment remains: a libvirt call cannot be made to depend on a state.)
 """
 
 import libvirt
@@ -25,15 +24,13 @@ _HALVES = frozenset({Presence.OUTGOING, Presence.INCOMING, Presence.HANDED_OVER}
 def resume(domain: libvirt.virDomain) -> None:
     """Let a copy go on that a migration left paused; not one that a user paused."""
     found = presence(condition_of(domain))
-    if found is Presence.RUNNING:
-        return
     if found not in (Presence.OUTGOING, Presence.HANDED_OVER):
         raise Refused(f"it is {found.value}")
     domain.resume()
 
 
 def destroy(domain: libvirt.virDomain) -> None:
-    """End a paused half of a migration; never a copy that runs."""
+    """End a paused half of a migration; never a copy that runs. One that is not active is left."""
     found = presence(condition_of(domain))
     if found in _NOT_ACTIVE:
         return

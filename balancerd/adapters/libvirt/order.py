@@ -24,7 +24,7 @@ _FLAGS = {
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One migration as it was ordered. Bytes per second and seconds."""
+    """One migration as it was ordered. Bytes per second (0: without a cap) and seconds."""
 
     vm: str
     uuid: str  # "": not known, the name has to do
@@ -52,9 +52,9 @@ def flags_of(order: Order, *, persistent: bool) -> int:
 def parameters_of(order: Order, disks: tuple[str, ...] = ()) -> Mapping[str, Any]:
     """The parameters of the call; `disks` are the only ones whose content is to be copied."""
     parameters: dict[str, Any] = {}
-    if order.method is not Method.COLD:
+    if order.bandwidth and order.method is not Method.COLD:
         parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = mebibytes(order.bandwidth)
-    if order.method is Method.POST_COPY:
+    if order.bandwidth and order.method is Method.POST_COPY:
         parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH_POSTCOPY] = mebibytes(order.bandwidth)
     if order.target.migration_uri:
         parameters[libvirt.VIR_MIGRATE_PARAM_URI] = order.target.migration_uri
