@@ -8,15 +8,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from balancerd.core.codec import (
-    CodecError,
-    decode,
-    decode_list,
-    decode_moment,
-    decoder_of,
-    encode,
-    refuse_unknown,
-)
+from balancerd.core.codec import CodecError, decode, encode
+from balancerd.core.decoding import decode_list, decode_moment, decoder_of, refuse_unknown
 from balancerd.core.json_lines import line_of
 from balancerd.core.model import (
     VM,

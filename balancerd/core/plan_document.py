@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from balancerd.core.codec import decode, decode_list, decode_moment, decoder_of, encode
+from balancerd.core.codec import decode, encode
+from balancerd.core.decoding import decode_list, decode_moment, decoder_of
 from balancerd.core.plan import Action, Assessment, Certificate, HostFigures, Move, Plan, Refusal
 from balancerd.core.units import format_time
 

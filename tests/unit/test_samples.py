@@ -88,6 +88,15 @@ def test_readings_past_their_retention_become_rows_of_five_minutes(path: Path) -
         assert rows(store, "hours") == []
 
 
+def test_a_clock_that_stood_at_1970_costs_no_time(store: SamplesStore) -> None:
+    """Kills, by not ending: a step for every hour since then."""
+    store.append(10.0, {}, {"a": load(1.0)})
+    store.append(START, {}, {"a": load(2.0)})
+    store.roll_up(START + HOUR)
+    assert [row[0] for row in rows(store, "hours")] == [START]
+    assert series(store.database, "vm", "a", 0, START + 1).cpu.tolist() == [2.0]
+
+
 def test_dropped_rows_give_their_room_back(path: Path) -> None:
     with SamplesStore(path, SamplesRetention(HOUR, HOUR, HOUR)) as store:
         vms = {f"vm{number}": load(number / 7) for number in range(500)}

@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar
 
 from balancerd.adapters.sqlite.database import Access, DamagedError, Database
 from balancerd.adapters.sqlite.samples_schema import SAMPLES
+from balancerd.adapters.sqlite.series import recent
 from balancerd.core.model import Load
 from balancerd.core.units import DAY, HOUR, MINUTE
 
@@ -82,6 +83,11 @@ class SamplesStore:
         """Keep one reading of every host and VM; one more of the same time replaces it."""
         self._healing(lambda: self._append(at, hosts, vms))
 
+    def recent(self, now: float, span: float) -> Iterator[tuple[float, Mapping[str, float]]]:
+        """CPU of every VM at each reading of the last `span` seconds, oldest first."""
+        for reading in recent(self.database, now, span):
+            yield reading.at, {name: load.cpu for name, load in reading.vms.items()}
+
     def roll_up(self, now: float) -> None:
         """Fold the hours that are over and the readings that are old; drop what is past it all."""
         self._healing(lambda: self._roll_up(now))
@@ -118,16 +124,21 @@ class SamplesStore:
         return [known[name] for name in names]
 
     def _roll_up(self, now: float) -> None:
-        first = self.database.row("SELECT min(at) FROM ticks")
-        if first is not None and first[0] is not None:
-            folded = self.database.row("SELECT until_at FROM folded")
-            begin = max(first[0] // HOUR * HOUR, folded[0] if folded else -inf)
-            for hour in _steps(begin, now, HOUR):
-                self._fold("hours", hour, HOUR)
-            begin, end = first[0] // FIVE_MINUTES * FIVE_MINUTES, now - self._retention.readings
-            for span in _steps(begin, end, FIVE_MINUTES):
-                self._fold("five_minutes", span, FIVE_MINUTES)
+        folded = self.database.row("SELECT until_at FROM folded")
+        for hour in self._spans(folded[0] if folded else -inf, now, HOUR):
+            self._fold("hours", hour, HOUR)
+        for span in self._spans(-inf, now - self._retention.readings, FIVE_MINUTES):
+            self._fold("five_minutes", span, FIVE_MINUTES)
         self._drop(now)
+
+    def _spans(self, begin: float, end: float, length: float) -> Iterator[float]:
+        """Beginnings of the spans of a length that have readings and are over at `end`."""
+        while True:
+            row = self.database.row("SELECT min(at) FROM ticks WHERE at >= ?", (begin,))
+            if row is None or row[0] is None or (span := row[0] // length * length) + length > end:
+                return
+            yield span
+            begin = span + length
 
     def _fold(self, table: str, begin: float, length: float) -> None:
         """Fold the readings of a span; those that went into `five_minutes` go."""
@@ -166,10 +177,3 @@ class SamplesStore:
         _LOG.warning(self.notice)
         self.database.__enter__()
         self._rollbacks = None
-
-
-def _steps(begin: float, end: float, length: float) -> Iterator[float]:
-    """Beginnings of the spans of a length that are over at `end`."""
-    while begin + length <= end:
-        yield begin
-        begin += length
