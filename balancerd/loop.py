@@ -22,6 +22,7 @@ from balancerd.core.execution import (
     warrant_of_policy,
 )
 from balancerd.core.executor import adopt, advance, due, moving, project
+from balancerd.core.forecast import MEMORY, Past, remember
 from balancerd.core.history import History
 from balancerd.core.model import Exclusion, ExclusionKind, Host, Link, PowerState, Snapshot
 from balancerd.core.observation import Observation
@@ -84,7 +85,7 @@ class Loop:
         Raises LedgerError: a ledger that cannot be read is no ground to act on.
         """
         now = self._clock.now()
-        self._known = replace(self._known, hosts=self._ledger.known_hosts())
+        self._known = Known(hosts=self._ledger.known_hosts(), pasts=self._pasts(now))
         for plan in self._ledger.open_plans():
             self._ledger.set_plan_state(plan, PlanState.SUPERSEDED, now, "balancerd was restarted")
         intents = self._ledger.recover()
@@ -128,6 +129,16 @@ class Loop:
         return min((t for e in self._executions if (t := due(e)) is not None), default=None)
 
     # Observing
+
+    def _pasts(self, now: float) -> dict[str, Past]:
+        """What the samples tell of each VM's demand, so that a restart forgets none of it."""
+        pasts: dict[str, Past] = {}
+        try:
+            for at, cpu in self._samples.recent(now, MEMORY):
+                pasts |= {vm: remember(pasts.get(vm), at, cores) for vm, cores in cpu.items()}
+        except LedgerError as error:
+            log.warning("samples: %s", error)
+        return pasts
 
     def _observe(self, policy: Policy) -> Snapshot:
         observation = self._backend.observe()

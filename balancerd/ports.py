@@ -199,6 +199,10 @@ class Samples(Protocol):
         """Keep one reading of every host and VM."""
         ...
 
+    def recent(self, now: float, span: float) -> Iterable[tuple[float, Mapping[str, float]]]:
+        """CPU of every VM, in reference cores, at each reading of the last `span` seconds."""
+        ...
+
     def roll_up(self, now: float) -> None:
         """Fold old readings into 5-minute and 1-hour rows, and drop what is past its retention."""
         ...

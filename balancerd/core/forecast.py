@@ -12,7 +12,6 @@ from balancerd.core.model import Forecast
 
 MEMORY = 3600.0  # seconds after which a reading weighs 1/e
 UNSEEN_SHARE = 0.5  # of its size is expected of a VM that was never seen
-TRUSTED_SPAN = 1800.0  # seconds of readings after which the past alone is believed
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +40,15 @@ def remember(past: Past | None, at: float, cpu: float) -> Past:
     )
 
 
-def expect(past: Past | None, size: float) -> Forecast:
-    """The forecast of a VM of this size (reference cores); little data leans on a safe share."""
+def expect(past: Past | None, size: float, trusted_after: float) -> Forecast:
+    """The forecast of a VM of this size, in reference cores.
+
+    A past shorter than `trusted_after` seconds leans on a safe share of the size, the more so the
+    shorter it is.
+    """
     if past is None:
         return Forecast(size * UNSEEN_SHARE, size * UNSEEN_SHARE / 2)
-    trust = min(past.span / TRUSTED_SPAN, 1.0)
+    trust = min(past.span / trusted_after, 1.0) if trusted_after else 1.0
     level = trust * past.level + (1.0 - trust) * max(past.level, size * UNSEEN_SHARE)
     spread = trust * sqrt(past.variance) + (1.0 - trust) * size * UNSEEN_SHARE / 2
     return Forecast(min(level, size), spread)

@@ -105,6 +105,9 @@ class Detection(Schema):
 
     window: Duration = Field(300.0, description="overload must hold now and as mean over this span")
     warm_up: Duration = Field(120.0, description="a VM seen for less has no load to go by yet")
+    trusted_after: Duration = Field(
+        1800.0, description="a VM seen for less counts, in part, at half its size"
+    )
     stale_after: Duration = Field(90.0, description="an older reading is a gap")
     unknown_hosts: Fraction = Field(
         0.3, description="with a larger share of hosts unknown nothing is planned"
@@ -141,6 +144,9 @@ class Limits(Schema):
     )
     per_link: Annotated[int, Field(ge=1)] = Field(2, description="migrations at once over one link")
     per_plan: Annotated[int, Field(ge=1)] = Field(1000, description="moves in one plan")
+    moves_per_host: Annotated[int, Field(ge=1)] = Field(
+        50, description="pack: moves that emptying one more host may take"
+    )
     per_vm_per_day: Annotated[int, Field(ge=1)] = Field(6, description="moves of one VM in 24 h")
     bandwidth: Annotated[Rate, Field(gt=0)] = Field(100 * 2**20, description="cap of one migration")
     downtime: Duration = Field(0.3, description="the longest pause a migration may end with")

@@ -124,7 +124,7 @@ def assemble(
         cluster=cluster,
         loads=MappingProxyType(loads),
         host_loads=MappingProxyType(host_loads),
-        forecasts=MappingProxyType(_forecasts(vms, pasts)),
+        forecasts=MappingProxyType(_forecasts(vms, pasts, detection.trusted_after)),
         overhead=MappingProxyType(_overhead(host_loads, loads, placement)),
         gaps=tuple(gaps),
         exclusions=tuple(_exclusions(copies, vms, placement, ambiguous, unknown, vm_doubts)),
@@ -346,8 +346,10 @@ def _remember(known: Known, tracks: Mapping[str, Track]) -> dict[str, Past]:
     return pasts
 
 
-def _forecasts(vms: Mapping[str, VM], pasts: Mapping[str, Past]) -> dict[str, Forecast]:
-    return {name: expect(pasts.get(name), vm.size) for name, vm in vms.items()}
+def _forecasts(
+    vms: Mapping[str, VM], pasts: Mapping[str, Past], trusted_after: float
+) -> dict[str, Forecast]:
+    return {name: expect(pasts.get(name), vm.size, trusted_after) for name, vm in vms.items()}
 
 
 def _overhead(

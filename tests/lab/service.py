@@ -38,6 +38,7 @@ idle = 0.05
 [detection]
 window = "6s"
 warm_up = "4s"
+trusted_after = "20s"
 stale_after = "15s"
 
 [capacity]

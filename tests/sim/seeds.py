@@ -255,6 +255,10 @@ class NoSamples:
     def append(self, at: float, hosts: Mapping[str, Any], vms: Mapping[str, Any]) -> None:
         """Keep nothing."""
 
+    def recent(self, now: float, span: float) -> tuple[()]:
+        """Nothing was kept."""
+        return ()
+
     def roll_up(self, now: float) -> None:
         """Nothing to fold."""
 
