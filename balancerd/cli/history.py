@@ -83,16 +83,18 @@ MIGRATIONS = (
     Column("FROM → TO", lambda row: f"{row['source']} → {row['target']}"),
     Column("OUTCOME", lambda row: row["outcome"], style=_outcome),
     Column(
-        "TIME (PREDICTED)",
+        "TIME (EXPECTED)",
         lambda row: _against(duration(row["seconds"]), duration(row["predicted_seconds"])),
         right=True,
+        spare=1,
     ),
     Column(
-        "DATA (PREDICTED)",
+        "DATA (EXPECTED)",
         lambda row: _against(size(row["bytes"]), size(row["predicted_bytes"])),
         right=True,
+        spare=3,
     ),
-    Column("PAUSE", lambda row: milliseconds(row["downtime_ms"]), right=True),
-    Column("PLAN", lambda row: str(row["plan"] or NOTHING), right=True),
+    Column("PAUSE", lambda row: milliseconds(row["downtime_ms"]), right=True, spare=4),
+    Column("PLAN", lambda row: str(row["plan"] or NOTHING), right=True, spare=2),
     Column("WHY", lambda row: row["error"] or row["reason"], wrap=True),
 )

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
@@ -21,7 +21,9 @@ if TYPE_CHECKING:  # rich takes longer to import than `status -o json` takes in 
 Row = Mapping[str, Any]
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-WIDE = 240  # columns, where nobody's terminal says how many there are
+WIDE = 240  # characters in a line, where no terminal says how many there are
+GAP = 2  # characters between two columns
+LEGIBLE = 20  # characters in a line of a column that wraps, at least
 
 
 class Form(StrEnum):
@@ -72,6 +74,7 @@ class Column:
     show: Callable[[Row], str]
     right: bool = False  # numbers
     wrap: bool = False  # text that may take several lines
+    spare: int = 0  # left out where a terminal is narrow: 0 never, the highest first
     style: Callable[[Row], str] = lambda _: ""
 
 
@@ -143,6 +146,7 @@ def draw(where: "Console", listing: Listing) -> None:
     if not listing.rows:
         where.print(listing.empty)
         return
+    widths = fitting(listing, where.width)
     table = Table(
         box=box.SIMPLE_HEAD,
         title=listing.title or None,
@@ -151,20 +155,45 @@ def draw(where: "Console", listing: Listing) -> None:
         header_style="bold",
         show_edge=False,
         pad_edge=False,
+        padding=(0, GAP - 1, 0, 0),
     )
-    for column in listing.columns:
-        table.add_column(
-            column.header,
-            justify="right" if column.right else "left",
-            no_wrap=not column.wrap,
-            overflow="fold" if column.wrap else "ellipsis",
-        )
+    for column, width in widths.items():
+        justify: Literal["left", "right"] = "right" if column.right else "left"
+        table.add_column(column.header, justify=justify, width=width, overflow="fold")
     for row in listing.rows:
-        cells = ((column.show(row), column.style(row)) for column in listing.columns)
+        cells = ((column.show(row), column.style(row)) for column in widths)
         table.add_row(*(Text(text, style) for text, style in cells))
+    # Wider than the terminal where that is what it takes: nothing is ever cut off.
+    room = where.width
+    where.width = max(room, sum(widths.values()) + GAP * (len(widths) - 1))
     with where.capture() as drawn:
         where.print(table)
+    where.width = room
     click.echo("\n".join(line.rstrip() for line in drawn.get().splitlines()))
+
+
+def fitting(listing: Listing, room: int) -> dict[Column, int]:
+    """The columns that are shown in so much room, and how wide each is.
+
+    Spare ones are left out as far as needed; those that wrap share what the others leave.
+    """
+    widths = {column: _width(column, listing.rows) for column in listing.columns}
+    for spare in sorted(listing.columns, key=lambda column: -column.spare):
+        least = sum(min(LEGIBLE, w) if c.wrap else w for c, w in widths.items())
+        if not spare.spare or least + GAP * (len(widths) - 1) <= room:
+            break
+        del widths[spare]
+    left = room - GAP * (len(widths) - 1) - sum(w for c, w in widths.items() if not c.wrap)
+    wrapping = sorted((c for c in widths if c.wrap), key=lambda column: widths[column])
+    for index, column in enumerate(wrapping):
+        share = max(left // (len(wrapping) - index), LEGIBLE)
+        widths[column] = min(widths[column], share)
+        left -= widths[column]
+    return widths
+
+
+def _width(column: Column, rows: Sequence[Row]) -> int:
+    return max(len(column.header), *(len(column.show(row)) for row in rows))
 
 
 def again_and_again(show: Callable[[], None], seconds: float | None) -> None:

@@ -81,13 +81,15 @@ def _what(row: Row) -> str:
 ACTIONS = (
     Column("#", lambda row: str(row["number"]), right=True),
     Column("WAVE", lambda row: str(row.get("wave", "")), right=True),
-    Column("AFTER", _after, right=True),
+    Column("AFTER", _after, right=True, spare=1),
     Column("ACTION", _what, style=lambda _: "bold"),
     Column("METHOD", lambda row: row.get("method", "")),
     Column("TIME", lambda row: duration(row.get("predicted_seconds")), right=True),
     Column("DATA", lambda row: size(row.get("predicted_bytes")), right=True),
-    Column("PAUSE", lambda row: milliseconds(row.get("predicted_downtime_ms")), right=True),
-    Column("SCORE", lambda row: number(row.get("score_after"), 4), right=True),
+    Column(
+        "PAUSE", lambda row: milliseconds(row.get("predicted_downtime_ms")), right=True, spare=3
+    ),
+    Column("SCORE", lambda row: number(row.get("score_after"), 4), right=True, spare=2),
     Column("WHY", lambda row: row["reason"], wrap=True),
 )
 

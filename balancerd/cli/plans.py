@@ -66,7 +66,7 @@ PLANS = (
     Column("PLAN", lambda row: str(row["id"]), right=True, style=lambda _: "bold"),
     Column("MADE", lambda row: moment(row["at"])),
     Column("STATE", lambda row: row["state"], style=lambda row: STATES.get(row["state"], "")),
-    Column("POLICY", lambda row: f"{row['policy']}, {row['objective']}"),
+    Column("POLICY", lambda row: f"{row['policy']}, {row['objective']}", spare=1),
     Column("MOVES", lambda row: str(row["moves"]), right=True),
     Column("POWER", lambda row: str(row["power_actions"]), right=True),
     Column("WHY", lambda row: row["reason"], wrap=True),

@@ -6,7 +6,7 @@ import click
 
 from balancerd.cli.errors import Exit
 from balancerd.cli.files import read_cluster
-from balancerd.cli.output import Column, Form, Listing, output_option, write_listing
+from balancerd.cli.output import Column, Form, Listing, Row, output_option, write_listing
 from balancerd.config import load_policy
 from balancerd.core.constraints import contradictions
 from balancerd.core.model import Snapshot
@@ -58,6 +58,10 @@ def _now(found: Policy) -> str:
     return f"{place}: {rules.mode}, {rules.objective}"
 
 
+def _default(row: Row) -> str:
+    return "required" if row["required"] else row["default"] or ""
+
+
 @policy.command()
 @output_option
 def keys(form: Form) -> None:
@@ -74,8 +78,8 @@ def keys(form: Form) -> None:
     ]
     columns = [
         Column("KEY", lambda row: row["key"], style=lambda _: "bold"),
-        Column("VALUE", lambda row: row["value"], wrap=True),
-        Column("DEFAULT", lambda row: "required" if row["required"] else row["default"] or ""),
+        Column("VALUE", lambda row: row["value"], wrap=True, spare=1),
+        Column("DEFAULT", _default, wrap=True),
         Column("MEANING", lambda row: row["meaning"], wrap=True),
     ]
     write_listing(Listing(rows, columns, empty="no keys"), form)

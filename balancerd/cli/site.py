@@ -88,7 +88,7 @@ def _policy(reader: Reader) -> Policy | None:
 
 HOSTS = (
     Column("HOST", lambda row: row["name"], style=lambda _: "bold"),
-    Column("RACK", lambda row: row["rack"]),
+    Column("RACK", lambda row: row["rack"], spare=1),
     Column("POWER", lambda row: row["power"]),
     Column(
         "VERDICT",
@@ -96,10 +96,10 @@ HOSTS = (
         style=lambda row: STYLES.get(row["verdict"] or "", ""),
     ),
     Column("CPU NOW", lambda row: percent(row["cpu_utilisation"]), right=True),
-    Column("MEAN", lambda row: percent(row["cpu_mean_utilisation"]), right=True),
-    Column("OF CORES", lambda row: number(row["cpu_reference_cores"]), right=True),
+    Column("MEAN", lambda row: percent(row["cpu_mean_utilisation"]), right=True, spare=2),
+    Column("OF CORES", lambda row: number(row["cpu_reference_cores"]), right=True, spare=4),
     Column("MEMORY", lambda row: percent(row["memory_utilisation"]), right=True),
-    Column("OF", lambda row: size(row["memory_bytes"]), right=True),
+    Column("OF", lambda row: size(row["memory_bytes"]), right=True, spare=3),
     Column("VMS", lambda row: str(row["vms"]), right=True),
     Column("WHY", lambda row: row["verdict_reason"] or "", wrap=True),
 )
@@ -116,7 +116,9 @@ def vms(host: str | None, watch: float | None, form: Form, record: Path) -> None
     def show() -> None:
         with reading(record) as reader:
             rows = list(_vm_rows(reader, host))
-        write_listing(Listing(rows, VMS, empty="no VM was seen yet"), form)
+        write_listing(
+            Listing(rows, VMS, empty=f"no VM is on {host}" if host else "no VM was seen yet"), form
+        )
 
     again_and_again(show, watch)
 
@@ -151,8 +153,10 @@ VMS = (
     Column("STATE", lambda row: row["state"]),
     Column("CPU NOW", lambda row: number(row["cpu_used_reference_cores"], 2), right=True),
     Column("EXPECTED", lambda row: number(row["cpu_expected_reference_cores"], 2), right=True),
-    Column("OF CORES", lambda row: number(row["cpu_reference_cores"] or row["vcpus"]), right=True),
+    Column(
+        "CORES", lambda row: number(row["cpu_reference_cores"] or row["vcpus"]), right=True, spare=1
+    ),
     Column("MEMORY", lambda row: size(row["memory_bytes"]), right=True),
-    Column("THERE SINCE", lambda row: moment(row["on_host_since_at"])),
+    Column("THERE SINCE", lambda row: moment(row["on_host_since_at"]), spare=2),
     Column("NOT MOVABLE", lambda row: row["not_movable"] or "", wrap=True),
 )
