@@ -81,7 +81,7 @@ def _write(events: Iterable[Event], form: Form) -> None:
         write_listing(Listing(list(events), EVENTS, empty="nothing happened"), form)
         return
     for event in events:
-        click.echo(json.dumps(event, ensure_ascii=False))
+        click.echo(json.dumps(event))
 
 
 def _rest(event: Row) -> str:

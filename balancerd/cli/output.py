@@ -101,10 +101,10 @@ def write_listing(listing: Listing, form: Form) -> None:
         case Form.TABLE:
             draw(console(), listing)
         case Form.JSON:
-            click.echo(json.dumps(listing.rows, indent=2, ensure_ascii=False))
+            click.echo(json.dumps(listing.rows, indent=2))
         case Form.JSONL:
             for row in listing.rows:
-                click.echo(json.dumps(row, ensure_ascii=False))
+                click.echo(json.dumps(row))
         case Form.CSV:
             write_csv(listing.rows)
 
@@ -115,9 +115,9 @@ def write_document(document: Row, form: Form, draw_it: Callable[["Console"], Non
         case Form.TABLE:
             draw_it(console())
         case Form.JSON:
-            click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+            click.echo(json.dumps(document, indent=2))
         case Form.JSONL:
-            click.echo(json.dumps(document, ensure_ascii=False))
+            click.echo(json.dumps(document))
         case Form.CSV:
             write_csv([document])
 
@@ -133,7 +133,7 @@ def write_csv(rows: Iterable[Row]) -> None:
 
 def _cell(value: Any) -> Any:
     if isinstance(value, bool | list | dict):
-        return json.dumps(value, ensure_ascii=False)
+        return json.dumps(value)
     return value
 
 

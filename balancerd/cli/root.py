@@ -1,5 +1,6 @@
 """The command `balancerctl`: its verbs, and the one place where an error becomes an exit code."""
 
+import io
 import os
 import sys
 import traceback
@@ -78,6 +79,9 @@ def root() -> None:
 
 def main() -> None:
     """The command of the package."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show an arrow gets a "?"
+            stream.reconfigure(errors="replace")
     sys.exit(run(sys.argv[1:]))
 
 

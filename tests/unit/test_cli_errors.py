@@ -142,6 +142,16 @@ def test_the_process_ends_with_the_code(record: Path, arguments: list[str], code
     assert subprocess.run([COMMAND, *words], capture_output=True, check=False).returncode == code
 
 
+def test_a_terminal_without_unicode_is_served_too(record: Path) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1", "BALANCERD_RECORD": str(record)}
+    for arguments in (["plan", "show"], ["plan", "show", "-o", "json"], ["drain", "h\udcff"]):
+        done = subprocess.run(
+            [COMMAND, *arguments], env=environment, capture_output=True, check=False
+        )
+        assert done.returncode in (Exit.DONE, Exit.INVALID)
+        assert b"fault" not in done.stderr
+
+
 def test_a_fault_of_ours_is_one_sentence_too(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
