@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from balancerd.adapters.sqlite.samples import SamplesRetention, SamplesStore
-from balancerd.adapters.sqlite.series import grid, recent, series
+from balancerd.adapters.sqlite.series import grid, series
 from balancerd.core.model import Load
 from balancerd.core.units import DAY, HOUR, MINUTE
 from balancerd.ports import LedgerError
@@ -132,16 +132,14 @@ def test_a_series_of_nothing_is_empty(store: SamplesStore) -> None:
 def test_recent_readings_come_back_after_a_restart_oldest_first(path: Path) -> None:
     with SamplesStore(path) as store:
         for second, cpu in ((-400, 9.0), (-300, 1.0), (-15, 2.0), (0, 3.0)):
-            store.append(START + second, {"h1": load(cpu * 2)}, {"a": load(cpu)})
+            store.append(START + second, {"h1": load(9.0)}, {"a": load(cpu), "b": load(cpu * 2)})
         store.append(START + 60, {}, {"a": load(9.0)})  # of a clock that was set back
     with SamplesStore(path) as store:
-        readings = recent(store.database, START, 300)
-    assert [(reading.at, reading.vms["a"].cpu) for reading in readings] == [
-        (START - 300, 1.0),
-        (START - 15, 2.0),
-        (START, 3.0),
-    ]
-    assert readings[-1].hosts["h1"].cpu == 6.0
+        assert list(store.recent(START, 300)) == [
+            (START - 300, {"a": 1.0, "b": 2.0}),
+            (START - 15, {"a": 2.0, "b": 4.0}),
+            (START, {"a": 3.0, "b": 6.0}),
+        ]
 
 
 def test_a_recorded_site_is_a_grid_of_times_and_vms(store: SamplesStore) -> None:

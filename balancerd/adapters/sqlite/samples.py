@@ -85,8 +85,7 @@ class SamplesStore:
 
     def recent(self, now: float, span: float) -> Iterator[tuple[float, Mapping[str, float]]]:
         """CPU of every VM at each reading of the last `span` seconds, oldest first."""
-        for reading in recent(self.database, now, span):
-            yield reading.at, {name: load.cpu for name, load in reading.vms.items()}
+        return recent(self.database, now, span)
 
     def roll_up(self, now: float) -> None:
         """Fold the hours that are over and the readings that are old; drop what is past it all."""

@@ -1,16 +1,18 @@
-"""The time series read back: of one subject, of everything lately, and as a grid to simulate on.
+"""The time series read back: of one subject, of all VMs lately, and as a grid to simulate on.
 
 Readings that were dropped are stood in for by the rows of 5 minutes they were folded into.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from balancerd.adapters.sqlite.database import Database
-from balancerd.core.model import Load
 
 Floats = NDArray[np.float64]
 _PARTS = """SELECT ticks.at AS at, subject, 1 AS readings, cpu_reference_cores AS cpu,
@@ -24,11 +26,10 @@ _GRID = f"""SELECT CAST((at - :begin) / :step AS INTEGER), subject,
         sum(cpu * readings) / sum(readings), sum(memory * 1.0 * readings) / sum(readings)
     FROM ({_PARTS.format(subject="")}) JOIN subjects ON subjects.id = subject
     WHERE kind = 'vm' GROUP BY 1, 2"""
-_RECENT = """SELECT at, kind, name, cpu_reference_cores, memory_bytes, steal,
-        network_bytes_per_s, block_bytes_per_s
+_RECENT = """SELECT at, name, cpu_reference_cores
     FROM ticks CROSS JOIN readings ON readings.tick = ticks.id
         JOIN subjects ON subjects.id = subject
-    WHERE at >= ? AND at <= ? ORDER BY at, subject"""
+    WHERE at >= ? AND at <= ? AND kind = 'vm' ORDER BY at, subject"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +49,6 @@ class Grid:
     names: tuple[str, ...]
     cpu: Floats  # mean, reference cores
     memory: Floats  # mean, bytes
-
-
-@dataclass(slots=True)
-class Reading:
-    """Every host and VM as read at one moment; each load's mean is the reading itself."""
-
-    at: float
-    hosts: dict[str, Load]
-    vms: dict[str, Load]
 
 
 def series(samples: Database, kind: str, name: str, begin: float, end: float) -> Series:
@@ -88,12 +80,11 @@ def _names(samples: Database, numbers: set[Any]) -> list[tuple[int, str]]:
     return [(row[0], row[1]) for row in rows if row[0] in numbers]
 
 
-def recent(samples: Database, now: float, span: float) -> list[Reading]:
-    """The readings of the last `span` seconds, oldest first."""
-    readings: list[Reading] = []
-    for at, kind, name, cpu, *rest in samples.stream(_RECENT, (now - span, now)):
-        if not readings or readings[-1].at != at:
-            readings.append(Reading(at, {}, {}))
-        loads = readings[-1].hosts if kind == "host" else readings[-1].vms
-        loads[name] = Load(cpu, cpu, *rest)
-    return readings
+def recent(samples: Database, now: float, span: float) -> Iterator[tuple[float, dict[str, float]]]:
+    """CPU of every VM, in reference cores, at each reading of the last `span` seconds.
+
+    Oldest first, and one reading at a time: an hour of a large site is millions of numbers.
+    """
+    rows = samples.stream(_RECENT, (now - span, now))
+    for at, reading in groupby(rows, key=itemgetter("at")):
+        yield at, {name: cpu for _, name, cpu in reading}
