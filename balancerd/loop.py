@@ -74,6 +74,7 @@ class Loop:
         self._history = History()
         self._executions: list[Execution] = []
         self._proposal: Proposal | None = None
+        self._unneeded_since: float | None = None
         self._empty_since: dict[str, float] = {}
         self._troubles: frozenset[str] = frozenset()
 
@@ -340,7 +341,7 @@ class Loop:
     def _take(self, plan: Plan, policy: Policy) -> str:
         """Carry a plan out, or propose it, as the mode says; one sentence about it."""
         if not plan.actions:
-            self._drop_proposal("no longer needed")
+            self._doubt_proposal(plan.at, policy)
             return plan.reason
         warrant = warrant_of_policy(policy)
         if warrant is None:
@@ -355,6 +356,7 @@ class Loop:
     def _propose(self, plan: Plan, policy: Policy) -> str:
         """Keep one proposal for its life, so that what the operator approves is what he read."""
         old = self._proposal
+        self._unneeded_since = None
         if old and plan.at - old.plan.at <= policy.limits.plan_life:
             return f"plan {old.id} waits for approval: {old.plan.reason}"
         self._drop_proposal("replaced by a newer plan")
@@ -363,6 +365,13 @@ class Loop:
             return "frozen: the plan cannot be recorded"
         self._proposal = Proposal(plan, number)
         return f"plan {number} waits for approval: {plan.reason}"
+
+    def _doubt_proposal(self, now: float, policy: Policy) -> None:
+        """Drop a proposal that nothing has called for during a whole window."""
+        if self._unneeded_since is None:
+            self._unneeded_since = now
+        if now - self._unneeded_since >= policy.detection.window:
+            self._drop_proposal("no longer needed")
 
     def _drop_proposal(self, why: str) -> None:
         if self._proposal is None:
