@@ -153,6 +153,16 @@ def test_a_recorded_site_is_a_grid_of_times_and_vms(store: SamplesStore) -> None
     assert [str(cpu) for cpu in cells.cpu.flatten()] == ["2.0", "4.0", "nan", "nan", "nan", "8.0"]
 
 
+def test_a_grid_has_only_vms_that_were_read_in_its_time(store: SamplesStore) -> None:
+    store.append(START - 900, {}, {"a": load(1.0)})
+    store.append(START, {"h1": load(7.0)}, {"b": load(2.0)})
+    store.append(START + 900, {}, {"c": load(3.0)})
+    cells = grid(store.database, START, START + 900, 300)
+    assert (cells.names, cells.cpu.tolist()) == (("b",), [[2.0]])
+    nothing = grid(store.database, START + 9000, START + 9900, 300)
+    assert (nothing.names, nothing.times.tolist()) == ((), [])
+
+
 def test_a_damaged_file_is_put_aside_and_a_new_one_begun(path: Path) -> None:
     with SamplesStore(path) as store:
         store.append(START, {}, {f"vm{number}": load(1.0) for number in range(5000)})

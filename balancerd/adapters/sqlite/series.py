@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +25,9 @@ _GRID = f"""SELECT CAST((at - :begin) / :step AS INTEGER), subject,
         sum(cpu * readings) / sum(readings), sum(memory * 1.0 * readings) / sum(readings)
     FROM ({_PARTS.format(subject="")}) JOIN subjects ON subjects.id = subject
     WHERE kind = 'vm' GROUP BY 1, 2"""
+_NEWEST = """SELECT max(at) FROM (
+    SELECT max(at) AS at FROM ticks WHERE at >= :begin AND at < :end
+    UNION ALL SELECT max(from_at) FROM five_minutes WHERE from_at >= :begin AND from_at < :end)"""
 _RECENT = """SELECT at, name, cpu_reference_cores
     FROM ticks CROSS JOIN readings ON readings.tick = ticks.id
         JOIN subjects ON subjects.id = subject
@@ -63,21 +65,20 @@ def series(samples: Database, kind: str, name: str, begin: float, end: float) ->
 
 def grid(samples: Database, begin: float, end: float, step: float) -> Grid:
     """The VMs that were read between two times, by name, at steps of so many seconds."""
-    cells = list(samples.stream(_GRID, {"begin": begin, "end": end, "step": step}))
-    subjects = dict(_names(samples, {cell[1] for cell in cells}))
-    columns = {number: column for column, number in enumerate(subjects)}
-    times = begin + step * np.arange(max((cell[0] for cell in cells), default=-1) + 1)
-    cpu = np.full((len(times), len(subjects)), np.nan)
+    span = {"begin": begin, "end": end, "step": step}
+    newest = samples.row(_NEWEST, span)
+    steps = 0 if newest is None or newest[0] is None else int((newest[0] - begin) // step) + 1
+    vms = samples.rows("SELECT id, name FROM subjects WHERE kind = 'vm' ORDER BY name")
+    columns = {row["id"]: column for column, row in enumerate(vms)}
+    cpu = np.full((steps, len(vms)), np.nan)
     memory = cpu.copy()
-    for when, subject, mean_cpu, mean_memory in cells:
+    for when, subject, mean_cpu, mean_memory in samples.stream(_GRID, span):
         cpu[when, columns[subject]] = mean_cpu
         memory[when, columns[subject]] = mean_memory
-    return Grid(times, tuple(subjects.values()), cpu, memory)
-
-
-def _names(samples: Database, numbers: set[Any]) -> list[tuple[int, str]]:
-    rows = samples.rows("SELECT id, name FROM subjects ORDER BY name, id")
-    return [(row[0], row[1]) for row in rows if row[0] in numbers]
+    read = ~np.isnan(cpu).all(axis=0)
+    names = tuple(row["name"] for row, was_read in zip(vms, read, strict=True) if was_read)
+    times = begin + step * np.arange(steps, dtype=np.float64)
+    return Grid(times, names, cpu[:, read], memory[:, read])
 
 
 def recent(samples: Database, now: float, span: float) -> Iterator[tuple[float, dict[str, float]]]:
