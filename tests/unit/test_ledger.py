@@ -386,6 +386,13 @@ def test_the_newest_snapshot_is_the_last_one_recorded(ledger: Ledger) -> None:
     assert reader.snapshot() == later
 
 
+def test_a_damaged_document_is_one_sentence(ledger: Ledger) -> None:
+    ledger.record_inventory(SITE)
+    ledger.database.execute("UPDATE newest_snapshot SET cluster_file = x'00112233'")
+    with pytest.raises(LedgerError, match="a document in the ledger is damaged"):
+        Reader(ledger.database).snapshot()
+
+
 def test_a_text_of_a_policy_is_kept_once(ledger: Ledger) -> None:
     for at, text in ((NOW, "one"), (NOW + 1, "two"), (NOW + 2, "one")):
         ledger.record_policy("p", text, at)

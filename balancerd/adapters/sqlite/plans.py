@@ -13,6 +13,7 @@ from balancerd.core.codec import encode, to_milliseconds
 from balancerd.core.model import Snapshot
 from balancerd.core.plan import Action, Move, Plan, Sleep
 from balancerd.core.record import PlanState
+from balancerd.ports import LedgerError
 
 _COMPRESSION = 1  # a third larger than the best, at a fifth of its time
 
@@ -23,8 +24,11 @@ def pack(document: Any) -> bytes:
 
 
 def unpack(blob: bytes) -> Any:
-    """What `pack` was given."""
-    return json.loads(zlib.decompress(blob))
+    """What `pack` was given; LedgerError where the blob is not its work."""
+    try:
+        return json.loads(zlib.decompress(blob))
+    except (zlib.error, ValueError) as error:
+        raise LedgerError(f"a document in the ledger is damaged: {error}") from None
 
 
 def to_json(document: Any) -> str:
