@@ -91,6 +91,7 @@ def test_a_cluster_file_has_each_vm_with_its_place_and_load() -> None:
     assert (vm["name"], vm["host"], vm["moving_to"]) == ("a", "h1", "h2")
     assert vm["load"]["cpu_reference_cores"] == 8.0
     assert [host["name"] for host in data["hosts"]] == ["h1", "h2"]
+    assert snapshot_of(data) == snapshot
 
 
 def test_a_cluster_file_can_be_short() -> None:
