@@ -144,6 +144,16 @@ def test_frozen_counters_stand_still_with_fresh_times():
     assert reading(world, "a1").counters.cpu_busy > first.counters.cpu_busy
 
 
+def test_frozen_counters_do_not_hide_who_left():
+    """Kills: replaying the whole reading, in which a VM that left still runs."""
+    world = struck(at("frozen-counters", "a1", 10, 100))
+    live(world, 20)
+    reading(world, "a1")
+    send(world, "v0", "a1", "a2")
+    live(world, 20)
+    assert [vm.vm.name for vm in reading(world, "a1").vms] == ["v1"]
+
+
 def test_absurd_readings_cannot_be_true():
     absurd = set()
     for seed in range(40):

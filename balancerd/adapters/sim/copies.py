@@ -12,8 +12,8 @@ from balancerd.adapters.sim.flights import Flights, Phase
 from balancerd.adapters.sim.machines import NOWHERE, Machines
 from balancerd.core.observation import Presence
 
-_LEFTOVERS = (Presence.SHUTOFF, Presence.MIGRATED, Presence.FAILED, Presence.CRASHED)
-_HALVES = (Presence.INCOMING, Presence.HANDED_OVER)
+LEFTOVERS = (Presence.SHUTOFF, Presence.MIGRATED, Presence.FAILED, Presence.CRASHED)
+HALVES = (Presence.INCOMING, Presence.HANDED_OVER, Presence.OUTGOING)
 _PRESENT = {
     Phase.SETUP: (Presence.RUNNING_WITH_JOB, Presence.INCOMING),
     Phase.COPY: (Presence.RUNNING_WITH_JOB, Presence.INCOMING),
@@ -91,10 +91,10 @@ class Copies:
         machines.changed()
 
     def resume(self, vm: int, host: int) -> None:
-        """Let a paused copy run, whatever else runs: nobody but the caller protects it."""
+        """Let a copy run that a migration left paused, whatever else runs."""
         state = self.presence(vm, host)
-        if state not in (Presence.OUTGOING, Presence.HANDED_OVER, Presence.PAUSED):
-            raise RefusedError(f"domain is {state.value}, not paused")
+        if state not in (Presence.OUTGOING, Presence.HANDED_OVER) or self._under_way(vm):
+            raise RefusedError(f"it is {state.value}")
         if self._machines.place[vm] == NOWHERE:
             del self.oddities[vm, host]
             self._machines.arrive(vm, host)
@@ -102,25 +102,39 @@ class Copies:
             self.oddities[vm, host] = Presence.RUNNING
 
     def destroy(self, vm: int, host: int) -> None:
-        """End a copy; a persistent definition stays unless it was only an incoming half."""
+        """End a paused half of a migration; the definition of a source stays. One that is not
+        active is left as it is."""
         state = self.presence(vm, host)
-        if state in (Presence.ABSENT, *_LEFTOVERS):
-            raise RefusedError("domain is not running")
-        if (vm, host) in self.oddities and state in _HALVES:
-            del self.oddities[vm, host]
+        if state is Presence.ABSENT or state in LEFTOVERS:
             return
-        self.oddities[vm, host] = Presence.SHUTOFF
-        if self._machines.place[vm] == host:
-            others = [place for place in self.running(vm) if place != host]
-            self._machines.arrive(vm, others[0] if others else NOWHERE)
-            if others:
-                del self.oddities[vm, others[0]]
+        if state not in HALVES or self._under_way(vm):
+            raise RefusedError(f"it is {state.value}")
+        if state is Presence.OUTGOING:
+            self.oddities[vm, host] = Presence.SHUTOFF
+        else:
+            del self.oddities[vm, host]
 
     def undefine(self, vm: int, host: int) -> None:
-        """Remove a left-over definition."""
+        """Remove the definition of a copy that is not active; its absence is as good."""
         state = self.presence(vm, host)
         if state is Presence.ABSENT:
-            raise RefusedError("domain not found", code=42)
-        if state not in _LEFTOVERS:
-            raise RefusedError(f"domain is {state.value}")
+            return
+        if state not in LEFTOVERS:
+            raise RefusedError(f"it is {state.value}")
         del self.oddities[vm, host]
+
+    def stop(self, vm: int, state: Presence) -> None:
+        """The running copy at the VM's place is this from now on (paused, shut off, crashed)."""
+        host = int(self._machines.place[vm])
+        if host != NOWHERE:
+            self.oddities[vm, host] = state
+            self._machines.arrive(vm, NOWHERE)
+
+    def start(self, vm: int, host: int) -> None:
+        """The VM runs here, where it was stopped, as long as it runs nowhere else."""
+        if self._machines.place[vm] == NOWHERE and not self._under_way(vm):
+            self.oddities.pop((vm, host), None)
+            self._machines.arrive(vm, host)
+
+    def _under_way(self, vm: int) -> bool:
+        return self._flights.find(vm) is not None

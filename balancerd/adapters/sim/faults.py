@@ -12,8 +12,9 @@ import numpy as np
 from balancerd.adapters.sim import endings
 from balancerd.adapters.sim.copies import DONE, Ending
 from balancerd.adapters.sim.flights import Phase
+from balancerd.adapters.sim.hand import Hand
 from balancerd.adapters.sim.instruments import DISTORTIONS, Instruments
-from balancerd.adapters.sim.machines import Power
+from balancerd.adapters.sim.machines import NOWHERE, Power
 from balancerd.adapters.sim.scenario import Fault, FaultKind
 from balancerd.adapters.sim.state import State
 from balancerd.adapters.sim.supply import Supply
@@ -39,7 +40,7 @@ class Faults:
         self._in_force: list[Fault] = []  # faults of migrations
         self._fates: dict[int, Ending] = {}  # how migrations under way will end
         self._full: set[int] = set()
-        self._instruments = Instruments()
+        self._instruments, self._hand = Instruments(), Hand(state, traffic)
         self._blows = self._table()
         traffic.ending = self._ending
         traffic.refusals.append(self._refusal)
@@ -84,6 +85,9 @@ class Faults:
             self._in_force.append(fault)
             self._state.after(fault.lasts, partial(self._in_force.remove, fault))
             return
+        if fault.kind is FaultKind.VM_CRASH:
+            self._crash_vm(fault)
+            return
         host = self._victim(fault)
         if host is not None:
             blow = self._blows[fault.kind]
@@ -114,6 +118,19 @@ class Faults:
             self._supply.wake(host)
         boot = self._state.site.scenario.power.boot
         self._state.after(boot, partial(self._restart_vms, host))
+
+    def _crash_vm(self, fault: Fault) -> None:
+        """A VM's process dies; it is started again on the host where it ran."""
+        state = self._state
+        running = np.flatnonzero(state.machines.place != NOWHERE)
+        if fault.vm:
+            running = running[running == state.vm[fault.vm]]
+        if len(running):
+            vm = int(self._random.choice(running))
+            host = int(state.machines.place[vm])
+            names = state.vm_name(vm), state.host_name(host)
+            self._hand.crash(names[0])
+            state.after(fault.lasts, partial(self._hand.start, *names))
 
     def _restart_vms(self, host: int) -> None:
         state = self._state

@@ -24,7 +24,7 @@ class Instruments:
         self._distorted: dict[int, Distortion] = {}
 
     def freeze(self, host: int) -> None:
-        """The host's next reading is given again and again, with fresh times."""
+        """The counters of the host's next reading are given again and again."""
         self._frozen[host] = None
 
     def distort(self, host: int, distortion: Distortion) -> None:
@@ -42,12 +42,18 @@ class Instruments:
             return observation
         readings = list(observation.readings)
         for host in self._frozen:
-            kept = self._frozen[host] or readings[host]
-            if not readings[host].error and not kept.error:
-                self._frozen[host] = kept
-                readings[host] = replace(kept, at=readings[host].at)
+            if not readings[host].error:
+                kept = self._frozen[host] = self._frozen[host] or readings[host]
+                readings[host] = _with_counters_of(kept, readings[host])
         for host, distortion in self._distorted.items():
             counters = readings[host].counters
             if counters:
                 readings[host] = replace(readings[host], counters=distortion(counters))
         return Observation(observation.at, tuple(readings))
+
+
+def _with_counters_of(kept: HostReading, fresh: HostReading) -> HostReading:
+    """The fresh reading of a host, with the counters that it and its VMs once had."""
+    counters = {vm.vm.name: vm.counters for vm in kept.vms}
+    vms = tuple(replace(vm, counters=counters.get(vm.vm.name, vm.counters)) for vm in fresh.vms)
+    return replace(fresh, counters=kept.counters, vms=vms)

@@ -138,6 +138,7 @@ class FaultKind(StrEnum):
     """What a scenario can let go wrong."""
 
     HOST_CRASH = "host-crash"
+    VM_CRASH = "vm-crash"  # its process dies; it is started again where it was
     UNREACHABLE = "unreachable"  # its hypervisor's daemon hangs
     DAEMON_KILLED = "daemon-killed"  # and started again when the fault ends
     FROZEN_COUNTERS = "frozen-counters"
@@ -149,10 +150,12 @@ class FaultKind(StrEnum):
 
 
 class Fault(Schema):
-    """One fault: at a time, or again and again at a rate. Without `host` it strikes any host."""
+    """One fault: at a time, or again and again at a rate. Without a name it strikes any host (or
+    VM)."""
 
     kind: FaultKind
     host: str = ""
+    vm: str = ""  # of vm-crash
     at: Duration | None = None  # since the start
     lasts: Duration = 10 * MINUTE
     per_day: Annotated[float, Field(gt=0)] | None = None  # mean number, at random times

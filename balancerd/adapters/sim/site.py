@@ -48,7 +48,7 @@ def build(scenario: Scenario, trace: Path | None = None, recorded: Recorded | No
     flavours = tuple(_flavours(scenario, len(names)))
     vms = tuple(map(partial(_vm, scenario.name), names, flavours))
     real = _hosts(scenario)
-    _check_faults(scenario, real)
+    _check_faults(scenario, real, names)
     limited = scenario.memory == "enforced"
     return Site(
         scenario=scenario,
@@ -143,11 +143,13 @@ def _hosts(scenario: Scenario) -> tuple[Host, ...]:
     )
 
 
-def _check_faults(scenario: Scenario, hosts: Iterable[Host]) -> None:
-    known = {host.name for host in hosts}
+def _check_faults(scenario: Scenario, hosts: Iterable[Host], vms: Iterable[str]) -> None:
+    known_hosts, known_vms = {host.name for host in hosts}, set(vms)
     for fault in scenario.faults:
-        if fault.host and fault.host not in known:
+        if fault.host and fault.host not in known_hosts:
             raise ScenarioError(f'{scenario.name}: a fault strikes "{fault.host}", not a host')
+        if fault.vm and fault.vm not in known_vms:
+            raise ScenarioError(f'{scenario.name}: a fault strikes "{fault.vm}", not a VM')
 
 
 def _with_room_for_all(hosts: tuple[Host, ...], vms: Sequence[VM]) -> tuple[Host, ...]:

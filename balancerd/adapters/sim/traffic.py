@@ -1,7 +1,7 @@
 """Migrations from the command to the last report, as a hypervisor handles them."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,6 +25,20 @@ TACTICS = {
     Method.COLD: Tactic.COLD,
 }
 Refusal = tuple[str, int, int]  # the error's text, code and domain
+JOB_GONE: Refusal = ("domain not found, or it has no job", 42, 10)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A migration that is asked for. `ours` is balancerd's, others are of an operator."""
+
+    vm: int
+    source: int
+    target: int
+    method: Method = Method.PRE_COPY
+    cap: float = 0.0  # bytes per second; 0: none
+    pause: float = 0.3  # seconds
+    ours: bool = True
 
 
 def no_fault(_vm: int, _source: int, _target: int) -> Ending:
@@ -41,7 +55,7 @@ class Traffic:
         self._news: list[JobReport] = []
         self._told: dict[int, float] = {}  # when a VM's migration was last reported on
         self._methods: dict[int, Method] = {}
-        self._unwatched: set[int] = set()  # VMs whose caller was already told of an end
+        self._watched: set[int] = set()  # VMs whose migration balancerd hears of
         flavours, vms = state.site.flavours, state.site.vms
         self._dirtying = np.array([float(flavour.dirty_rate) for flavour in flavours])
         self._sizes = np.array([vm.size for vm in vms])
@@ -52,20 +66,34 @@ class Traffic:
 
     # -- commands
 
-    def begin(
-        self, vm: int, source: int, target: int, method: Method, cap: float, pause: float
-    ) -> None:
+    def begin(self, order: Order) -> None:
         """Start a migration. BackendError where the source does not answer or has no such VM;
         whatever else is wrong is news."""
+        vm, source = order.vm, order.source
         self._state.ask(source, "migrate")
         state = self._state.copies.presence(vm, source)
         if state not in (Presence.RUNNING, Presence.RUNNING_WITH_JOB):
             raise self._error(source, vm, "migrate", f"domain is {state.value}", 42)
-        trouble = self._trouble(vm, source, target)
-        if trouble:
-            self._tell_end(vm, source, target, Ending(state, Presence.ABSENT, *trouble))
+        trouble = self._trouble(order)
+        if trouble is None:
+            self._take_off(order)
+        elif order.ours:
+            self._tell_end(vm, source, order.target, Ending(state, Presence.ABSENT, *trouble))
+
+    def forget(self) -> None:
+        """balancerd is another process now: it hears of nothing that it does not adopt."""
+        self._watched.clear()
+        self._news.clear()
+
+    def adopt(self, vm: int, source: int, target: int) -> None:
+        """Tell of a migration that is under way; where none is, of its end, without figures."""
+        if vm in self._watched:
             return
-        self._take_off(vm, source, target, method, cap, pause)
+        index = self._state.flights.find(vm)
+        if index is not None and self._state.answers(source):
+            self._watched.add(vm)
+        else:
+            self._tell_end(vm, source, target, Ending(Presence.ABSENT, Presence.ABSENT, *JOB_GONE))
 
     def abort(self, vm: int, host: int) -> None:
         """Give a migration up; one in post-copy cannot be."""
@@ -101,15 +129,15 @@ class Traffic:
         limit = self._state.site.scenario.migration.bandwidth
         return min(cap or ENDLESS_RATE, limit or ENDLESS_RATE)
 
-    def _trouble(self, vm: int, source: int, target: int) -> Refusal | None:
+    def _trouble(self, order: Order) -> Refusal | None:
         """Why the migration does not even begin."""
-        state, name = self._state, f"{self._state.vm_name(vm)} to {self._state.host_name(target)}"
+        state, vm, target = self._state, order.vm, order.target
         if state.flights.find(vm) is not None:
             return "another migration job is already running for the domain", 55, 10
-        if source == target:
+        if order.source == target:
             return "attempt to migrate guest to the same host", 1, 10
         if state.machines.power[target] != Power.ON:
-            state.violate("sent to a host that is not on", name)
+            self._blame(order, "sent to a host that is not on")
         if not state.answers(target):
             return "unable to connect to the target: connection timed out", 38, 7
         there = state.copies.presence(vm, target)
@@ -120,35 +148,43 @@ class Traffic:
                 return trouble
         room = state.site.hosts[target].memory - state.charges.bytes()[target]
         if state.site.vms[vm].memory > room:
-            state.violate("no room in memory", name)
+            self._blame(order, "no room in memory")
             return "migration failed: cannot allocate memory on the target", 9, 10
         return None
 
-    def _take_off(
-        self, vm: int, source: int, target: int, method: Method, cap: float, pause: float
-    ) -> None:
-        state, facts = self._state, self._state.site.vms[vm]
+    def _blame(self, order: Order, kind: str) -> None:
+        """Note what balancerd must not ask for; operators may try what they like."""
+        if order.ours:
+            state = self._state
+            route = f"{state.vm_name(order.vm)} to {state.host_name(order.target)}"
+            state.violate(kind, route)
+
+    def _take_off(self, order: Order) -> None:
+        state, vm, method = self._state, order.vm, order.method
+        facts = state.site.vms[vm]
         total = float(facts.memory)
         if method is Method.STORAGE:
             total += sum(disk.size for disk in facts.disks if not disk.shared)
         state.flights.begin(
             vm=vm,
-            source=source,
-            target=target,
+            source=order.source,
+            target=order.target,
             tactic=TACTICS[method],
             now=state.now,
             setup=state.site.scenario.migration.setup,
             total=total,
             working_set=state.site.flavours[vm].working_set * facts.memory,
-            cap=self._capped(cap),
-            pause_limit=pause,
+            cap=self._capped(order.cap),
+            pause_limit=order.pause,
         )
         self.feel_load()
         self._methods[vm], self._told[vm] = method, state.now
+        if order.ours:
+            self._watched.add(vm)
         state.machines.migrating[vm] = True
         state.machines.stopped[vm] = method is Method.COLD
         state.machines.changed()
-        names = (state.host_name(source), state.host_name(target))
+        names = (state.host_name(order.source), state.host_name(order.target))
         state.story.move_start(state.at, facts.name, *names, method.value)
         for seen in self.on_begin:
             seen(vm)
@@ -195,10 +231,10 @@ class Traffic:
     def lose_sight(self, vm: int, error: Refusal) -> None:
         """The caller is told of an end, and the migration goes on."""
         index = self._state.flights.find(vm)
-        if index is not None and vm not in self._unwatched:
+        if index is not None and vm in self._watched:
+            self._watched.remove(vm)
             _, source, target = _ends(self._state.flights.rows[index])
             self._tell_end(vm, source, target, Ending(Presence.RUNNING, Presence.ABSENT, *error))
-            self._unwatched.add(vm)
 
     def _end(self, row: np.void, ending: Ending) -> None:
         """A migration whose row is gone has ended like this."""
@@ -211,9 +247,8 @@ class Traffic:
             outcome = "done"
         state.story.move_end(state.at, *names, method.value, sent, downtime, outcome)
         self._told.pop(vm, None)
-        if vm in self._unwatched:
-            self._unwatched.remove(vm)
-        else:
+        if vm in self._watched:
+            self._watched.remove(vm)
             self._tell_end(vm, source, target, ending, row)
         if ending.half_lasts is not None:
             state.after(ending.half_lasts, lambda: self._clean_up(vm, target))
@@ -242,7 +277,7 @@ class Traffic:
         for row in state.flights.rows:
             vm, source, target = _ends(row)
             late = state.now - self._told[vm] >= PROGRESS_EVERY - TICK
-            if late and vm not in self._unwatched and state.answers(source):
+            if late and vm in self._watched and state.answers(source):
                 self._told[vm] = state.now
                 yield JobReport(
                     *(state.vm_name(vm), state.host_name(source), state.host_name(target)),

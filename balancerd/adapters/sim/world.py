@@ -10,12 +10,13 @@ from balancerd.adapters.sim.copies import RefusedError
 from balancerd.adapters.sim.events import Event
 from balancerd.adapters.sim.faults import Faults
 from balancerd.adapters.sim.flights import TICK
+from balancerd.adapters.sim.hand import Hand
 from balancerd.adapters.sim.machines import Accounts, Power
 from balancerd.adapters.sim.readings import POWER_STATES, Reader
 from balancerd.adapters.sim.site import Site
 from balancerd.adapters.sim.state import State, Violation
 from balancerd.adapters.sim.supply import Supply
-from balancerd.adapters.sim.traffic import Traffic
+from balancerd.adapters.sim.traffic import Order, Traffic
 from balancerd.core.model import Link, Method, PowerState
 from balancerd.core.observation import JobReport, Location, Observation, Presence
 from balancerd.ports import BackendError
@@ -105,6 +106,11 @@ class World:
         change, in time order."""
         return self._state.story.powers
 
+    @property
+    def hand(self) -> Hand:
+        """What operators and bad luck do behind balancerd's back."""
+        return Hand(self._state, self._traffic)
+
     def links(self) -> tuple[Link, ...]:
         """The site graph."""
         return self._state.site.links
@@ -131,7 +137,8 @@ class World:
         here, there = self._state.host[source], self._state.host[target]
         self._state.ask(here, f"migrate {vm}")
         self._supply.serve(there)
-        self._traffic.begin(self._state.vm[vm], here, there, method, bandwidth, downtime)
+        order = Order(self._state.vm[vm], here, there, method, bandwidth, downtime)
+        self._traffic.begin(order)
 
     def set_bandwidth(self, vm: str, host: str, bandwidth: int) -> None:
         """Change a running migration's cap."""
@@ -146,7 +153,13 @@ class World:
         self._traffic.abort(*self._copy(vm, host))
 
     def adopt(self, vm: str, source: str, target: str) -> None:
-        """Nothing to do: all migrations are watched."""
+        """Watch a migration that an earlier balancerd started."""
+        here, there = self._state.host[source], self._state.host[target]
+        self._traffic.adopt(self._state.vm[vm], here, there)
+
+    def forget(self) -> None:
+        """balancerd was started anew: migrations go on, and are not told of until adopted."""
+        self._traffic.forget()
 
     def reports(self) -> tuple[JobReport, ...]:
         """Ends since the last call, and progress of migrations not told of for a while."""
@@ -177,18 +190,17 @@ class World:
         return Presence.ABSENT if vm is None else self._state.copies.presence(vm, host)
 
     def resume(self, vm: str, host: str) -> None:
-        """Let a paused copy run. Two that run are a violation."""
+        """Let a copy go on that a migration left paused. Two that run are a violation."""
         self._mend(vm, host, "resume", self._state.copies.resume)
         running = self.running(vm)
         if len(running) > 1:
             self._state.violate("runs twice", f"{vm} on {' and '.join(running)}")
 
     def destroy(self, vm: str, host: str) -> None:
-        """End a copy. Ending the only one that runs is a violation."""
-        before = self.running(vm)
+        """End a paused copy. To want it of one that runs is a violation, and refused."""
+        if host in self.running(vm):
+            self._state.violate("would kill", f"{vm} on {host}")
         self._mend(vm, host, "destroy", self._state.copies.destroy)
-        if before and not self.running(vm):
-            self._state.violate("killed", f"{vm} on {host}")
 
     def undefine(self, vm: str, host: str) -> None:
         """Remove a left-over definition."""

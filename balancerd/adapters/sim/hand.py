@@ -1,0 +1,68 @@
+"""What happens to VMs behind balancerd's back: operators at the command line, and bad luck."""
+
+from balancerd.adapters.sim.copies import Ending
+from balancerd.adapters.sim.machines import NOWHERE
+from balancerd.adapters.sim.state import State
+from balancerd.adapters.sim.traffic import Order, Traffic
+from balancerd.core.observation import Presence
+
+SOURCE_DIED = "domain is not running"
+
+
+class Hand:
+    """Acts of others. What they cannot do comes to nothing: nobody here is told of an error.
+
+    Nothing of it is reported to balancerd; it has to see for itself.
+    """
+
+    def __init__(self, state: State, traffic: Traffic) -> None:
+        self._state, self._traffic = state, traffic
+
+    def migrate(self, vm: str, target: str) -> None:
+        """An operator migrates a VM."""
+        index, there = self._state.vm[vm], self._state.host[target]
+        source = int(self._state.machines.place[index])
+        if source != NOWHERE and self._state.answers(source):
+            self._traffic.begin(Order(index, source, there, ours=False))
+
+    def abort(self, vm: str) -> None:
+        """An operator aborts the migration of a VM."""
+        index = self._state.flights.find(self._state.vm[vm])
+        if index is not None:
+            source = int(self._state.flights.rows[index]["source"])
+            if self._state.answers(source):
+                self._traffic.abort(self._state.vm[vm], source)
+
+    def pause(self, vm: str) -> None:
+        """An operator suspends a VM that does not migrate."""
+        self._stop(vm, Presence.PAUSED)
+
+    def shut_off(self, vm: str) -> None:
+        """An operator shuts a VM off that does not migrate."""
+        self._stop(vm, Presence.SHUTOFF)
+
+    def crash(self, vm: str) -> None:
+        """A VM's process dies; a migration of it fails with it."""
+        index = self._state.flights.find(self._state.vm[vm])
+        if index is None:
+            self._stop(vm, Presence.CRASHED)
+        else:
+            lost = Ending(Presence.CRASHED, Presence.ABSENT, SOURCE_DIED, 9, 20)
+            self._traffic.fail(index, lost)
+
+    def start(self, vm: str, host: str) -> None:
+        """An operator starts or resumes a VM on a host, as long as it runs nowhere."""
+        index, where = self._state.vm[vm], self._state.host[host]
+        if self._state.answers(where):
+            self._state.copies.start(index, where)
+
+    def define(self, vm: str, host: str) -> None:
+        """An operator leaves a definition of the VM on a host that has none."""
+        copy = (self._state.vm[vm], self._state.host[host])
+        if self._state.copies.presence(*copy) is Presence.ABSENT:
+            self._state.copies.oddities[copy] = Presence.SHUTOFF
+
+    def _stop(self, vm: str, state: Presence) -> None:
+        index = self._state.vm[vm]
+        if self._state.flights.find(index) is None:
+            self._state.copies.stop(index, state)
