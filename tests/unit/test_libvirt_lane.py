@@ -88,13 +88,17 @@ def test_after_a_failed_attempt_the_next_waits_and_says_why(workers: Workers) ->
 
 
 def test_a_closed_lane_leaves_the_closing_to_the_call_under_way(lane: Lane) -> None:
-    gate, alive = threading.Event(), []
+    """Dies when the lane closes it at once: the process may end with it."""
+    begun, gate, alive = threading.Event(), threading.Event(), []
 
     def use(connection: libvirt.virConnect) -> None:
+        begun.set()
         gate.wait()
         alive.append(connection.isAlive())
 
+    lane.run("open", name, 5.0)
     call = lane.start("use", use)
+    assert begun.wait(5.0)
     lane.close()
     gate.set()
     assert call.wait(5.0)

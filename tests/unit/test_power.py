@@ -103,9 +103,10 @@ def test_hosts_are_asked_side_by_side_and_one_that_hangs_is_only_itself_unknown(
 
 
 def test_a_flood_of_output_is_read_but_not_kept() -> None:
-    """Dies when reading stops at the cap: the command would wait for ever on a full pipe."""
-    driver = power(on=f"yes x | head -c {100 * OUTPUT_AT_MOST}; exit 1", timeout=10.0)
-    with pytest.raises(PowerError) as caught:
+    """Dies when reading stops at the cap: the command would fail, or wait for ever."""
+    flood = f"head -c {100 * OUTPUT_AT_MOST} /dev/zero | tr '\\0' x"
+    driver = power(on=f"{flood} && exit 7", timeout=10.0)
+    with pytest.raises(PowerError, match="ended with 7") as caught:
         driver.wake("h1")
     assert len(str(caught.value)) < 400
 

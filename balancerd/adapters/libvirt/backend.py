@@ -200,7 +200,6 @@ class LibvirtBackend:
 
     def _figures_question(self, vm: str, uuid: str, target: str) -> Callable[[], Figures]:
         """Asks the target for a migration's figures, when the source did not tell them."""
-
         host = self._config(target)
 
         def ask() -> Figures:

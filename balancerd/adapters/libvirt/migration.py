@@ -32,9 +32,14 @@ LOG = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
 FIGURES_SECONDS = 0.5  # how long the event with the figures may be late
+START_SECONDS = 10.0  # an order this old is not carried out: the world it was given for has passed
 
 Tell = Callable[[JobReport], None]
 AskTarget = Callable[[], Figures]
+
+
+class _NotThereError(BackendError):
+    """The source has no such VM, or no longer."""
 
 
 class Migration:
@@ -43,6 +48,7 @@ class Migration:
     def __init__(self, order: Order, tell: Tell, ask_target: AskTarget) -> None:
         self.order = order
         self._tell, self._ask_target = tell, ask_target
+        self._ordered = time.monotonic()
         self._ended = threading.Event()
         self._completed = threading.Event()
         self._figures = Figures()
@@ -56,7 +62,8 @@ class Migration:
     def follow(self) -> JobReport:
         """Watch the migration that is under way; the report of its end. Blocks likewise."""
         self._downtime_set = True  # whoever started it has
-        return self._end(self._attempt(self._watch_alone))
+        error = self._attempt(self._watch_alone)
+        return self._end(None if isinstance(error, _NotThereError) else error)
 
     def keep_downtime(self) -> None:
         """Somebody set the downtime meanwhile; the order's is not to be set any more."""
@@ -84,7 +91,7 @@ class Migration:
         with connected(name, self.order.source.uri) as connection, telling(name, "migrate"):
             domain = find(connection, self.order.vm, self.order.uuid)
             if domain is None:
-                raise BackendError(name, "migrate", "the VM is not there")
+                raise _NotThereError(name, "migrate", "the VM is not there")
             yield domain
 
     def _register(self, domain: libvirt.virDomain) -> None:
@@ -104,9 +111,7 @@ class Migration:
 
     def _migrate(self, domain: libvirt.virDomain) -> None:
         order, disks = self.order, self._disks(domain)
-        if order.method is Method.COLD and domain.isActive():
-            # libvirt would copy the definition, remove it here and let the VM run on.
-            raise BackendError(order.source.name, "migrate", "it runs: no cold move is possible")
+        self._look_once_more(domain)
         flags = flags_of(order, persistent=bool(domain.isPersistent()))
         parameters: Any = parameters_of(order, disks)  # annotated as text, but a dictionary
         threading.Thread(target=self._watch, name=f"watch {order.vm}", daemon=True).start()
@@ -114,6 +119,16 @@ class Migration:
             domain.migrateToURI3(order.target.reach, parameters, flags)
         finally:
             self._ended.set()
+
+    def _look_once_more(self, domain: libvirt.virDomain) -> None:
+        """Raise BackendError where the call must not be made at all."""
+        name = self.order.source.name
+        if self.order.method is Method.COLD and domain.isActive():
+            # libvirt would copy the definition, remove it here and let the VM run on.
+            raise BackendError(name, "migrate", "it runs: no cold move is possible")
+        age = time.monotonic() - self._ordered
+        if age > START_SECONDS:  # the host hung; it must not start when it comes back some day
+            raise BackendError(name, "migrate", f"the host took {age:.0f} s to answer: too late")
 
     def _disks(self, domain: libvirt.virDomain) -> tuple[str, ...]:
         """The disks to be copied, for a migration with storage."""
@@ -154,7 +169,8 @@ class Migration:
         job, progress = read_job(domain)
         if progress is not None and job is Job.OUTGOING:
             self._progress = progress
-            self._tell(self._report(progress=progress))
+            if not self._ended.is_set():
+                self._tell(self._report(progress=progress))
             self._set_downtime(progress)
             self._switch(progress)
         return job is Job.OUTGOING
