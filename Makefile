@@ -7,9 +7,9 @@ SHELL := /bin/bash
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
+SEEDS ?= 7000-7999
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 SYSTEM_PACKAGES := gcc git libvirt-dev pkg-config python3-dev python3-venv
-CACHE_HOME ?= .
 
 .PHONY: help venv lint demo test lab lab-down bench soak clean
 
@@ -47,6 +47,10 @@ demo: venv
 test: venv lint
 	@$(SUDO) tests/lab/rig/install
 	@$(SUDO) $(BIN)/pytest -q
+
+# Lives of a simulated site, other than those that `make test` runs.
+soak: venv
+	@$(BIN)/python -m tests.sim.seeds $(SEEDS)
 
 lab: venv
 	@$(SUDO) tests/lab/rig/install
