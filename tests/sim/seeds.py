@@ -31,7 +31,6 @@ from balancerd.core.policy import Policy
 from balancerd.core.record import Cycle, Pause, Request, Verb
 from balancerd.core.units import GIB
 from balancerd.loop import Loop
-from balancerd.ports import BackendError
 
 STEPS = 200  # cycles of a life
 CALM_FROM = 0.6  # share of the life after which nothing new goes wrong
@@ -288,6 +287,7 @@ class Life:
 
     def begin_again(self) -> None:
         """A fresh process on the same record."""
+        self.world.forget()
         self.mortal = MortalLedger(self.ledger, self.rng, self.mortality)
         self.loop = Loop(
             self.doors,
@@ -360,6 +360,8 @@ class Life:
             host = self.rng.choice(self.site.hosts).name
             self._ask(self.rng.choice([Verb.DRAIN, Verb.UNDRAIN]), host)
             self.drained.add(host)
+        elif roll < 0.08:
+            self._meddle()
         elif roll < 0.09:
             self._ask(Verb.ABORT, self.rng.choice(self.site.vms).name)
         elif roll < 0.3:
@@ -383,15 +385,18 @@ class Life:
         if not hosts:
             return
         target = self.rng.choice([host.name for host in self.site.hosts if host.name not in hosts])
-        if any(self.world.states([target])[target] != "on" for _ in (0,)):
-            return
-        before = len(self.world.violations)
-        try:
-            self.world.migrate(vm, hosts[0], target, Method.PRE_COPY, 0, 0.3)
-            self.tell(f"      eve moves {vm} to {target} by hand")
-        except BackendError:
-            return
-        del self.world.violations[before:]  # an operator may overfill a host; we may not
+        self.world.hand.migrate(vm, target)
+        self.tell(f"      eve moves {vm} to {target} by hand")
+
+    def _meddle(self) -> None:
+        """Operators pause, shut off and start VMs, and leave definitions lying about."""
+        vm, host = self.rng.choice(self.site.vms).name, self.rng.choice(self.site.hosts).name
+        act = self.rng.choice(["pause", "shut_off", "crash", "define", "abort"])
+        if act == "define":
+            self.world.hand.define(vm, host)
+        else:
+            getattr(self.world.hand, act)(vm)
+        self.tell(f"      eve: {act} {vm} {host}")
 
     # What must hold
 
