@@ -389,7 +389,7 @@ class Life:
         self.tell(f"      eve moves {vm} to {target} by hand")
 
     def _meddle(self) -> None:
-        """Operators pause, shut off and start VMs, and leave definitions lying about."""
+        """Operators stop VMs and abort moves, leave definitions lying about; VMs crash."""
         vm, host = self.rng.choice(self.site.vms).name, self.rng.choice(self.site.hosts).name
         act = self.rng.choice(["pause", "shut_off", "crash", "define", "abort"])
         if act == "define":
