@@ -30,7 +30,7 @@ from balancerd.core.plan import Assessment, Move, Plan, Verdict
 from balancerd.core.planner import plan as make_plan
 from balancerd.core.policy import Mode, Policy
 from balancerd.core.record import Cycle, PlanState, Request, Verb
-from balancerd.core.snapshot import ACTIVE, Known, assemble, freeze_reason
+from balancerd.core.snapshot import Known, assemble, freeze_reason
 from balancerd.ports import Backend, Clock, Ledger, LedgerError, Power, PowerError, Samples
 from balancerd.recorder import Recorder
 
@@ -75,7 +75,6 @@ class Loop:
         self._executions: list[Execution] = []
         self._proposal: Proposal | None = None
         self._unneeded_since: float | None = None
-        self._empty_since: dict[str, float] = {}
         self._troubles: frozenset[str] = frozenset()
 
     # What the outside calls
@@ -157,7 +156,6 @@ class Loop:
         )
         self._note_power(before.cluster.hosts if before else {}, snapshot)
         self._note_troubles(snapshot)
-        self._empty_since = _empty_since(snapshot, self._empty_since)
         self._snapshot = snapshot
         return snapshot
 
@@ -197,7 +195,7 @@ class Loop:
         keep(self._ledger.record_inventory, snapshot)
         history = keep(self._ledger.history, snapshot.at)
         if history is not None:
-            self._history = replace(history, idle_since=self._empty_since)
+            self._history = history
         try:
             self._samples.append(snapshot.at, snapshot.host_loads, snapshot.loads)
         except LedgerError as error:
@@ -421,15 +419,3 @@ class Loop:
             frozen=self._frozen(policy),
             plan=max((e.plan_id for e in self._executions), default=0),
         )
-
-
-def _empty_since(snapshot: Snapshot, before: dict[str, float]) -> dict[str, float]:
-    """Since when each host that is on was seen without an active VM."""
-    cluster = snapshot.cluster
-    occupied = {h for vm, h in cluster.placement.items() if cluster.vms[vm].state in ACTIVE}
-    occupied |= set(cluster.flights.values())
-    return {
-        name: before.get(name, snapshot.at)
-        for name, host in cluster.hosts.items()
-        if host.power is PowerState.ON and name not in occupied
-    }

@@ -60,8 +60,12 @@ class History:
 
 
 def rests_until(moves: list[PastMove], limits: Limits) -> float:
-    """When a VM with these moves may move again: the cool-down doubles with each move of a week."""
-    recent = [move for move in moves if move.at > moves[-1].at - WEEK] if moves else []
+    """When a VM with these moves may move again: the cool-down doubles with each move of a week.
+
+    A migration that failed or was given up cost as much as one that was done, and counts as one.
+    """
+    begun = [move for move in moves if move.outcome is not Outcome.NOT_STARTED]
+    recent = [move for move in begun if move.at > begun[-1].at - WEEK]
     if not recent:
         return 0.0
     rest = min(limits.cooldown * 2.0 ** (len(recent) - 1), limits.cooldown_max)

@@ -65,6 +65,8 @@ class Known:
     host_tracks: Mapping[str, Track] = field(default_factory=dict)
     vm_tracks: Mapping[str, Track] = field(default_factory=dict)
     pasts: Mapping[str, Past] = field(default_factory=dict)
+    placement: Mapping[str, str] = field(default_factory=dict)
+    overhead: Mapping[str, tuple[float, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +108,16 @@ def assemble(
     pasts = _remember(known, vm_tracks)
     loads = {name: track.load for name in vms if (track := vm_tracks.get(name)) and track.load}
     unknown = {gap.name for gap in gaps}
+    changed = _changed(known.placement, placement)
+    host_tracks |= {n: _forgetful(host_tracks[n]) for n in changed if n in host_tracks}
     host_loads = {
         name: track.load
         for name, track in host_tracks.items()
         if track.load and name in hosts and name not in unknown
     }
+    overhead = _overhead(host_loads, loads, placement)
+    overhead |= {n: known.overhead.get(n, (0.0, 0)) for n in changed if n in overhead}
+    host_loads |= _reckoned(changed & host_loads.keys(), host_loads, loads, placement, overhead)
     gaps += _vm_gaps(vms, vm_doubts, vm_tracks, placement, unknown, detection, now)
     cluster = Cluster(
         MappingProxyType(hosts),
@@ -125,14 +132,16 @@ def assemble(
         loads=MappingProxyType(loads),
         host_loads=MappingProxyType(host_loads),
         forecasts=MappingProxyType(_forecasts(vms, pasts, detection.trusted_after)),
-        overhead=MappingProxyType(_overhead(host_loads, loads, placement)),
+        overhead=MappingProxyType(overhead),
         gaps=tuple(gaps),
         exclusions=tuple(_exclusions(copies, vms, placement, ambiguous, unknown, vm_doubts)),
         split_brains=tuple(_split_brains(good.values())),
         draining=draining & hosts.keys(),
     )
     facts = {**known.hosts, **{name: r.facts for name, r in good.items() if r.facts}}
-    return snapshot, Known(facts, readings, host_tracks, vm_tracks, pasts)
+    return snapshot, Known(
+        facts, readings, host_tracks, vm_tracks, pasts, placement, {**known.overhead, **overhead}
+    )
 
 
 def freeze_reason(snapshot: Snapshot, detection: Detection) -> str:
@@ -364,6 +373,46 @@ def _overhead(
     return {
         host: (max(load.cpu_mean - cpu[host], 0.0), max(load.memory - memory[host], 0))
         for host, load in host_loads.items()
+    }
+
+
+def _changed(before: Mapping[str, str], after: Mapping[str, str]) -> frozenset[str]:
+    """Hosts that VMs came to or left since the last observation; none at the first one."""
+    moved = {vm for vm in before.keys() | after.keys() if before.get(vm) != after.get(vm)}
+    return frozenset(
+        host for vm in moved for host in (before.get(vm), after.get(vm)) if before and host
+    )
+
+
+def _forgetful(track: Track) -> Track:
+    """The track of a host whose VMs changed: what was measured before tells nothing of now."""
+    return replace(track, points=())
+
+
+def _reckoned(
+    changed: Iterable[str],
+    host_loads: Mapping[str, Load],
+    loads: Mapping[str, Load],
+    placement: Mapping[str, str],
+    overhead: Mapping[str, tuple[float, int]],
+) -> dict[str, Load]:
+    """Loads of hosts whose VMs just changed: the sum of those that are there now.
+
+    Measured figures still hold those that left: a host that was relieved would seem overloaded
+    until the window has passed, and be relieved again.
+    """
+    here: dict[str, list[Load]] = {host: [] for host in changed}
+    for vm, load in loads.items():
+        if placement[vm] in here:
+            here[placement[vm]].append(load)
+    return {
+        host: replace(
+            host_loads[host],
+            cpu=sum(load.cpu for load in found) + overhead[host][0],
+            cpu_mean=sum(load.cpu_mean for load in found) + overhead[host][0],
+            memory=sum(load.memory for load in found) + overhead[host][1],
+        )
+        for host, found in here.items()
     }
 
 

@@ -183,6 +183,27 @@ def test_what_a_host_uses_beyond_its_vms_is_its_overhead() -> None:
     assert memory == 30 * GIB  # 32 GiB in use, 2 GiB of them the VM's
 
 
+def test_a_host_that_a_vm_left_is_not_charged_with_its_past() -> None:
+    """Dies when the host's own counters go on being believed: half of the last interval is the
+    load of the VM that left, and the host would be relieved twice."""
+
+    def at(now: float, busy: float, *vms: str) -> HostReading:
+        return host_reading(
+            "h1", now, *(vm_reading(vm, cpu_seconds=2 * (now - 1000)) for vm in vms), cpu_busy=busy
+        )
+
+    known, here, gone = Known(), ("a", "b"), ("a",)
+    for now, busy, vms in ((1000, 0, here), (1010, 40, here), (1020, 70, gone)):
+        elsewhere = [vm_reading("b", cpu_seconds=0.0)] if vms == gone else []
+        readings = at(now, busy, *vms), host_reading("h2", now, *elsewhere)
+        snapshot, known = assemble(observed(now, *readings), known, {}, DETECTION)
+    assert snapshot.host_loads["h1"].cpu == 2.0
+    assert snapshot.host_loads["h1"].cpu_mean == 2.0
+    readings = at(1030, 90, "a"), host_reading("h2", 1030, vm_reading("b", cpu_seconds=20.0))
+    snapshot, _ = assemble(observed(1030, *readings), known, {}, DETECTION)
+    assert snapshot.host_loads["h1"].cpu_mean == 2.0, "measured again, since the change"
+
+
 def test_too_many_unknown_hosts_freeze_everything() -> None:
     readings = [host_reading(f"h{n}", 1000) for n in range(6)]
     few = snapshot_of(*readings, silent("x", 1000))

@@ -1,0 +1,55 @@
+"""Cool-downs and back-offs out of what was done before."""
+
+import pytest
+
+from balancerd.core.history import Outcome, PastMove, barred_until, rests_until
+from balancerd.core.policy import Limits
+
+LIMITS = Limits(cooldown=100.0, cooldown_max=1000.0, backoff=10.0)
+DAY = 86400.0
+
+
+def past(*moves: tuple[float, Outcome]) -> list[PastMove]:
+    return [PastMove("v", "h1", "h2", at, outcome) for at, outcome in moves]
+
+
+def test_a_vm_that_never_moved_does_not_rest() -> None:
+    assert rests_until([], LIMITS) == 0.0
+
+
+def test_a_vm_that_moved_rests_for_the_cooldown() -> None:
+    assert rests_until(past((50, Outcome.DONE)), LIMITS) == 150.0
+
+
+def test_each_further_move_of_a_week_doubles_the_rest() -> None:
+    moves = past((0, Outcome.DONE), (DAY, Outcome.DONE), (2 * DAY, Outcome.DONE))
+    assert rests_until(moves, LIMITS) == 2 * DAY + 400.0
+
+
+def test_moves_older_than_a_week_are_forgotten() -> None:
+    assert rests_until(past((0, Outcome.DONE), (8 * DAY, Outcome.DONE)), LIMITS) == 8 * DAY + 100.0
+
+
+def test_the_rest_has_a_longest() -> None:
+    moves = past(*((float(n), Outcome.DONE) for n in range(10)))
+    assert rests_until(moves, LIMITS) == 9.0 + 1000.0
+
+
+@pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.ABORTED])
+def test_a_migration_that_failed_counts_as_a_move(outcome: Outcome) -> None:
+    """Dies when only what was done counts: a VM that never converges would be sent for ever."""
+    assert rests_until(past((0, outcome), (500, outcome)), LIMITS) == 700.0
+
+
+def test_what_never_started_is_no_move() -> None:
+    assert rests_until(past((0, Outcome.NOT_STARTED)), LIMITS) == 0.0
+
+
+def test_a_pair_rests_longer_with_each_failure_in_a_row() -> None:
+    failed = Outcome.FAILED
+    assert barred_until(past((0, failed)), LIMITS) == 10.0
+    assert barred_until(past((0, failed), (100, Outcome.NOT_STARTED)), LIMITS) == 120.0
+
+
+def test_a_success_clears_the_pair() -> None:
+    assert barred_until(past((0, Outcome.FAILED), (100, Outcome.DONE)), LIMITS) == 0.0

@@ -1,0 +1,232 @@
+"""The loop on a small simulated site with a real ledger: what it keeps, refuses and repeats."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from balancerd.adapters.sim.world import World
+from balancerd.adapters.sqlite import operator
+from balancerd.adapters.sqlite.ledger import Ledger
+from balancerd.adapters.sqlite.reader import Reader
+from balancerd.adapters.sqlite.samples import SamplesStore
+from balancerd.core.policy import Policy
+from balancerd.core.record import Conclusion, Intent, Pause, Request, Verb
+from balancerd.loop import Loop
+from balancerd.ports import LedgerError
+from tests.worlds import a_world
+
+
+class FullDisk(Ledger):
+    """A ledger whose writes fail while `full`, as on a disk without room."""
+
+    full = False
+
+    def intend(self, intent: Intent) -> int | None:
+        self._write()
+        return super().intend(intent)
+
+    def conclude(self, conclusion: Conclusion) -> None:
+        self._write()
+        super().conclude(conclusion)
+
+    def _write(self) -> None:
+        if self.full:
+            raise LedgerError("ledger.db: database or disk is full")
+
+
+def a_policy(**changes: Any) -> Policy:
+    """Decides at the third cycle: hosts are known after one reading, loads after two."""
+    fields: dict[str, Any] = {
+        "summary": "test",
+        "name": "test",
+        "mode": "act",
+        "objective": "quiet",
+        "detection": {"window": 60.0, "warm_up": 30.0, "trusted_after": 0.0},
+        "capacity": {"memory_reserve_share": 0.0},
+        "limits": {"bandwidth": 10, "stall": 600.0, "deadline": 3600.0},
+    }
+    return Policy.model_validate(fields | changes)
+
+
+class Site:
+    """A world of three hosts with both VMs on the first, its record, and a loop over them."""
+
+    def __init__(self, directory: Path) -> None:
+        self.world: World = a_world(demand=[[2.0, 2.0]])
+        self.ledger = FullDisk(directory / "ledger.db")
+        self.samples = SamplesStore(directory / "samples.db", durable=False)
+        self.policy = a_policy()
+        self.begin_again()
+
+    def begin_again(self) -> None:
+        """A new process on the same record."""
+        self.loop = Loop(
+            self.world,
+            self.world,
+            self.ledger,
+            self.samples,
+            self.world,
+            lambda: self.policy,
+            self.world.links(),
+        )
+
+    def cycles(self, count: int, seconds: float = 60.0) -> str:
+        """So many cycles; the last one's sentence."""
+        sentence = ""
+        for _ in range(count):
+            sentence = self.loop.cycle().sentence
+            self.world.advance(self.world.now() + seconds)
+            self.loop.step()
+        return sentence
+
+    def migrations(self) -> list[Any]:
+        """Vm and outcome of every migration on record, oldest first."""
+        rows = self.ledger.database.rows("SELECT vm, outcome FROM migrations ORDER BY id")
+        return [tuple(row) for row in rows]
+
+    def ask(self, verb: Verb, subject: str) -> tuple[bool, str]:
+        """Leave a request, let the loop see it, and read the answer."""
+        number = operator.ask(
+            self.ledger.database, Request(0, self.world.now(), verb, subject, "eve")
+        )
+        self.loop.step()
+        row = self.ledger.database.row(
+            "SELECT accepted, answer FROM requests WHERE id = ?", (number,)
+        )
+        assert row is not None
+        return bool(row[0]), str(row[1])
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    made = Site(tmp_path)
+    with made.ledger, made.samples:
+        made.loop.start()
+        yield made
+
+
+def test_an_overloaded_host_is_relieved_and_the_end_is_recorded_once(site: Site) -> None:
+    site.cycles(8)
+    assert [outcome for _, outcome in site.migrations()] == ["done"]
+    assert len({site.world.running(vm) for vm in ("v0", "v1")}) == 2
+
+
+def test_what_cannot_be_recorded_is_not_done(site: Site) -> None:
+    """Dies when an intent that failed to be written is taken for one that was."""
+    site.ledger.full = True
+    site.cycles(6)
+    assert site.world.migrating() == 0
+    assert not site.migrations()
+    site.ledger.full = False
+    site.cycles(6)
+    assert [outcome for _, outcome in site.migrations()] == ["done"]
+
+
+def test_an_end_that_could_not_be_recorded_is_recorded_later(site: Site) -> None:
+    """Dies when the executor forgets a conclusion that the ledger refused."""
+    while not site.world.migrating():
+        site.cycles(1, seconds=1.0)
+    site.ledger.full = True
+    site.cycles(4)
+    assert [outcome for _, outcome in site.migrations()] == ["under way"]
+    site.ledger.full = False
+    site.cycles(1)
+    assert [outcome for _, outcome in site.migrations()] == ["done"]
+
+
+def test_a_broken_ledger_freezes_but_does_not_blind(site: Site) -> None:
+    while not site.world.migrating():
+        site.cycles(1, seconds=1.0)
+    site.ledger.full = True
+    site.world.advance(site.world.now() + 200)
+    cycle = site.loop.cycle()
+    assert "disk is full" in cycle.frozen
+    assert cycle.vms == 2
+
+
+def test_observe_never_plans(site: Site) -> None:
+    site.policy = a_policy(mode="observe")
+    assert site.cycles(6) == "observing"
+    assert not site.ledger.database.rows("SELECT * FROM plans")
+
+
+def test_advise_waits_and_an_approval_lets_it_go_on(site: Site) -> None:
+    site.policy = a_policy(mode="advise")
+    assert "plan 1 waits for approval" in site.cycles(6)
+    assert site.world.migrating() == 0
+    assert site.ask(Verb.APPROVE, "2") == (False, "no such plan waits for approval")
+    assert site.ask(Verb.APPROVE, "1")[0]
+    assert site.world.migrating() == 1
+
+
+def test_a_rejected_plan_is_gone(site: Site) -> None:
+    site.policy = a_policy(mode="advise")
+    site.cycles(6)
+    assert site.ask(Verb.REJECT, "1")[0]
+    assert not site.ask(Verb.APPROVE, "1")[0]
+
+
+def test_the_proposal_stays_the_one_the_operator_reads(site: Site) -> None:
+    site.policy = a_policy(mode="advise")
+    site.cycles(15)
+    assert len(site.ledger.database.rows("SELECT * FROM plans")) == 1
+
+
+def test_a_pause_stops_starts_and_outlives_a_restart(site: Site) -> None:
+    operator.begin_pause(site.ledger.database, Pause(site.world.now(), "eve", "test"))
+    site.cycles(6)
+    site.begin_again()
+    site.loop.start()
+    site.cycles(6)
+    assert site.world.migrating() == 0
+    operator.end_pauses(site.ledger.database, site.world.now(), "eve")
+    site.cycles(3)
+    assert site.migrations()
+
+
+def test_a_migration_is_taken_up_by_the_next_balancerd(site: Site) -> None:
+    while not site.world.migrating():
+        site.cycles(1, seconds=1.0)
+    site.begin_again()
+    assert "1 actions were left under way" in site.loop.start()
+    site.cycles(6)
+    assert [outcome for _, outcome in site.migrations()] == ["done"]
+    (row,) = site.ledger.database.rows("SELECT adopted FROM migrations")
+    assert row[0]
+
+
+def test_a_restart_remembers_the_demand_of_vms(site: Site) -> None:
+    """Dies without the samples being read at the start: both VMs would be strangers for 5 minutes,
+    expected at half their size, and the host that is too full would seem to have room."""
+    site.policy = a_policy(mode="observe", detection={"warm_up": 30.0, "trusted_after": 300.0})
+    site.cycles(12)
+    site.begin_again()
+    site.loop.start()
+    site.cycles(2)
+    snapshot = Reader(site.ledger.database).snapshot()
+    assert snapshot is not None
+    assert all(forecast.spread < 0.01 for forecast in snapshot.forecasts.values())
+
+
+def test_an_operator_gives_one_migration_up(site: Site) -> None:
+    while not site.world.migrating():
+        site.cycles(1, seconds=1.0)
+    ((vm, _),) = site.migrations()
+    assert site.ask(Verb.ABORT, vm) == (True, "its source is asked to give up")
+    site.world.advance(site.world.now() + 5)
+    site.loop.step()
+    assert site.migrations() == [(vm, "aborted")]
+    assert site.ask(Verb.ABORT, vm) == (False, "is not being moved")
+
+
+def test_a_host_is_drained_and_given_back(site: Site) -> None:
+    site.policy = a_policy(objective="quiet", thresholds={"cpu": {"overload": 1.0, "release": 0.9}})
+    site.cycles(2)
+    assert site.ask(Verb.DRAIN, "nowhere") == (False, "no such host")
+    assert site.ask(Verb.DRAIN, "a1")[0]
+    site.cycles(12)
+    assert all("a1" not in site.world.running(vm) for vm in ("v0", "v1"))
+    assert site.ask(Verb.UNDRAIN, "a1")[0]
+    assert site.ledger.draining() == frozenset()
