@@ -5,19 +5,20 @@ host's boot, a fault. Everything else happens at once, at the present moment.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from balancerd.adapters.sim.copies import RefusedError
 from balancerd.adapters.sim.events import Event
 from balancerd.adapters.sim.faults import Faults
 from balancerd.adapters.sim.flights import TICK
 from balancerd.adapters.sim.hand import Hand
-from balancerd.adapters.sim.machines import Accounts, Power
+from balancerd.adapters.sim.machines import NOWHERE, Accounts, Power
 from balancerd.adapters.sim.readings import POWER_STATES, Reader
 from balancerd.adapters.sim.site import Site
 from balancerd.adapters.sim.state import State, Violation
 from balancerd.adapters.sim.supply import Supply
 from balancerd.adapters.sim.traffic import Order, Traffic
-from balancerd.core.model import Link, Method, PowerState
+from balancerd.core.model import Cluster, Link, Method, PowerState
 from balancerd.core.observation import JobReport, Location, Observation, Presence
 from balancerd.ports import BackendError
 
@@ -110,6 +111,26 @@ class World:
     def hand(self) -> Hand:
         """What operators and bad luck do behind balancerd's back."""
         return Hand(self._state, self._traffic)
+
+    def cluster(self) -> Cluster:
+        """The truth: every VM that runs, where it runs, and where it is going."""
+        state, site = self._state, self._state.site
+        power = self.states(state.host)
+        rows = state.flights.rows
+        return Cluster(
+            hosts={host.name: replace(host, power=power[host.name]) for host in site.hosts},
+            vms={vm.name: vm for vm in site.vms},
+            placement={
+                vm.name: site.hosts[host].name
+                for vm, host in zip(site.vms, state.machines.place.tolist(), strict=True)
+                if host != NOWHERE
+            },
+            flights={
+                state.vm_name(vm): state.host_name(target)
+                for vm, target in zip(rows["vm"].tolist(), rows["target"].tolist(), strict=True)
+            },
+            links=site.links,
+        )
 
     def links(self) -> tuple[Link, ...]:
         """The site graph."""
