@@ -230,6 +230,15 @@ def test_a_target_without_room_fails_at_once_and_is_a_violation():
     assert [v.kind for v in world.violations] == ["no room in memory"]
 
 
+def test_a_vm_without_memory_moves_at_once_and_time_goes_on():
+    """Kills: an event at the present moment, to which nobody can advance."""
+    world = a_world(a_scenario(flavours=[a_flavour(memory=0)]))
+    send(world, "v0", "a1", "a2")
+    assert world.next_event() > world.now()
+    (end,) = live(world, 1)
+    assert (end.bytes, world.running("v0")) == (0, ("a2",))
+
+
 def test_memory_can_be_left_out():
     hosts = [a_host_group(), a_host_group(name="b%d", memory=999)]
     world = a_world(a_scenario(hosts=hosts, memory="free"))

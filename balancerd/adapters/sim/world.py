@@ -52,11 +52,13 @@ class World:
         return self._state.now
 
     def next_event(self) -> float:
-        """When a migration or a host's power gets on, seconds since the epoch; or infinite."""
+        """When a migration or a host's power gets on, seconds since the epoch; or infinite.
+
+        Always later than now, so that whoever advances to it gets on.
+        """
         state = self._state
-        return state.site.scenario.start + min(
-            state.timers.next(), state.flights.next_event(state.now)
-        )
+        event = min(state.timers.next(), state.flights.next_event(state.now))
+        return state.site.scenario.start + max(event, state.now + TICK)
 
     def advance(self, to: float) -> None:
         """Let time pass until `to` (seconds since the epoch). Events less than a microsecond
