@@ -455,7 +455,9 @@ with LibvirtBackend(hosts) as backend:
 def test_a_migration_of_a_killed_process_is_adopted_and_its_end_told_once(
     backend: LibvirtBackend, web: Guest
 ) -> None:
-    """Dies when the migration is not peer to peer: it ends with the process that asked for it."""
+    """Dies when the migration is not peer to peer: it ends with the process that asked for it;
+    and when the arriving half is asked for its definition: that call lasts as long as the job.
+    """
     uuid, hosts = uuid_of(web), web.rig.hosts
     other = subprocess.Popen(
         [sys.executable, "-c", SECOND_PROCESS, uuid]
@@ -467,11 +469,16 @@ def test_a_migration_of_a_killed_process_is_adopted_and_its_end_told_once(
     until(lambda: pair(backend, "web", uuid) == migrating, 20, "the other migrates")
     os.kill(other.pid, signal.SIGKILL)
     other.wait()
+    first = backend.observe()  # of a balancerd that knows nothing yet, of a VM with a job
+    assert vm(first, "h1", "web").job is not None
+    assert vm(first, "h1", "web").vm.tags == {"group": "web"}
+    assert (vm(first, "h2", "web").state, reading(first, "h2").error) == (VMState.INCOMING, "")
     backend.adopt("web", "h1", "h2")
     backend.adopt("web", "h1", "h2")
     progress = progressing(backend).progress
     assert progress is not None
     assert progress.total > 100 * MIB
+    backend.set_bandwidth("web", "h1", 100 * MIB)
     end = ended(backend)
     assert (end.error, end.target) == ("", "h2")
     assert end.downtime is not None

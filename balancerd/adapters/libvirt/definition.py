@@ -12,14 +12,13 @@ TAGS_NAMESPACE = "urn:balancerd:policy"
 TAGS_AT_MOST = 32
 TAG_LENGTH_AT_MOST = 256
 
-# Namespaces in <metadata> by which other management systems mark what is theirs.
+# Namespaces in <metadata> by which other management systems mark what is theirs. (Pacemaker marks
+# nothing: what it manages has to be excluded by the policy.)
 OWNERS = (
     ("http://openstack.org/xmlns/libvirt/nova/", "OpenStack Nova"),
     ("http://ovirt.org/vm/", "oVirt"),
     ("http://kubevirt.io", "KubeVirt"),
     ("http://opennebula.org/xmlns/libvirt/", "OpenNebula"),
-    ("http://cloudstack.apache.org", "CloudStack"),
-    ("http://clusterlabs.org", "Pacemaker"),
 )
 # The same from the machine's description to its firmware, for those that write nothing else.
 FIRMWARE_OWNERS = (
@@ -27,6 +26,7 @@ FIRMWARE_OWNERS = (
     ("ovirt", "oVirt"),
     ("kubevirt", "KubeVirt"),
     ("cloudstack", "CloudStack"),
+    ("apache software foundation", "CloudStack"),  # its product's name can be changed
 )
 
 _UNITS = {"b": 1, "bytes": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
