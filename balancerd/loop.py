@@ -110,6 +110,12 @@ class Loop:
         self._recorder.keep(self._ledger.record_cycle, cycle)
         return cycle
 
+    def look(self) -> None:
+        """Observe and record only: the next cycle's rates are of the time since."""
+        policy = self._policy().at(self._clock.now())
+        self._record(self._observe(policy))
+        self._advance(self._backend.reports(), policy)
+
     def step(self) -> None:
         """Carry on what is under way: news of migrations, the operator's requests, next starts."""
         if self._snapshot is None:

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from math import ceil, inf
 from typing import Any
 
+from balancerd.adapters.sim.rules import RuleWatch
 from balancerd.adapters.sim.score import Score, score
 from balancerd.adapters.sim.site import Site
 from balancerd.adapters.sim.world import World
@@ -34,6 +35,7 @@ class Result:
     scenario: str
     policy: str
     score: Score
+    broken_rules: int  # times that a constraint was kept before and then was not
     plans: int
     cycles: int
     plan_seconds_p50: float
@@ -44,9 +46,10 @@ class Result:
     peak_rss_bytes: int
 
     def as_json(self) -> dict[str, Any]:
-        """One flat object, the score's figures among the others."""
+        """One flat object, the score's figures among the others; broken rules are violations."""
         whole: dict[str, Any] = asdict(self)
         figures: dict[str, Any] = whole.pop("score")
+        figures["violations"] += self.broken_rules
         return {"scenario": self.scenario, "policy": self.policy} | figures | whole
 
 
@@ -84,6 +87,7 @@ class _Run:
             links=site.links,
         )
         self._begun = (time.perf_counter(), time.process_time())
+        self._rules = RuleWatch(policy)
         self._plans: set[int] = set()
         self._plan_seconds: list[float] = []
         self._cycles = 0
@@ -93,14 +97,20 @@ class _Run:
         """From the scenario's start to its end."""
         start, end = self._scenario.start, self._scenario.start + self._scenario.duration
         self._loop.start()
-        next_cycle = start
+        self._rules.check(self.world)
+        settle = self._scenario.settle
+        next_cycle, next_look = start + settle, start if settle else inf
         while self.world.now() < end:
+            if self.world.now() >= next_look:
+                self._loop.look()
+                next_look += self._scenario.cycle
             if self.world.now() >= next_cycle:
                 self._cycle(watch)
                 next_cycle += self._scenario.cycle
-            self.world.advance(min(next_cycle, self._next_step(), end))
+            self.world.advance(min(next_cycle, next_look, self._next_step(), end))
+            self._rules.check(self.world)
             self._tell_power()
-            if self.world.now() < min(next_cycle, end):
+            if self.world.now() < min(next_cycle, next_look, end):
                 self._loop.step()
         self._loop.step()
 
@@ -136,6 +146,7 @@ class _Run:
             scenario=self._scenario.name,
             policy=self._policy.name,
             score=score(self.world),
+            broken_rules=self._rules.broken,
             plans=len(self._plans),
             cycles=self._cycles,
             plan_seconds_p50=_quantile(times, 0.50),

@@ -48,10 +48,12 @@ class Layout:
     cpu_capacity: Floats
     memory_capacity: Floats
     vcpu_capacity: Floats
-    measured: Floats  # CPU now as the host itself tells it, reference cores; 0 where not known
     receives: Bools  # may take VMs: awake, known, not draining, not excluded
     gives: Bools  # VMs may leave: awake, known, not excluded
+    peak: Floats  # W at full load; 1.0 for a host without a power curve
+    curves: tuple[tuple[Floats, Ints], ...]  # each power curve, and the hosts that have it
     domains: dict[str, Ints]  # scope -> the domain each host lies in
+    used_now: Floats  # CPU as the host measures it, and what was placed there since
     used_cpu: Floats
     used_variance: Floats
     used_memory: Floats
@@ -63,7 +65,8 @@ class Layout:
     # per block
     blocks: tuple[tuple[str, ...], ...]
     block_of: dict[str, int]
-    cpu: Floats
+    now: Floats  # CPU used at this moment
+    cpu: Floats  # expected
     variance: Floats
     memory: Floats
     vcpus: Floats
@@ -92,6 +95,7 @@ class Layout:
         return replace(
             self,
             receives=self.receives.copy(),
+            used_now=self.used_now.copy(),
             used_cpu=self.used_cpu.copy(),
             used_variance=self.used_variance.copy(),
             used_memory=self.used_memory.copy(),
@@ -104,6 +108,7 @@ class Layout:
 
     def charge(self, block: int, host: int, sign: int = 1) -> None:
         """Add a block's demand to a host, or take it away again."""
+        self.used_now[host] += sign * self.now[block]
         self.used_cpu[host] += sign * self.cpu[block]
         self.used_variance[host] = max(0.0, self.used_variance[host] + sign * self.variance[block])
         self.used_memory[host] += sign * self.memory[block]

@@ -49,19 +49,9 @@ def watts(layout: Layout) -> Floats:
     """Draw of every host at its expected load, as if it were on; 1.0 is a host without a curve."""
     use = np.minimum(layout.used_cpu / np.where(layout.cpu_capacity > 0, layout.cpu_capacity, 1), 1)
     draw = IDLE_SHARE + (1 - IDLE_SHARE) * use
-    for curve, rows in _curves(layout).items():
-        steps = np.linspace(0.0, 1.0, len(curve))
-        draw[list(rows)] = np.interp(use[list(rows)], steps, curve)
+    for curve, rows in layout.curves:
+        draw[rows] = np.interp(use[rows], np.linspace(0.0, 1.0, len(curve)), curve)
     return np.asarray(draw)
-
-
-def _curves(layout: Layout) -> dict[tuple[float, ...], list[int]]:
-    curves: dict[tuple[float, ...], list[int]] = {}
-    for row, name in enumerate(layout.hosts):
-        curve = layout.snapshot.cluster.hosts[name].power_curve
-        if curve:
-            curves.setdefault(curve, []).append(row)
-    return curves
 
 
 def _spread(layout: Layout, awake: Bools) -> float:
@@ -77,11 +67,8 @@ def _spread(layout: Layout, awake: Bools) -> float:
 def _pack(layout: Layout, awake: Bools) -> float:
     """Power of the hosts that carry VMs, as a share of all awake hosts' full draw."""
     draw = watts(layout)
-    full = np.array(
-        [layout.snapshot.cluster.hosts[name].watts(1.0) or 1.0 for name in layout.hosts]
-    )
     carrying = awake & (layout.used_count > 0)
-    return float(draw[carrying].sum() / max(full[awake].sum(), 1e-9))
+    return float(draw[carrying].sum() / max(layout.peak[awake].sum(), 1e-9))
 
 
 def _quiet(_layout: Layout, _awake: Bools) -> float:

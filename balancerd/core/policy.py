@@ -98,6 +98,14 @@ class Thresholds(Schema):
     imbalance: Annotated[float, Field(ge=0, le=1)] = Field(
         0.15, description="spread: act once a host is further than this above the mean use"
     )
+    fill: Fraction = Field(
+        1.0, description="pack: how full a host's CPU is made, as a share of landing"
+    )
+    margin: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.15,
+        description="pack: share of that left free where emptying a host takes all of "
+        "moves_per_host; less for fewer moves",
+    )
 
 
 class Detection(Schema):

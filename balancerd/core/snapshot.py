@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from balancerd.core.forecast import Past, expect, remember
+from balancerd.core.forecast import Past, crowd, expect, remember
 from balancerd.core.load import Doubt, Track, follow_host, follow_vm
 from balancerd.core.model import (
     VM,
@@ -358,7 +358,10 @@ def _remember(known: Known, tracks: Mapping[str, Track]) -> dict[str, Past]:
 def _forecasts(
     vms: Mapping[str, VM], pasts: Mapping[str, Past], trusted_after: float
 ) -> dict[str, Forecast]:
-    return {name: expect(pasts.get(name), vm.size, trusted_after) for name, vm in vms.items()}
+    others = crowd((past.level, vms[name].size) for name, past in pasts.items() if name in vms)
+    return {
+        name: expect(pasts.get(name), vm.size, trusted_after, others) for name, vm in vms.items()
+    }
 
 
 def _overhead(

@@ -56,10 +56,12 @@ def lay_out(snapshot: Snapshot, policy: Policy, history: History, now: float) ->
         vcpu_capacity=_floats(
             (host.cores or host.cpu) * policy.capacity.cpu_overcommit for host in values
         ),
-        measured=_measured(hosts, snapshot),
         receives=_open(values, snapshot, policy) & _not_draining(hosts, snapshot),
         gives=_open(values, snapshot, policy),
+        peak=_floats(host.watts(1.0) or 1.0 for host in values),
+        curves=_curves(values),
         domains=domains,
+        used_now=_measured(hosts, snapshot),
         used_cpu=_overhead(hosts, snapshot, 0),
         used_variance=np.zeros(count),
         used_memory=_overhead(hosts, snapshot, 1),
@@ -70,6 +72,7 @@ def lay_out(snapshot: Snapshot, policy: Policy, history: History, now: float) ->
         leaving_memory=np.zeros(count),
         blocks=blocks,
         block_of=block_of,
+        now=_now(blocks, cpu, snapshot),
         cpu=cpu,
         variance=variance,
         memory=memory,
@@ -124,6 +127,15 @@ def _not_draining(hosts: Sequence[str], snapshot: Snapshot) -> Bools:
     return np.array([name not in snapshot.draining for name in hosts], dtype=np.bool_)
 
 
+def _curves(hosts: Sequence[Host]) -> tuple[tuple[Floats, Ints], ...]:
+    """The different power curves, each with the rows of the hosts that have it."""
+    rows: dict[tuple[float, ...], list[int]] = {}
+    for row, host in enumerate(hosts):
+        if host.power_curve:
+            rows.setdefault(host.power_curve, []).append(row)
+    return tuple((_floats(curve), np.array(found)) for curve, found in rows.items())
+
+
 def _domains(hosts: Sequence[Host]) -> dict[str, Ints]:
     """The domain of each host: itself, or its rack; a host without a rack is a rack of its own."""
     racks: dict[str, int] = {}
@@ -174,6 +186,17 @@ def _demands(
             sums[2, index] += max(0, vm.memory)
             sums[3, index] += vm.vcpus
     return sums[0], sums[1], sums[2], sums[3]
+
+
+def _now(blocks: Sequence[Sequence[str]], cpu: Floats, snapshot: Snapshot) -> Floats:
+    """CPU each block asks for now, what it waits for included; else what is expected of it."""
+    loads, vms = snapshot.loads, snapshot.cluster.vms
+    now = cpu.copy()
+    for index, block in enumerate(blocks):
+        if all(vm in loads and np.isfinite(loads[vm].cpu + loads[vm].steal) for vm in block):
+            asked = (loads[vm].cpu + loads[vm].steal * vms[vm].size for vm in block)
+            now[index] = max(0.0, sum(asked))
+    return now
 
 
 def _groups(

@@ -180,6 +180,7 @@ class Scenario(Schema):
     start: Moment
     duration: Annotated[Duration, Field(gt=0)] = DAY
     cycle: Annotated[Duration, Field(gt=0)] = 60.0  # between two decisions
+    settle: Duration = 0.0  # so long after a look comes the cycle that goes by the load since
     memory: Literal["free", "enforced"] = "enforced"
     hosts: Annotated[tuple[Hosts, ...], Field(min_length=1)]
     flavours: Annotated[tuple[Flavour, ...], Field(min_length=1)]

@@ -6,13 +6,14 @@ block, for every host at once. A property test ties the two: what no check refus
 
 from balancerd.core.constraints.contradictions import contradictions
 from balancerd.core.constraints.definition import Violation, violations
-from balancerd.core.constraints.fast import accepts, refuses, refusing
+from balancerd.core.constraints.fast import accepts, all_refusals, refuses, refusing
 from balancerd.core.constraints.gate import Gate, refuses_move
 
 __all__ = [
     "Gate",
     "Violation",
     "accepts",
+    "all_refusals",
     "contradictions",
     "refuses",
     "refuses_move",

@@ -49,6 +49,21 @@ def refuses(layout: Layout, block: int, host: int) -> Refusal | None:
     return None
 
 
+def all_refusals(layout: Layout, block: int, host: int) -> tuple[Refusal, ...]:
+    """Everything that keeps a block off a host, not only the first."""
+    row = np.array([host], dtype=np.int64)
+    return tuple(
+        Refusal(
+            layout.blocks[block][0],
+            layout.hosts[host],
+            check.name,
+            *check.explain(layout, block, host),
+        )
+        for check in CHECKS
+        if check.refused(layout, block, row)[0]
+    )
+
+
 def refusing(layout: Layout, block: int, rows: Ints) -> dict[str, Ints]:
     """The hosts that refuse, by the first check that does."""
     left, counted = rows, {}
@@ -215,15 +230,16 @@ def _explain_vcpus(layout: Layout, block: int, host: int) -> Explanation:
     return f"{after:g} of at most {room:g} vCPUs", "raise capacity.cpu_overcommit"
 
 
-def _busy(layout: Layout, _block: int, rows: Ints) -> Bools:
+def _busy(layout: Layout, block: int, rows: Ints) -> Bools:
+    """Hosts that the block would bring over `release` at this moment, whatever is expected."""
     release = layout.policy.thresholds.cpu.release * layout.cpu_capacity[rows]
-    return np.asarray(layout.measured[rows] > release)
+    return np.asarray(layout.used_now[rows] + layout.now[block] > release * (1 + EPSILON))
 
 
-def _explain_busy(layout: Layout, _block: int, host: int) -> Explanation:
-    share = layout.measured[host] / layout.cpu_capacity[host]
+def _explain_busy(layout: Layout, block: int, host: int) -> Explanation:
+    share = (layout.used_now[host] + layout.now[block]) / layout.cpu_capacity[host]
     release = layout.policy.thresholds.cpu.release
-    return f"its CPU is at {share:.0%} now, over {release:.0%}", ""
+    return f"its CPU would be at {share:.0%} now, over {release:.0%}", ""
 
 
 CHECKS = (

@@ -13,6 +13,8 @@ No stage moves a VM that an earlier one moved. Then `order` says which move wait
 `check`, which shares no code with any of this, replays the result.
 """
 
+from dataclasses import replace
+
 from balancerd.core.assess import assess_layout
 from balancerd.core.check import check
 from balancerd.core.constraints import contradictions
@@ -58,7 +60,7 @@ def plan(snapshot: Snapshot, policy: Policy, history: History, now: float) -> Pl
     certificate = check(snapshot, policy, made)
     if certificate.violations:
         return condemned(draft, origin, certificate)
-    return finished(draft, origin, certificate)
+    return replace(made, certificate=certificate)
 
 
 def _frozen(draft: Draft) -> str:

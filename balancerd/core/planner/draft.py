@@ -32,6 +32,10 @@ class Draft:
     contradictory: set[str] = field(default_factory=set)  # VMs whose rules cannot all be kept
     declined: str = ""  # what was not worth its cost
 
+    def on(self, layout: Layout) -> "Draft":
+        """A draft of its own on another layout, to try things out."""
+        return Draft(layout, self.assessments, self.history, self.now, wakes=dict(self.wakes))
+
     @property
     def policy(self) -> Policy:
         """The policy in force."""
@@ -91,8 +95,13 @@ class Draft:
             if refusal and len(self.told) < TOLD and refusal not in self.told:
                 self.told.append(refusal)
 
-    def best_target(self, block: int, among: Bools | None = None) -> int | None:
-        """The accepting host that the objective likes best; None if none accepts."""
+    def best_target(
+        self, block: int, among: Bools | None = None, *, fill: float | None = None
+    ) -> int | None:
+        """The accepting host with most room, under `pack` one that is in use; None if none accepts.
+
+        `fill` asks for an efficient one with little room instead, whose CPU stays below it.
+        """
         layout = self.layout
         accepted = accepts(layout, block)
         if among is not None:
@@ -100,11 +109,13 @@ class Draft:
         rows = np.flatnonzero(accepted)
         if not len(rows):
             return None
-        use = _use_after(layout, block)[rows]
-        if self.policy.objective is Objective.PACK:
-            empty = layout.used_count[rows] == 0
-            return int(rows[np.lexsort((-use, empty))[0]])
-        return int(rows[np.argmin(use)])
+        cpu, use = (values[rows] for values in _use_after(layout, block))
+        if fill is not None:
+            price = layout.peak[rows] / layout.cpu_capacity[rows]
+            best = np.lexsort((-use, price, cpu > fill))[0]
+            return None if cpu[best] > fill else int(rows[best])
+        idle = (layout.used_count[rows] == 0) & (self.policy.objective is Objective.PACK)
+        return int(rows[np.lexsort((use, idle))[0]])
 
     def wake_one(self, reason: str, block: int | None = None, *, urgent: bool = False) -> bool:
         """Wake the sleeping host that gives the most for its power; with a block, one to take it.
@@ -146,13 +157,13 @@ class Draft:
         return (value.watts(1.0) or capacity) / capacity, -capacity, value.name
 
 
-def _use_after(layout: Layout, block: int) -> Floats:
-    """Use of each host's scarcer resource if it took the block."""
+def _use_after(layout: Layout, block: int) -> tuple[Floats, Floats]:
+    """Use of each host's CPU, and of its scarcer resource, if it took the block."""
     spread = np.sqrt(layout.used_variance + layout.variance[block])
     cpu = layout.used_cpu + layout.cpu[block] + layout.factor * spread
-    use = cpu / np.where(layout.cpu_capacity > 0, layout.cpu_capacity, 1e-9)
+    share = use = cpu / np.where(layout.cpu_capacity > 0, layout.cpu_capacity, 1e-9)
     if layout.policy.capacity.enforce_memory:
         memory = layout.used_memory + layout.memory[block]
         capacity = np.where(layout.memory_capacity > 0, layout.memory_capacity, 1e-9)
         use = np.maximum(use, memory / capacity)
-    return np.asarray(use)
+    return share, use

@@ -27,16 +27,17 @@ def _relieve_cpu(draft: Draft, host: int) -> None:
     band, capacity = draft.policy.thresholds.cpu, float(layout.cpu_capacity[host])
     load = layout.snapshot.host_loads[layout.hosts[host]]
     gone = layout.leaving_cpu[host] + sum(
-        float(layout.cpu[step.block]) for step in draft.steps if step.source == host
+        float(layout.now[step.block]) for step in draft.steps if step.source == host
     )
-    level = max(seen.cpu, seen.cpu_mean) * capacity
+    asked = sum(float(layout.now[block]) for block in layout.blocks_on(host)) + gone
+    level = max(seen.cpu * capacity, seen.cpu_mean * capacity, asked)
     excess = level - band.release * capacity
     if load.steal > draft.policy.detection.steal:
-        excess = max(excess, load.steal * level)
+        excess = max(excess, 0.0) + load.steal * level
     elif seen.cpu <= band.overload or seen.cpu_mean <= band.overload:
         return  # it is its memory that is overloaded
     reason = f"{layout.hosts[host]}: {seen.reason}, unload to {band.release:.0%}"
-    _unload(draft, host, excess - gone, layout.cpu, WORTH_MOVING * capacity, reason)
+    _unload(draft, host, excess - gone, layout.now, WORTH_MOVING * capacity, reason)
 
 
 def _relieve_memory(draft: Draft, host: int) -> None:
@@ -57,16 +58,30 @@ def _unload(
 ) -> None:
     """Move blocks off until their `amount` has brought the excess down to nothing.
 
-    Each time the cheapest block that is enough alone; without one, the one that brings most for
-    its cost.
+    Only if the hosts that are on have no room for enough of them, another host is woken.
     """
-    layout = draft.layout
     left = [
         block
-        for block in layout.blocks_on(host)
+        for block in draft.layout.blocks_on(host)
         if amount[block] > least and draft.is_movable(block)
     ]
-    price = {block: _price(layout, block) for block in left}
+    excess, left = _give(draft, left, excess, amount, reason)
+    while excess > 0 and left and draft.wake_one(reason, left[0], urgent=True):
+        excess, left = _give(draft, left, excess, amount, reason)
+    for block in left if excess > 0 else ():
+        draft.note_nowhere(block)
+
+
+def _give(
+    draft: Draft, blocks: list[int], excess: float, amount: Floats, reason: str
+) -> tuple[float, list[int]]:
+    """The excess that is left, and the blocks that found no room, the biggest first.
+
+    Each time the cheapest block that is enough alone is tried; without one, the one that brings
+    most for its cost.
+    """
+    left, nowhere = list(blocks), []
+    price = {block: _price(draft.layout, block) for block in left}
     while excess > 0 and left and draft.room() > 0:
         enough = [block for block in left if amount[block] >= excess]
         if enough:
@@ -74,19 +89,13 @@ def _unload(
         else:
             block = min(left, key=lambda b: (price[b] / amount[b], b))
         left.remove(block)
-        target = _target(draft, block, reason)
-        if target is not None and draft.is_movable(block):
+        target = draft.best_target(block)
+        if target is None:
+            nowhere.append(block)
+        elif draft.is_movable(block):
             draft.move(block, target, reason)
             excess -= float(amount[block])
-
-
-def _target(draft: Draft, block: int, reason: str) -> int | None:
-    target = draft.best_target(block)
-    if target is None:
-        draft.note_nowhere(block)
-        if draft.wake_one(reason, block, urgent=True):
-            target = draft.best_target(block)
-    return target
+    return excess, sorted(nowhere, key=lambda b: (-amount[b], b))
 
 
 def _price(layout: Layout, block: int) -> float:

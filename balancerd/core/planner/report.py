@@ -38,8 +38,8 @@ def condemned(draft: Draft, origin: Layout, certificate: Certificate) -> Plan:
     return replace(empty_plan(draft, origin, fault), certificate=certificate)
 
 
-def finished(draft: Draft, origin: Layout, certificate: Certificate | None = None) -> Plan:
-    """The draft as a plan; `origin` is the layout before its first move."""
+def finished(draft: Draft, origin: Layout) -> Plan:
+    """The draft as a plan not yet checked; `origin` is the layout before its first move."""
     before = score(origin, draft.awake())
     actions, after = _actions(draft, origin)
     plan = empty_plan(draft, origin, _sentence(draft, before, after))
@@ -49,7 +49,7 @@ def finished(draft: Draft, origin: Layout, certificate: Certificate | None = Non
         score_before=before,
         score_after=after,
         after=_figures(draft.layout, draft, woken=True),
-        certificate=certificate,
+        certificate=None,
     )
 
 
