@@ -14,7 +14,7 @@ from math import inf, isfinite, sqrt
 
 from balancerd.core.model import PowerState, Snapshot, VMState
 from balancerd.core.plan import Certificate, Move, Plan, Sleep, Wake
-from balancerd.core.policy import ConstraintRule, Policy, matches
+from balancerd.core.policy import ConstraintRule, Policy, matches, meant
 
 TOLERANCE = 1e-6
 Inside = Callable[[str], bool]
@@ -48,6 +48,7 @@ class _Replay:
     entering: dict[str, list[Move]] = field(default_factory=dict)  # by target host
     moves_of: dict[str, list[Move]] = field(default_factory=dict)  # by VM, in order
     residents: dict[str, list[str]] = field(default_factory=dict)  # by host, at the start
+    rules_of: dict[str, list[tuple[int, ConstraintRule]]] = field(default_factory=dict)  # by VM
 
     def __post_init__(self) -> None:
         cluster = self.snapshot.cluster
@@ -55,6 +56,10 @@ class _Replay:
             if self._is_charged(vm):
                 for host in {cluster.placement[vm], cluster.flights.get(vm, "")} - {""}:
                     self.residents.setdefault(host, []).append(vm)
+        moving = {move.vm for move in self.plan.moves}
+        for index, rule in enumerate(self.policy.constraint):
+            for vm in meant(moving, rule.vms):
+                self.rules_of.setdefault(vm, []).append((index, rule))
         for move in self.plan.moves:
             self.entering.setdefault(move.target, []).append(move)
             self.moves_of.setdefault(move.vm, []).append(move)
@@ -217,9 +222,7 @@ class _Replay:
 
     def check_rules(self, move: Move) -> None:
         """Pins, avoidances and "apart" hold at the target for as long as the VM is there."""
-        for index, rule in enumerate(self.policy.constraint):
-            if not matches(move.vm, rule.vms):
-                continue
+        for index, rule in self.rules_of.get(move.vm, ()):
             name = rule.name or f"constraint[{index}]"
             inside = bool(rule.hosts) and matches(move.target, rule.hosts)
             if (rule.kind == "pin" and not inside) or (rule.kind == "avoid" and inside):

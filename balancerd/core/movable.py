@@ -1,11 +1,11 @@
 """Which VMs may not be moved at all, whatever the target, and why."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from balancerd.core.history import History, Outcome, PastMove, rests_until
 from balancerd.core.model import VM, ExclusionKind, Snapshot, VMState
 from balancerd.core.plan import Refusal
-from balancerd.core.policy import Policy, matches
+from balancerd.core.policy import ConstraintRule, Policy, matches
 from balancerd.core.units import DAY, format_duration, format_time
 
 
@@ -19,6 +19,7 @@ def fixed_vms(
         for exclusion in snapshot.exclusions
     }
     unknown = snapshot.unknown_hosts()
+    excludes = [rule for rule in policy.constraint if rule.kind == "exclude"]
     gaps = {gap.name: gap for gap in snapshot.gaps if gap.subject == "vm"}
     resting = _resting(snapshot, policy, history, now)
     for name, vm in cluster.vms.items():
@@ -33,7 +34,7 @@ def fixed_vms(
         elif name in gaps:
             reason = _never(name, ExclusionKind.NO_STATS, gaps[name].detail)
         else:
-            reason = _of_itself(vm) or _ruled(vm, host, policy) or resting.get(name)
+            reason = _of_itself(vm) or _ruled(vm, host, excludes) or resting.get(name)
         if reason:
             reasons[name] = reason
     return reasons
@@ -61,10 +62,10 @@ def _of_itself(vm: VM) -> Refusal | None:
     return None
 
 
-def _ruled(vm: VM, host: str, policy: Policy) -> Refusal | None:
+def _ruled(vm: VM, host: str, excludes: Sequence[ConstraintRule]) -> Refusal | None:
     """What an `exclude` rule says of the VM, or of the VM on this host."""
-    for rule in policy.constraint:
-        if rule.kind != "exclude" or (rule.hosts and not matches(host, rule.hosts)):
+    for rule in excludes:
+        if rule.hosts and not matches(host, rule.hosts):
             continue
         if not rule.vms or matches(vm.name, rule.vms):
             return _never(vm.name, "exclude", rule.name or f"excluded on {host}")

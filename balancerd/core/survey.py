@@ -19,7 +19,7 @@ from balancerd.core.layout import (
 )
 from balancerd.core.model import Host, PowerState, Snapshot
 from balancerd.core.movable import fixed_vms
-from balancerd.core.policy import ConstraintRule, Policy, matches
+from balancerd.core.policy import ConstraintRule, Policy, matches, meant
 
 Key = tuple[tuple[int, ...], str | None]
 
@@ -40,7 +40,7 @@ def lay_out(snapshot: Snapshot, policy: Policy, history: History, now: float) ->
     place = np.array([row[cluster.placement[block[0]]] for block in blocks], dtype=np.int64)
     cpu, variance, memory, vcpus = _demands(blocks, snapshot)
     domains = _domains(values)
-    groups, groups_of = _groups(policy, vms, block_of)
+    groups, groups_of = _groups(policy, block_of)
     signature, allowed, reachable = _reach(blocks, place, values, snapshot, policy)
     fixed = fixed_vms(snapshot, policy, history, now)
     count = len(hosts)
@@ -161,8 +161,9 @@ def _blocks(vms: Sequence[str], snapshot: Snapshot, policy: Policy) -> tuple[tup
         if rule.kind != "together" or rule.scope != "host":
             continue
         first: dict[str, str] = {}
+        members = set(meant(snapshot.cluster.vms, rule.vms))
         for vm in vms:
-            if vm not in flights and matches(vm, rule.vms):
+            if vm not in flights and vm in members:
                 a, b = find(first.setdefault(placement[vm], vm)), find(vm)
                 leader[max(a, b)] = min(a, b)
     blocks: defaultdict[str, list[str]] = defaultdict(list)
@@ -200,7 +201,7 @@ def _now(blocks: Sequence[Sequence[str]], cpu: Floats, snapshot: Snapshot) -> Fl
 
 
 def _groups(
-    policy: Policy, vms: Sequence[str], block_of: Mapping[str, int]
+    policy: Policy, block_of: Mapping[str, int]
 ) -> tuple[list[Group], dict[int, tuple[tuple[int, int], ...]]]:
     """The rules about VMs among each other, and which blocks belong to them."""
     groups: list[Group] = []
@@ -208,9 +209,8 @@ def _groups(
     for index, rule in enumerate(policy.constraint):
         if rule.kind not in ("apart", "together"):
             continue
-        for vm in vms:
-            if matches(vm, rule.vms):
-                counts[block_of[vm]][len(groups)] += 1
+        for vm in meant(block_of, rule.vms):
+            counts[block_of[vm]][len(groups)] += 1
         groups.append(Group(rule.name or f"constraint[{index}]", rule.kind, rule.scope))
     return groups, {block: tuple(sorted(count.items())) for block, count in counts.items()}
 
@@ -231,12 +231,16 @@ def _reach(
     numbers: dict[Key, int] = {}
     signature = np.zeros(len(blocks), dtype=np.int64)
     vms = snapshot.cluster.vms
+    rules_of: defaultdict[str, set[int]] = defaultdict(set)
+    for number, rule in rules:
+        for vm in meant(vms, rule.vms):
+            rules_of[vm].add(number)
     for index, block in enumerate(blocks):
-        meant = tuple(i for i, rule in rules if any(matches(vm, rule.vms) for vm in block))
+        about = tuple(sorted({number for vm in block for number in rules_of.get(vm, ())}))
         model = None
         if any(vms[vm].cpu_model == "host-passthrough" for vm in block):
             model = hosts[place[index]].cpu_model
-        signature[index] = numbers.setdefault((meant, model), len(numbers))
+        signature[index] = numbers.setdefault((about, model), len(numbers))
     allowed = [_allowed(key, hosts, policy.constraint) for key in numbers]
     reachable = [
         bools & _unbarred(key, hosts, policy.constraint)

@@ -4,7 +4,7 @@ from itertools import combinations
 
 from balancerd.core.model import Cluster
 from balancerd.core.plan import Refusal
-from balancerd.core.policy import ConstraintRule, Policy, matches
+from balancerd.core.policy import ConstraintRule, Policy, matches, meant
 
 
 def contradictions(cluster: Cluster, policy: Policy) -> tuple[Refusal, ...]:
@@ -19,7 +19,8 @@ def contradictions(cluster: Cluster, policy: Policy) -> tuple[Refusal, ...]:
         if refusal
     ]
     found += _nowhere(cluster, named)
-    for (a_name, a), (b_name, b) in combinations(named, 2):
+    groups = [(name, rule) for name, rule in named if rule.kind in ("apart", "together")]
+    for (a_name, a), (b_name, b) in combinations(groups, 2):
         found += _opposed(cluster, a_name, a, b_name, b)
     return tuple(found)
 
@@ -29,7 +30,7 @@ def _contradiction(vm: str, detail: str) -> Refusal:
 
 
 def _members(cluster: Cluster, rule: ConstraintRule) -> list[str]:
-    return [vm for vm in sorted(cluster.vms) if matches(vm, rule.vms)]
+    return meant(cluster.vms, rule.vms)
 
 
 def _missing_hosts(cluster: Cluster, name: str, rule: ConstraintRule) -> Refusal | None:
@@ -55,11 +56,14 @@ def _crowded(cluster: Cluster, name: str, rule: ConstraintRule) -> Refusal | Non
 
 def _nowhere(cluster: Cluster, named: list[tuple[str, ConstraintRule]]) -> list[Refusal]:
     """VMs whose pins and avoidances leave no host."""
-    about_hosts = [(name, rule) for name, rule in named if rule.kind in ("pin", "avoid")]
+    about: dict[str, list[tuple[str, ConstraintRule]]] = {}
+    for name, rule in named:
+        if rule.kind in ("pin", "avoid"):
+            for vm in _members(cluster, rule):
+                about.setdefault(vm, []).append((name, rule))
     found = []
-    for vm in sorted(cluster.vms):
-        mine = [(name, rule) for name, rule in about_hosts if matches(vm, rule.vms)]
-        if mine and not any(
+    for vm, mine in sorted(about.items()):
+        if not any(
             all(matches(host, rule.hosts) == (rule.kind == "pin") for _, rule in mine)
             for host in cluster.hosts
         ):

@@ -29,6 +29,7 @@ class Draft:
     sleeps: dict[int, str] = field(default_factory=dict)
     told: list[Refusal] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
+    _used: tuple[int, int] = (0, 0)  # steps counted so far, and the VMs in them
     contradictory: set[str] = field(default_factory=set)  # VMs whose rules cannot all be kept
     declined: str = ""  # what was not worth its cost
 
@@ -54,7 +55,9 @@ class Draft:
 
     def room(self) -> int:
         """How many more VMs may be moved by this plan."""
-        used = sum(len(self.layout.blocks[step.block]) for step in self.steps)
+        counted, used = self._used if self._used[0] <= len(self.steps) else (0, 0)
+        used += sum(len(self.layout.blocks[step.block]) for step in self.steps[counted:])
+        self._used = len(self.steps), used
         return self.policy.limits.per_plan - used
 
     def is_movable(self, block: int) -> bool:
