@@ -78,6 +78,31 @@ def test_a_migration_to_a_host_that_hangs_is_given_up_and_its_half_stays_for_a_w
     assert presences(world, "v0", "a1", "a2") == (Presence.RUNNING, Presence.ABSENT)
 
 
+def test_a_target_that_hangs_for_less_than_the_keepalive_is_not_noticed():
+    world = struck(at("unreachable", "a2", 5, endings.KEEPALIVE - 1), network={"host": 10})
+    send(world, "v0", "a1", "a2")
+    (end,) = live(world, 120)
+    assert (end.error, world.running("v0")) == ("", ("a2",))
+
+
+def test_giving_up_one_migration_does_not_touch_the_next_of_its_vm():
+    world = struck(at("unreachable", "a2", 5, 60), network={"host": 10})
+    send(world, "v0", "a1", "a2")
+    live(world, 8)
+    world.abort("v0", "a1")
+    send(world, "v0", "a1", "a3")
+    assert [end.error_code for end in live(world, 120)] == [78, 0]
+    assert world.running("v0") == ("a3",)
+
+
+def test_a_half_that_was_left_over_does_not_outlive_its_host():
+    world = struck(at("daemon-killed", "a2", 5, 3), at("host-crash", "a2", 9, 50))
+    send(world, "v0", "a1", "a2")
+    live(world, 9)
+    live(world, 300)
+    assert presences(world, "v0", "a1", "a2") == (Presence.RUNNING, Presence.ABSENT)
+
+
 def test_a_killed_daemon_ends_its_migrations_and_leaves_its_vms():
     world = struck(at("daemon-killed", "a1", 5, 3))
     send(world, "v0", "a1", "a2")

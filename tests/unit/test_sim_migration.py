@@ -161,6 +161,8 @@ def test_post_copy_runs_at_the_target_while_memory_follows():
         "a1": Presence.OUTGOING,
         "a2": Presence.POSTCOPY,
     }
+    used = [r.counters.memory_total - r.counters.memory_available for r in world.observe().readings]
+    assert used == [2 * VM_MEMORY * BIG, VM_MEMORY * BIG, 0]
     with pytest.raises(BackendError, match="post-copy"):
         world.abort("v0", "a1")
     (end,) = live(world, 60)
@@ -198,6 +200,19 @@ def test_an_aborted_migration_leaves_the_vm_where_it_was_and_says_so_once():
     assert (end.error_code, end.bytes) == (78, None)
     assert world.running("v0") == ("a1",)
     assert world.locate("v0", "", ["a2"]).presence["a2"] is Presence.ABSENT
+
+
+def test_nobody_touches_the_halves_of_a_migration_that_is_under_way():
+    world = a_world(a_scenario(migration={"switch_over": 5.0}))
+    send(world, "v0", "a1", "a2")
+    for seconds, source in ((5, Presence.RUNNING_WITH_JOB), (7, Presence.OUTGOING)):
+        live(world, seconds)
+        assert world.locate("v0", "", ["a1"]).presence["a1"] is source
+        for act, host in ((world.resume, "a1"), (world.destroy, "a2"), (world.undefine, "a2")):
+            with pytest.raises(BackendError):
+                act("v0", host)
+    (end,) = live(world, 60)
+    assert (end.error, world.running("v0")) == ("", ("a2",))
 
 
 def test_progress_is_told_every_few_seconds():
