@@ -8,25 +8,35 @@ from collections.abc import Set as AbstractSet
 
 import numpy as np
 
-from balancerd.core.constraints import accepts
-from balancerd.core.layout import Floats
+from balancerd.core.constraints import accepts, refuses
+from balancerd.core.layout import Bools, Floats, Ints
 from balancerd.core.planner.draft import Draft
+
+LEAST_GAIN = 1e-9  # below it, arithmetic would move VMs for nothing
 
 
 def spread(draft: Draft) -> None:
     """Decide the moves that equalise use."""
     limit = draft.policy.thresholds.imbalance
-    if _furthest(draft)[1] <= limit:
+    staying = [name not in draft.layout.snapshot.draining for name in draft.layout.hosts]
+    open_ = draft.awake() & (draft.layout.gives | draft.layout.receives) & np.array(staying)
+    if not open_.any() or _furthest(draft, open_, set())[1] <= limit:
         return
+    while _round(draft, open_, limit / 2):
+        pass
+
+
+def _round(draft: Draft, open_: Bools, enough: float) -> int:
+    """Relieve the furthest host again and again, each until nothing helps it; how many moves."""
     given_up: set[int] = set()
+    moves = len(draft.steps)
     while draft.room() > 0:
-        host, distance = _furthest(draft, given_up)
-        if distance <= limit / 2:
-            return
-        if _relieve(draft, host):
-            given_up.clear()
-        else:
+        host, distance = _furthest(draft, open_, given_up)
+        if distance <= enough:
+            break
+        if not _relieve(draft, host):
             given_up.add(host)
+    return len(draft.steps) - moves
 
 
 def _uses(draft: Draft) -> list[Floats]:
@@ -38,13 +48,8 @@ def _uses(draft: Draft) -> list[Floats]:
     return uses
 
 
-def _furthest(draft: Draft, given_up: AbstractSet[int] = frozenset()) -> tuple[int, float]:
-    """The host furthest above the mean in any resource, and how far."""
-    layout = draft.layout
-    staying = [name not in layout.snapshot.draining for name in layout.hosts]
-    open_ = draft.awake() & (layout.gives | layout.receives) & np.array(staying)
-    if not open_.any():
-        return 0, 0.0
+def _furthest(draft: Draft, open_: Bools, given_up: AbstractSet[int]) -> tuple[int, float]:
+    """The host furthest above the mean of the open ones in any resource, and how far."""
     distance = np.full(len(open_), -np.inf)
     for use in _uses(draft):
         distance = np.maximum(distance, use - use[open_].mean())
@@ -57,35 +62,45 @@ def _furthest(draft: Draft, given_up: AbstractSet[int] = frozenset()) -> tuple[i
 def _relieve(draft: Draft, host: int) -> bool:
     """Move one block off the host to where that lowers the sum of squares most; False if none."""
     layout = draft.layout
-    best: tuple[float, int, int] | None = None
-    for block in layout.blocks_on(host):
-        if not draft.is_movable(block):
-            continue
-        rows = np.flatnonzero(accepts(layout, block))
-        if not len(rows):
-            draft.note_nowhere(block)
-            continue
-        gains = _gains(draft, block, host)[rows]
-        index = int(np.argmax(gains))
-        if best is None or gains[index] > best[0]:
-            best = float(gains[index]), block, int(rows[index])
-    if best is None or best[0] <= 1e-9:
+    blocks = [block for block in layout.blocks_on(host) if draft.is_movable(block)]
+    if not blocks:
         return False
-    name, seen = layout.hosts[host], draft.assessments[host]
+    gains = _gains(draft, np.array(blocks), host)
+    gains[:, ~layout.receives] = -np.inf
+    gains[:, host] = -np.inf
+    while True:
+        index, target = divmod(int(np.argmax(gains)), len(layout.hosts))
+        block = blocks[index]
+        if gains[index, target] <= LEAST_GAIN:
+            return False
+        refusal = refuses(layout, block, target)
+        if refusal is None:
+            draft.move(block, target, _reason(draft, host))
+            return True
+        # Only now is it worth asking all hosts about this block.
+        draft.note(refusal)
+        gains[index, ~accepts(layout, block)] = -np.inf
+
+
+def _reason(draft: Draft, host: int) -> str:
     use = max(float(use[host]) for use in _uses(draft))
-    draft.move(best[1], best[2], f"level {name} (use {use:.0%}, CPU now {seen.cpu:.0%})")
-    return True
+    now = draft.assessments[host].cpu
+    return f"level {draft.layout.hosts[host]} (use {use:.0%}, CPU now {now:.0%})"
 
 
-def _gains(draft: Draft, block: int, host: int) -> Floats:
-    """By how much the sum of squared uses falls if the block goes from the host to each other."""
+def _gains(draft: Draft, blocks: Ints, host: int) -> Floats:
+    """By how much the sum of squared uses falls if a block goes from the host to each other.
+
+    One row for each block, one column for each host.
+    """
     layout = draft.layout
-    gains = np.zeros(len(layout.hosts))
-    resources = [(layout.used_cpu, layout.cpu[block], layout.cpu_capacity)]
+    gains = np.zeros((len(blocks), len(layout.hosts)))
+    resources = [(layout.used_cpu, layout.cpu[blocks], layout.cpu_capacity)]
     if draft.policy.capacity.enforce_memory:
-        resources.append((layout.used_memory, layout.memory[block], layout.memory_capacity))
-    for used, amount, capacity in resources:
+        resources.append((layout.used_memory, layout.memory[blocks], layout.memory_capacity))
+    for used, amounts, capacity in resources:
         safe = np.where(capacity > 0, capacity, 1e-9)
-        use, step = used / safe, amount / safe
-        gains += 2 * step[host] * use[host] - step[host] ** 2 - 2 * step * use - step**2
+        use, step = used / safe, amounts[:, np.newaxis] / safe
+        here = step[:, [host]]
+        gains += 2 * here * use[host] - here**2 - 2 * step * use - step**2
     return gains
