@@ -305,3 +305,51 @@ def test_a_plan_carries_figures_scores_and_predictions() -> None:
     assert move.score_after == made.score_after
     assert move.bytes == round(2 * GIB * 1.1)
     assert move.seconds == pytest.approx(move.bytes / (100 * 2**20) + move.downtime)
+
+
+def test_a_fuller_host_that_is_less_efficient_is_emptied_before_an_efficient_one() -> None:
+    """Dies if only the watts saved for the memory moved decide."""
+    snapshot = site("h1 10c 64G: a 2c 16G | h2 10c 64G: b 1c 8G")
+    thirsty, frugal = (100.0, 300.0), (100.0, 200.0)
+    snapshot = changed(snapshot, host="h1", power_curve=thirsty)
+    snapshot = changed(snapshot, host="h2", power_curve=frugal)
+    assert told(planned(snapshot, policy("pack", power=PACKING))) == ["a h1>h2"]
+
+
+def test_a_vm_packed_twice_in_the_search_moves_once() -> None:
+    snapshot = site("h1 10c 64G: a 1c 4G | h2 10c 64G: b 1c 8G | h3 10c 64G: c 1c 16G")
+    made = planned(snapshot, policy("pack", power=PACKING))
+    assert told(made) == ["a h1>h3", "b h2>h3"]
+
+
+def test_emptying_a_host_leaves_more_room_the_more_moves_it_takes() -> None:
+    snapshot = site("h1 10c 64G: a 1c 4G, b 1c 4G | h2 10c 64G: c 4c 8G")
+    roomy = {"limits": {"moves_per_host": 2}, "thresholds": {"margin": 0.5}, "power": PACKING}
+    assert told(planned(snapshot, policy("pack", **roomy))) == []
+    assert len(planned(snapshot, policy("pack", power=PACKING)).moves) == 1
+    few = {"limits": {"moves_per_host": 1}, "power": PACKING}
+    snapshot = site("h1 10c 64G: a 1c 4G, b 1c 4G | h2 10c 64G: c 1c 8G, d 1c 8G")
+    assert told(planned(snapshot, policy("pack", **few))) == []
+
+
+def test_no_host_is_woken_while_smaller_vms_can_relieve_an_overloaded_one() -> None:
+    """Dies if the first VM that finds no room wakes a host."""
+    snapshot = site("h1 10c 64G: a 5c 4G, b 2c 8G, c 2c 9G | h2 10c 64G: d 4c 8G | h3 10c 64G:")
+    made = planned(off(snapshot, "h3"), policy(power={"reserve": 0}))
+    assert told(made) == ["b h1>h2"]
+
+
+def test_relief_goes_by_what_a_vm_asks_for_now_not_by_what_is_expected_of_it() -> None:
+    """Dies if expected use decides which VM brings the host under release."""
+    snapshot = site("h1 10c 64G: a 1c 4G, b 3c 8G, c 5c 16G | h2 10c 64G:")
+    expected = snapshot.forecasts
+    swapped = {**expected, "a": expected["b"], "b": expected["a"]}
+    made = planned(replace(snapshot, forecasts=swapped), policy())
+    assert told(made) == ["b h1>h2"]
+
+
+def test_what_a_vm_waits_for_counts_as_asked_for() -> None:
+    snapshot = site("h1 10c 64G: a 5c 8G, b 4c 8G | h2 10c 64G: c 4c 8G")
+    waiting = {**snapshot.loads, "b": replace(snapshot.loads["b"], steal=0.9)}
+    snapshot = changed(replace(snapshot, loads=waiting), vm="b", cpu=8.0)
+    assert told(planned(snapshot, policy())) == []  # b asks for 11 cores, which no host has
