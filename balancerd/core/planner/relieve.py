@@ -7,6 +7,7 @@ from balancerd.core.planner.draft import Draft
 
 # A block whose departure would relieve a host by less than this share of its capacity stays.
 WORTH_MOVING = 0.005
+ROUNDING = 1e-6
 
 
 def relieve(draft: Draft) -> None:
@@ -65,7 +66,8 @@ def _unload(
         for block in draft.layout.blocks_on(host)
         if amount[block] > least and draft.is_movable(block)
     ]
-    excess, left = _give(draft, left, excess, amount, reason)
+    # A rounding error's worth of excess must not wake a host.
+    excess, left = _give(draft, left, excess * (1 - ROUNDING), amount, reason)
     while excess > 0 and left and draft.wake_one(reason, left[0], urgent=True):
         excess, left = _give(draft, left, excess, amount, reason)
     for block in left if excess > 0 else ():
