@@ -271,16 +271,20 @@ def _flight(name: str, main: Copy, found: Sequence[Copy]) -> dict[str, str]:
 
 
 def _split_brains(readings: Iterable[HostReading]) -> list[SplitBrain]:
-    """UUIDs that run on more than one host, whatever name they go by there."""
-    running: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    """UUIDs that run on more than one host, whatever name they go by there.
+
+    Hosts of one UUID may be one machine that was configured twice; what they both show is no proof.
+    """
+    running: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
     for reading in readings:
+        machine = (reading.facts.uuid if reading.facts else "") or reading.host
         for vm in reading.vms:
             if vm.state is VMState.RUNNING and vm.vm.uuid:
-                running[vm.vm.uuid].append((vm.vm.name, reading.host))
+                running[vm.vm.uuid].append((vm.vm.name, reading.host, machine))
     return [
-        SplitBrain(min(found)[0], uuid, tuple(sorted(host for _, host in found)))
+        SplitBrain(min(found)[0], uuid, tuple(sorted(host for _, host, _ in found)))
         for uuid, found in sorted(running.items())
-        if len(found) > 1
+        if len({machine for _, _, machine in found}) > 1
     ]
 
 

@@ -98,6 +98,16 @@ def test_two_hosts_with_one_uuid_are_both_gaps() -> None:
     assert kinds(snapshot) == {"h1": GapKind.DUPLICATE_UUID, "h2": GapKind.DUPLICATE_UUID}
 
 
+def test_one_machine_configured_twice_is_no_split_brain() -> None:
+    twin = Host("h2", 16.0, 64 * GIB, cores=16, uuid="uuid-h1")
+    snapshot = snapshot_of(
+        host_reading("h1", 1000, vm_reading("a")),
+        host_reading("h2", 1000, vm_reading("a"), facts=twin),
+    )
+    assert not snapshot.split_brains
+    assert set(kinds(snapshot)) == {"h1", "h2"}
+
+
 def test_a_host_that_does_not_answer_is_a_gap_and_keeps_its_vms() -> None:
     """Dies when the last good reading is forgotten: its VMs would seem to have vanished."""
     first = observed(1000, host_reading("h1", 1000, vm_reading("a")), host_reading("h2", 1000))
