@@ -53,6 +53,12 @@ class Draft:
         awake[list(self.wakes)] = True
         return awake
 
+    def serving(self) -> Bools:
+        """Hosts whose capacity counts: awake, known, not draining; overloaded ones too."""
+        layout = self.layout
+        staying = [name not in layout.snapshot.draining for name in layout.hosts]
+        return self.awake() & (layout.gives | layout.receives) & np.array(staying, dtype=np.bool_)
+
     def room(self) -> int:
         """How many more VMs may be moved by this plan."""
         counted, used = self._used if self._used[0] <= len(self.steps) else (0, 0)

@@ -18,8 +18,7 @@ def wake(draft: Draft) -> None:
     rules = draft.policy.power
     bands = draft.policy.thresholds
     while True:
-        on = draft.awake() & draft.layout.receives
-        short = _shortage(draft, on, bands.cpu.release, bands.memory.release)
+        short = _shortage(draft, draft.serving(), bands.cpu.release, bands.memory.release)
         if not short or not draft.wake_one(f"{short}, {rules.reserve} hosts in reserve"):
             return
 
@@ -36,7 +35,7 @@ def sleep(draft: Draft) -> None:
         left[row] = False
         if left.sum() < draft.policy.power.keep_on:
             return
-        if _shortage(draft, left & layout.receives, bands.cpu.landing, bands.memory.landing):
+        if _shortage(draft, left & draft.serving(), bands.cpu.landing, bands.memory.landing):
             continue
         on = left
         draft.sleeps[row] = _why(draft, row)

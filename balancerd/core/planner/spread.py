@@ -18,8 +18,7 @@ LEAST_GAIN = 1e-9  # below it, arithmetic would move VMs for nothing
 def spread(draft: Draft) -> None:
     """Decide the moves that equalise use."""
     limit = draft.policy.thresholds.imbalance
-    staying = [name not in draft.layout.snapshot.draining for name in draft.layout.hosts]
-    open_ = draft.awake() & (draft.layout.gives | draft.layout.receives) & np.array(staying)
+    open_ = draft.serving()
     if not open_.any() or _furthest(draft, open_, set())[1] <= limit:
         return
     while _round(draft, open_, limit / 2):
