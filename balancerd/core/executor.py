@@ -40,8 +40,9 @@ def advance(
     """The execution after these events, and what is to be done now, in order."""
     tasks = dict(execution.tasks)
     commands: list[Command] = []
+    by_vm = _by_vm(tasks) if any(isinstance(e, JobReport | AbortWanted) for e in events) else {}
     for event in events:
-        for number in _addressed(tasks, event):
+        for number in _addressed(by_vm, event):
             tasks[number], more = _apply(tasks[number], event, execution, view)
             commands += more
     stopped = execution.stopped or _stop_reason(execution, tasks.values(), view)
@@ -89,17 +90,20 @@ def moving(executions: Iterable[Execution]) -> dict[str, str]:
     }
 
 
-def _addressed(tasks: Mapping[int, Task], event: Event) -> list[int]:
-    """The tasks an event is for: by number, or by VM where the news came from outside."""
+def _by_vm(tasks: Mapping[int, Task]) -> dict[str, list[int]]:
+    """The moves under way, by VM."""
+    found: dict[str, list[int]] = {}
+    for number, task in tasks.items():
+        if isinstance(task.action, Move) and task.stage in UNDER_WAY:
+            found.setdefault(task.action.vm, []).append(number)
+    return found
+
+
+def _addressed(by_vm: Mapping[str, list[int]], event: Event) -> Sequence[int]:
+    """The tasks an event is for: by VM where the news came from outside, else by number."""
     if isinstance(event, JobReport | AbortWanted):
-        return [
-            number
-            for number, task in tasks.items()
-            if isinstance(task.action, Move)
-            and task.action.vm == event.vm
-            and task.stage in UNDER_WAY
-        ]
-    return [event.task]
+        return by_vm.get(event.vm, ())
+    return (event.task,)
 
 
 def _apply(

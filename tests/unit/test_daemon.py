@@ -1,0 +1,213 @@
+"""The process: what it says to systemd, its signals, its exit codes.
+
+Hosts are libvirt's own test driver, in which one VM seems to run twice: nothing may ever move."""
+
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+BALANCERD = Path(sys.executable).parent / "balancerd"
+POLICY = 'summary = "test"\nmode = "act"\n'
+CONFIGURATION = """
+site = "test"
+state_directory = "state"
+policy = "policy.toml"
+cycle = "1s"
+
+[[host]]
+name = "h1"
+uri = "test:///default"
+
+[[host]]
+name = "h2"
+uri = "test:///default?second"
+"""
+
+
+class Process:
+    """balancerd in a directory, with an ear on what it tells systemd."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.write("balancerd.toml", CONFIGURATION)
+        self.write("policy.toml", POLICY)
+        self.channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.channel.bind(str(directory / "notify"))
+        self.running: subprocess.Popen[str] | None = None
+        self.told: list[str] = []
+
+    def write(self, name: str, text: str) -> None:
+        (self.directory / name).write_text(text)
+
+    def start(self) -> None:
+        """Start it; its log goes to a file."""
+        environment = {**os.environ, "NOTIFY_SOCKET": str(self.directory / "notify")}
+        with (self.directory / "log").open("a") as log:
+            self.running = subprocess.Popen(
+                [BALANCERD, "--config", self.directory / "balancerd.toml"],
+                env=environment,
+                stdout=log,
+                stderr=log,
+                text=True,
+            )
+
+    def hears(self, *words: str) -> str:
+        """Wait until balancerd has told systemd something with all these words."""
+        end = time.monotonic() + 30
+        while True:
+            self.channel.settimeout(max(end - time.monotonic(), 0.001))
+            try:
+                told = self.channel.recv(4096).decode()
+            except TimeoutError:
+                raise AssertionError(f"never told {words}, but {self.told[-5:]}") from None
+            self.told.append(told)
+            if all(word in told for word in words):
+                return told
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal and wait for the exit code."""
+        assert self.running is not None
+        self.running.send_signal(number)
+        return self.running.wait(10)
+
+    def log(self) -> str:
+        """All it has said so far."""
+        return (self.directory / "log").read_text()
+
+    def close(self) -> None:
+        if self.running is not None and self.running.poll() is None:
+            self.running.kill()
+            self.running.wait()
+        self.channel.close()
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Iterator[Process]:
+    made = Process(tmp_path)
+    yield made
+    made.close()
+
+
+def until(happened: Callable[[], bool], seconds: float = 10) -> None:
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def once(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """balancerd run to its end."""
+    return subprocess.run(
+        [BALANCERD, *map(str, arguments)], capture_output=True, text=True, timeout=30
+    )
+
+
+def test_it_is_ready_then_feeds_the_watchdog_with_cycles_and_ends_on_sigterm(
+    process: Process,
+) -> None:
+    process.start()
+    process.hears("READY=1", "WATCHDOG_USEC=120000000")
+    for _ in range(3):
+        process.hears("WATCHDOG=1", "STATUS=")
+    assert process.stop() == 0
+    assert "Traceback" not in process.log()
+
+
+def test_a_vm_that_runs_on_two_hosts_freezes_the_site_and_is_told_as_it_was_seen(
+    process: Process,
+) -> None:
+    """libvirt's test driver shows the same VM, of one UUID, running behind every URI."""
+    process.start()
+    process.hears("WATCHDOG=1", "frozen: test (", "runs on h1 and h2 at once")
+    process.stop()
+    with closing(sqlite3.connect(process.directory / "state" / "ledger.db")) as ledger:
+        subjects = [row[0] for row in ledger.execute("SELECT subject FROM events")]
+        assert not list(ledger.execute("SELECT * FROM intents"))
+    assert "test runs on h1 and h2" in subjects
+
+
+def test_a_second_balancerd_on_the_same_record_is_refused(process: Process) -> None:
+    process.start()
+    process.hears("WATCHDOG=1")
+    second = once("--config", process.directory / "balancerd.toml")
+    assert second.returncode == 4
+    assert "another balancerd" in second.stderr
+    assert len(second.stderr.splitlines()) == 1
+
+
+def test_a_record_can_be_taken_over_from_one_that_was_killed(process: Process) -> None:
+    process.start()
+    process.hears("WATCHDOG=1")
+    process.stop(signal.SIGKILL)
+    process.start()
+    process.hears("READY=1")
+
+
+def test_every_problem_of_the_files_is_told_with_its_line_and_exit_code_2(
+    process: Process,
+) -> None:
+    process.write("balancerd.toml", CONFIGURATION.replace('cycle = "1s"', "cycel = 1\ntls = 3"))
+    found = once("--config", process.directory / "balancerd.toml")
+    assert found.returncode == 2
+    assert 'balancerd.toml:5: cycel: unknown key (did you mean "cycle"?)' in found.stderr
+    assert "balancerd.toml:6: tls:" in found.stderr
+    assert not (process.directory / "state").exists()
+
+
+def test_check_only_reads(process: Process) -> None:
+    assert once("--config", process.directory / "balancerd.toml", "--check").returncode == 0
+    process.write("policy.toml", POLICY + 'objektive = "pack"\n')
+    found = once("--config", process.directory / "balancerd.toml", "--check")
+    assert found.returncode == 2
+    assert "policy.toml:3: objektive" in found.stderr
+    assert not (process.directory / "state").exists()
+
+
+def test_a_file_that_is_no_ledger_is_left_as_it_is(process: Process) -> None:
+    (process.directory / "state").mkdir()
+    process.write("state/ledger.db", "my diary\n" * 500)
+    found = once("--config", process.directory / "balancerd.toml")
+    assert found.returncode != 0
+    assert "Traceback" not in found.stderr
+    assert (process.directory / "state" / "ledger.db").read_text() == "my diary\n" * 500
+
+
+def test_sighup_puts_a_changed_policy_in_force(process: Process) -> None:
+    process.start()
+    process.hears("WATCHDOG=1")
+    process.write("policy.toml", 'summary = "test"\nname = "other"\n')
+    assert process.running is not None
+    process.running.send_signal(signal.SIGHUP)
+    process.hears("RELOADING=1", "MONOTONIC_USEC=")
+    process.hears("READY=1", "policy other is in force")
+
+
+def test_sighup_with_a_broken_file_keeps_the_old_one_and_says_so(process: Process) -> None:
+    process.start()
+    process.hears("WATCHDOG=1")
+    process.write("policy.toml", "mode = 7\n")
+    assert process.running is not None
+    process.running.send_signal(signal.SIGHUP)
+    process.hears("READY=1", "the old configuration stays in force")
+    process.hears("WATCHDOG=1")
+    assert "policy.toml:1: mode" in process.log()
+
+
+def test_sighup_with_other_hosts_begins_anew_with_them(process: Process) -> None:
+    process.start()
+    process.hears("WATCHDOG=1")
+    process.write("balancerd.toml", CONFIGURATION.replace('"h2"', '"h9"'))
+    assert process.running is not None
+    process.running.send_signal(signal.SIGHUP)
+    process.hears("READY=1", "first cycle")
+    process.hears("WATCHDOG=1")
+    until(lambda: "watching h1, h9" in process.log())
