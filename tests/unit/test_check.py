@@ -1,0 +1,127 @@
+"""The independent checker: what it lets pass, and one mutant for each thing it must not."""
+
+from dataclasses import replace
+
+import pytest
+
+from balancerd.core.check import check
+from balancerd.core.model import Method, PowerState, Snapshot
+from balancerd.core.plan import Action, Move, Plan, Sleep, Wake
+from balancerd.core.policy import Policy
+from tests.sites import NOW, changed, policy, rule, site, under_way
+
+SITE = (
+    "r1/h1 10c 64G: a 2c 20G, b 2c 20G | r1/h2 10c 64G: c 2c 20G | "
+    "r2/h3 10c 64G: d 2c 20G | r3/h4 10c 64G:"
+)
+
+
+def move(number: int, vm: str, way: str, *after: int) -> Move:
+    source, target = way.split(">")
+    return Move(number, vm, source, target, Method.PRE_COPY, "", after=after)
+
+
+def faults(
+    *actions: Action, snapshot: Snapshot | None = None, rules: Policy | None = None
+) -> tuple[str, ...]:
+    made = Plan(NOW, "", "", actions, "", 0.0, 0.0)
+    return check(snapshot or site(SITE), rules or policy(), made).violations
+
+
+def test_a_plan_without_actions_is_sound() -> None:
+    assert faults() == ()
+
+
+def test_a_sound_plan_has_its_slack_measured() -> None:
+    made = Plan(NOW, "", "", (move(1, "a", "h1>h4"), move(2, "c", "h2>h4")), "", 0.0, 0.0)
+    found = check(site(SITE), policy(), made)
+    assert (found.steps, found.violations) == (4, ())
+    assert found.slack["memory"] == pytest.approx(1 - 40 / (0.85 * 0.95 * 64))
+    assert found.slack["CPU"] == pytest.approx(1 - 4 / 6.5)
+
+
+@pytest.mark.parametrize(
+    ("fault", "actions"),
+    [
+        ("action 2: is number 1 in the plan", [move(2, "a", "h1>h4")]),
+        ("action 1: waits for 1, which is not before it", [move(1, "a", "h1>h4", 1)]),
+        ("action 1: a is on h1, not h2", [move(1, "a", "h2>h4")]),
+        ("action 1: a stays on h1", [move(1, "a", "h1>h1")]),
+        ("action 1: z may not be moved", [move(1, "z", "h1>h4")]),
+        ("action 1: h9 is not known", [move(1, "a", "h1>h9")]),
+        (
+            "action 2: does not wait for the earlier move of a",
+            [move(1, "a", "h1>h4"), move(2, "a", "h4>h3")],
+        ),
+        (
+            "action 1: memory on h4: 6.44245e+10 of at most 5.5491e+10",
+            [move(1, "a", "h1>h4"), move(2, "b", "h1>h4"), move(3, "c", "h2>h4")],
+        ),
+        (
+            "action 2: memory on h2: 6.44245e+10 of at most 5.5491e+10",
+            [move(1, "c", "h2>h4"), move(2, "a", "h1>h2"), move(3, "b", "h1>h2")],
+        ),
+        ("action 1: h1 is not off", [Wake(1, "h1", "")]),
+        ("action 1: h4 may not sleep", [Sleep(1, "h4", "")]),
+    ],
+)
+def test_a_mutant_is_found(fault: str, actions: list[Action]) -> None:
+    assert faults(*actions)[0] == fault
+
+
+def test_a_swap_is_sound_only_with_its_waits() -> None:
+    """The middle of a plan counts: dies if only the end is looked at."""
+    full = site("h1 10c 64G: a 2c 30G | h2 10c 64G: b 2c 30G | h3 10c 64G:")
+    waiting = [move(1, "a", "h1>h3"), move(2, "b", "h2>h1", 1), move(3, "a", "h3>h2", 1, 2)]
+    assert faults(*waiting, snapshot=full) == ()
+    hasty = [waiting[0], replace(waiting[1], after=()), waiting[2]]
+    assert faults(*hasty, snapshot=full)[0].startswith("action 2: memory on h1")
+
+
+def test_what_is_under_way_is_charged_on_both_ends() -> None:
+    snapshot = under_way(site("h1 10c 64G: a 2c 30G | h2 10c 64G: b 2c 30G | h3 10c 64G:"), a="h3")
+    assert faults(move(1, "b", "h2>h3"), snapshot=snapshot)[0].startswith("action 1: memory on h3")
+    assert faults(move(1, "b", "h2>h1"), snapshot=snapshot)[0].startswith("action 1: memory on h1")
+
+
+@pytest.mark.parametrize(
+    ("rules", "fault"),
+    [
+        (rule("pin", "a", "h1 h2"), "action 1: pin a keeps a off h4"),
+        (rule("avoid", "a", "h4"), "action 1: avoid a keeps a off h4"),
+        (rule("exclude", "a"), "action 1: a or its hosts are excluded"),
+        (rule("exclude", hosts="h4"), "action 1: a or its hosts are excluded"),
+        (rule("together", "a b"), "together a b: the group ends in 2 places"),
+    ],
+)
+def test_a_rule_broken_by_a_plan_is_found(rules: object, fault: str) -> None:
+    found = faults(move(1, "a", "h1>h4"), rules=policy("quiet", rules))  # type: ignore[arg-type]
+    assert found == (fault,)
+
+
+def test_members_of_a_group_may_not_even_pass_each_other() -> None:
+    rules = policy("quiet", rule("apart", "a c d", scope="rack"))
+    meeting = [move(1, "d", "h3>h4"), move(2, "c", "h2>h3")]
+    assert faults(*meeting, rules=rules)[0] == "action 2: apart a c d: c would meet d in rack r2"
+    passing = [meeting[0], replace(meeting[1], after=(1,))]
+    assert faults(*passing, rules=rules) == ()
+
+
+def test_a_sleeping_host_takes_part_only_after_its_wake() -> None:
+    dark = changed(site(SITE), host="h4", power=PowerState.OFF)
+    assert faults(move(1, "a", "h1>h4"), snapshot=dark) == ("action 1: h4 is off",)
+    awake = (Wake(1, "h4", ""), move(2, "a", "h1>h4", 1))
+    assert faults(*awake, snapshot=dark) == ()
+    assert faults(awake[0], replace(awake[1], after=()), snapshot=dark) == ("action 2: h4 is off",)
+
+
+def test_only_an_empty_host_sleeps_and_enough_stay_on() -> None:
+    rules = policy(power={"sleep_idle": True, "keep_on": 4})
+    assert faults(Sleep(1, "h1", ""), rules=policy(power={"sleep_idle": True})) == (
+        "action 1: h1 is not empty",
+    )
+    assert faults(Sleep(1, "h4", ""), rules=rules) == ("action 1: fewer than 4 hosts stay on",)
+    entering = (move(1, "a", "h1>h4"), Sleep(2, "h4", ""))
+    assert faults(*entering, rules=policy(power={"sleep_idle": True})) == (
+        "action 2: h4 is not empty",
+    )
