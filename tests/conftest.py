@@ -1,7 +1,12 @@
 """What holds for all tests."""
 
+import signal
+
 from hypothesis import settings
 
 # A busy machine is no fault of the code: examples have no deadline of their own.
 settings.register_profile("balancerd", deadline=None)
 settings.load_profile("balancerd")
+
+# A shell that starts the tests in the background has them, and all their children, ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)

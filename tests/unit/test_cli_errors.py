@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -173,6 +174,8 @@ def on_terminal(arguments: list[str], until: str = "", **variables: str) -> str:
     process = subprocess.Popen([COMMAND, *arguments], stdout=theirs, stderr=theirs, env=environment)
     os.close(theirs)
     shown = b""
+    killer = threading.Timer(60, process.kill)  # a command that never ends fails, and hangs nothing
+    killer.start()
     with suppress(OSError):  # the other end is closed
         while text := os.read(ours, 65536):
             shown += text
@@ -180,6 +183,7 @@ def on_terminal(arguments: list[str], until: str = "", **variables: str) -> str:
                 process.send_signal(signal.SIGINT)
                 until = ""
     os.close(ours)
+    killer.cancel()
     assert process.wait(30) == Exit.DONE
     return shown.decode()
 
