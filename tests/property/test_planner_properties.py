@@ -129,7 +129,7 @@ def test_a_plan_can_be_carried_out_in_any_order_that_its_waits_allow(
         number = data.draw(st.sampled_from(ready + sorted(running)))
         if number in running:
             move = running.pop(number)
-            snapshot = replace(snapshot, cluster=snapshot.cluster.finish(move.vm, move.target))
+            snapshot = done(snapshot, move)
             finished.add(number)
         else:
             move = running[number] = waiting.pop(number)
