@@ -18,21 +18,31 @@ CYCLE_SECONDS = 2
 _BIN = Path(sys.executable).parent
 
 
-def policy(objective: str = "spread", mode: str = "act", limits: str = "") -> str:
+RELIEF = (0.50, 0.48, 0.47)  # overload, release, landing
+PACKING = (0.95, 0.90, 0.85)
+
+
+def policy(
+    objective: str,
+    mode: str = "act",
+    limits: str = "",
+    thresholds: tuple[float, float, float] = RELIEF,
+) -> str:
     """A policy for hosts of one CPU and 2 GiB, with spans short enough for a test.
 
-    The thresholds are low because the hosts share this machine's cores with whatever else runs
-    on it: a guest is sure to get a small share of them, but not a large one.
+    The thresholds of relief are low because the hosts share this machine's cores with whatever
+    else runs on it: a guest is sure to get a small share of them, but not a large one.
     """
+    overload, release, landing = thresholds
     return f"""
 summary = "lab"
 mode = "{mode}"
 objective = "{objective}"
 
 [thresholds.cpu]
-overload = 0.60
-release = 0.57
-landing = 0.55
+overload = {overload}
+release = {release}
+landing = {landing}
 idle = 0.05
 
 [detection]

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.rig import Guest, GuestSpec, Load, Rig
-from tests.lab.service import Service, policy
+from tests.lab.service import PACKING, Service, policy
 
 MakeService = Callable[[str], Service]
 
@@ -38,17 +38,20 @@ def busy(percent: int, memory_mib: int = 128) -> GuestSpec:
 
 
 def unharmed(*guests: Guest) -> None:
-    """Each runs on one host, never booted again, never missed or doubled a beat."""
+    """Each runs on one host, never booted again, never missed or doubled a beat.
+
+    A half of a guest whose migration failed may stand there until libvirt has cleared it away.
+    """
     for guest in guests:
+        guest.rig.wait_for(lambda g=guest: len(g.where()) == 1, 60, f"one copy of {guest.name}")
         counter = guest.counter()
-        assert len(guest.where()) == 1, guest.states()
         assert (counter.boots, counter.holes, counter.doubles) == (1, 0, 0), guest.name
         assert counter.largest_gap_s < 2, guest.name
 
 
 def overload(rig: Rig) -> dict[str, Guest]:
-    """h1 carries more than its policy wants (38 % and TCG's 5 to 10 % each), h2 and h3 nothing."""
-    guests = rig.start_all({name: ("h1", busy(38)) for name in ("a", "b")})
+    """h1 carries more than its policy wants (34 % and TCG's 5 to 10 % each), h2 and h3 nothing."""
+    guests = rig.start_all({name: ("h1", busy(34)) for name in ("a", "b")})
     for guest in guests.values():
         guest.reset_gap()
     return guests
@@ -69,7 +72,7 @@ def test_an_overloaded_host_is_relieved_once_and_for_all(rig: Rig, service: Make
     assert 0 < migration["downtime_ms"] < 2000
     assert "h1" in running.plan(migration["plan"])["moves"][0]["reason"]
     (h1,) = [host for host in running.listing("hosts") if host["name"] == "h1"]
-    assert h1["cpu_mean_utilisation"] < 0.57, "below release"
+    assert h1["cpu_mean_utilisation"] < 0.48, "below release"
     assert guests[migration["vm"]].where() == [migration["target"]]
     unharmed(*guests.values())
 
@@ -78,7 +81,7 @@ def test_half_empty_hosts_are_packed_within_their_memory(rig: Rig, service: Make
     guests = rig.start_all(
         {"a": ("h1", busy(5)), "b": ("h2", busy(5)), "c": ("h3", busy(5)), "d": ("h3", busy(5))}
     )
-    running = service(policy("pack"))
+    running = service(policy("pack", thresholds=PACKING))
     running.start()
     running.until(lambda: running.migrations(), 90, "migration")
     running.until(lambda: all(m["ended_at"] for m in running.migrations()), 60, "end of it")

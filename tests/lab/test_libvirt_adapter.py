@@ -243,7 +243,8 @@ def test_a_host_that_hangs_costs_the_others_nothing_and_shows_within_20_seconds(
                 assert [reading(observation, name).error for name in ("h1", "h2")] == ["", ""]
                 time.sleep(0.5)
         with_it, without = (min(times) for times in zip(*cost, strict=True))
-        assert with_it < without * 1.1 + 0.002
+        # Ten milliseconds are for a busy machine; waiting for the silent host would take seconds.
+        assert with_it < without * 1.1 + 0.010
         assert backend.hanging <= 4
     finally:
         host.thaw_libvirtd()

@@ -48,6 +48,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.requests: list[Request] = []
         self.draining: set[str] = set()
         self.powers: dict[PowerState, dict[str, float]] = {PowerState.ON: {}, PowerState.OFF: {}}
+        self.newest: dict[str, PowerState] = {}
         self.snapshot: Snapshot | None = None
 
     def teardown(self) -> None:
@@ -125,7 +126,9 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(host=HOSTS, state=st.sampled_from([PowerState.ON, PowerState.OFF]))
     def power(self, host: str, state: PowerState) -> None:
         self.ledger.record_power(host, state, self.now)
-        self.powers[state][host] = self.now
+        if self.newest.get(host) is not state:
+            self.powers[state][host] = self.now
+        self.newest[host] = state
 
     @rule(vm=VMS)
     def undo(self, vm: str) -> None:
@@ -150,7 +153,8 @@ class LedgerMachine(RuleBasedStateMachine):
         assert self.ledger.draining() == self.draining
         history = self.ledger.history(self.now)
         assert history.moves == tuple(m for m in self.moves if m.at > self.now - WEEK)
-        assert history.woken == self.powers[PowerState.ON]
+        on, off = self.powers[PowerState.ON], self.powers[PowerState.OFF]
+        assert history.woken == {host: at for host, at in on.items() if host in off}
         assert history.slept == self.powers[PowerState.OFF]
         standing = [pause for pause in self.pauses if self.stands(pause)]
         pause = self.ledger.pause(self.now)

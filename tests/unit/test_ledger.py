@@ -227,6 +227,16 @@ def test_history_is_the_same_after_a_restart(ledger: Ledger, path: Path) -> None
     assert live.slept == {"h3": NOW - 40}
 
 
+def test_a_host_that_was_never_off_was_not_woken(ledger: Ledger) -> None:
+    """Dies when the first sight of a host counts as its waking: nothing could be put to sleep for
+    the first half hour, and after every restart anew."""
+    ledger.record_power("h1", PowerState.ON, NOW - 50)
+    ledger.record_power("h2", PowerState.OFF, NOW - 50)
+    ledger.record_power("h2", PowerState.ON, NOW - 40)
+    ledger.record_power("h2", PowerState.ON, NOW - 10)
+    assert ledger.history(NOW).woken == {"h2": NOW - 40}
+
+
 def test_a_clock_that_was_set_back_loses_no_move(ledger: Ledger) -> None:
     ledger.conclude(Conclusion(committed(ledger, migration()), NOW, Outcome.DONE))
     assert len(ledger.history(NOW + 2 * WEEK).moves) == 0

@@ -10,17 +10,23 @@ class PowerTimes:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._times: dict[PowerState, dict[str, float]] = {}
+        self._newest: dict[str, PowerState] = {}
         self._rollbacks: int | None = None
 
     def record(self, host: str, state: PowerState, at: float) -> None:
-        """Write that a host's power was seen to change."""
+        """Write that a host's power was seen to change; seeing it again as it was is no change."""
         times = self._of(state)
+        if self._newest.get(host) is state:
+            return
         self._database.insert("power_events", {"at": at, "host": host, "power": state})
         times[host] = max(at, times.get(host, at))
+        self._newest[host] = state
 
     def woken(self) -> dict[str, float]:
-        """When each host last came on."""
-        return dict(self._of(PowerState.ON))
+        """When each host last came on. One that was always on, as far as we know, never did."""
+        came_on = self._of(PowerState.ON)
+        others = [times for state, times in self._times.items() if state is not PowerState.ON]
+        return {host: at for host, at in came_on.items() if any(host in times for times in others)}
 
     def slept(self) -> dict[str, float]:
         """When each host last went off."""
@@ -33,4 +39,6 @@ class PowerTimes:
             rows = self._database.rows("SELECT host, power, at FROM hosts_by_power")
             for host, power, at in rows:
                 self._times.setdefault(PowerState(power), {})[host] = at
+            newest = self._database.rows("SELECT host, power, max(id) FROM power_events GROUP BY 1")
+            self._newest = {host: PowerState(power) for host, power, _ in newest}
         return self._times.setdefault(state, {})
