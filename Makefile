@@ -8,7 +8,10 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 SEEDS ?= 7000-7999
+TRACES ?= /nonexistent
+INSTANCES ?=
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+PRIVILEGED := $(shell if [ "$$(id -u)" = 0 ] || command -v sudo >/dev/null; then echo yes; fi)
 SYSTEM_PACKAGES := gcc git libvirt-dev pkg-config python3-dev python3-venv
 
 .PHONY: help venv lint demo test lab lab-down bench soak clean
@@ -39,14 +42,22 @@ lint: venv
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check .
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-logo >/tmp/.balancerd-imports || { cat /tmp/.balancerd-imports; exit 1; }
+	@found=$$($(BIN)/lint-imports --no-logo) || { echo "$$found"; exit 1; }
 
 demo: venv
 	@$(BIN)/balancerctl demo
 
+# Without root there is no lab; its tests are then skipped, with the reason.
 test: venv lint
-	@$(SUDO) tests/lab/rig/install
-	@$(SUDO) $(BIN)/pytest -q
+	@$(if $(PRIVILEGED),$(SUDO) tests/lab/rig/install,echo "neither root nor sudo: no lab")
+	@$(if $(PRIVILEGED),$(SUDO)) $(BIN)/pytest -q
+
+# The traces are not part of the project: TRACES=DIR names a directory with one folder for each day.
+bench: venv
+	@for day in $(TRACES)/*/; do \
+	  $(BIN)/balancerctl simulate benchmarks/classic.toml --trace $$day \
+	    --policy policies/consolidate.toml -o json; done
+	@if [ -n "$(INSTANCES)" ]; then $(BIN)/python benchmarks/placement.py $(INSTANCES); fi
 
 # Lives of a simulated site, other than those that `make test` runs.
 soak: venv

@@ -31,6 +31,7 @@ from balancerd.core.planner import plan as make_plan
 from balancerd.core.policy import Mode, Policy
 from balancerd.core.record import Cycle, PlanState, Request, Verb
 from balancerd.core.snapshot import Known, assemble, freeze_reason
+from balancerd.core.units import counted
 from balancerd.ports import Backend, Clock, Ledger, LedgerError, Power, PowerError, Samples
 from balancerd.recorder import Recorder
 
@@ -92,7 +93,7 @@ class Loop:
         if not intents:
             return "nothing was left under way"
         self._executions = [adopt(intents)]
-        return f"{len(intents)} actions were left under way; asking the hosts about them"
+        return f"left under way: {counted(len(intents), 'action')}; asking the hosts"
 
     def cycle(self) -> Cycle:
         """One whole cycle; the summary it also recorded."""

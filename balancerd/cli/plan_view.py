@@ -8,6 +8,7 @@ from balancerd.cli.words import NOTHING, duration, milliseconds, moment, number,
 from balancerd.core.codec import to_milliseconds
 from balancerd.core.model import Method
 from balancerd.core.plan import Certificate, HostFigures, Move, Plan, Sleep
+from balancerd.core.units import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,7 +42,8 @@ def _outlook(plan: Plan) -> str:
         return "Nothing is copied; a smaller score is better"
     copied = size(sum(move.bytes for move in plan.moves))
     span = duration(sum(slowest.values()))
-    return f"{len(slowest)} waves, {copied} to copy, about {span}; a smaller score is better"
+    waves = counted(len(slowest), "wave")
+    return f"{waves}, {copied} to copy, about {span}; a smaller score is better"
 
 
 def action_rows(plan: Plan) -> Iterator[Row]:

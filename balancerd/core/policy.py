@@ -151,7 +151,6 @@ class Limits(Schema):
     per_host: Annotated[int, Field(ge=1)] = Field(
         1, description="migrations at once out of a host, and as many into it"
     )
-    per_link: Annotated[int, Field(ge=1)] = Field(2, description="migrations at once over one link")
     per_plan: Annotated[int, Field(ge=1)] = Field(1000, description="moves in one plan")
     moves_per_host: Annotated[int, Field(ge=1)] = Field(
         50, description="pack: moves that emptying one more host may take"

@@ -49,6 +49,13 @@ def parse_duration(text: str) -> float:
     return sum(float(number) * _SECONDS[unit] for number, unit in parts)
 
 
+def counted(count: int, noun: str) -> str:
+    """A count with its noun: "1 move", "2 moves"; only the first word takes the plural."""
+    first, _, rest = noun.partition(" ")
+    words = first if count == 1 else f"{first}s"
+    return f"{count} {words} {rest}".rstrip()
+
+
 def format_size(size: float) -> str:
     """Bytes as a person reads them: "61.2 GiB"."""
     value = float(size)

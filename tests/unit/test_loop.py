@@ -190,7 +190,7 @@ def test_a_migration_is_taken_up_by_the_next_balancerd(site: Site) -> None:
     while not site.world.migrating():
         site.cycles(1, seconds=1.0)
     site.begin_again()
-    assert "1 actions were left under way" in site.loop.start()
+    assert "left under way: 1 action" in site.loop.start()
     site.cycles(6)
     assert [outcome for _, outcome in site.migrations()] == ["done"]
     (row,) = site.ledger.database.rows("SELECT adopted FROM migrations")

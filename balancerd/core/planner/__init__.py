@@ -31,6 +31,7 @@ from balancerd.core.planner.report import condemned, empty_plan, finished
 from balancerd.core.planner.spread import spread
 from balancerd.core.policy import Objective, Policy
 from balancerd.core.survey import lay_out
+from balancerd.core.units import counted
 
 _STAGES = {Objective.SPREAD: spread, Objective.PACK: pack}
 
@@ -74,6 +75,8 @@ def _frozen(draft: Draft) -> str:
     limit = draft.policy.detection.unknown_hosts
     if not layout.hosts:
         return "the site has no hosts"
+    if unknown > limit * watched and not snapshot.unknown_hosts():
+        return f"waiting for a second reading of {counted(unknown, 'host')}: two make a load"
     if unknown > limit * watched:
         return f"{unknown} of {watched} hosts unknown, more than {limit:.0%}: nothing is planned"
     return ""
@@ -92,7 +95,7 @@ def _improve(draft: Draft) -> None:
     if len(draft.steps) > kept and before - after < needed:
         moves = len(draft.steps) - kept
         draft.declined = (
-            f"{moves} moves would better the score from {before:.4g} to {after:.4g}, "
+            f"{counted(moves, 'move')} would better the score from {before:.4g} to {after:.4g}, "
             f"less than the {draft.policy.limits.gain:.0%} that limits.gain asks for"
         )
         draft.layout = layout

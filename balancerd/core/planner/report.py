@@ -10,6 +10,7 @@ from balancerd.core.objective import score
 from balancerd.core.order import Step, dependencies, waves
 from balancerd.core.plan import Action, Certificate, HostFigures, Move, Plan, Sleep, Verdict, Wake
 from balancerd.core.planner.draft import Draft
+from balancerd.core.units import counted
 
 
 def empty_plan(draft: Draft, origin: Layout, reason: str) -> Plan:
@@ -143,11 +144,11 @@ def _sentence(draft: Draft, before: float, after: float) -> str:
     counts = Counter(assessment.verdict for assessment in draft.assessments)
     moves = sum(len(draft.layout.blocks[step.block]) for step in draft.steps)
     done = [
-        f"{count} {word}"
-        for count, word in (
-            (moves, "moves"),
-            (len(draft.wakes), "hosts to wake"),
-            (len(draft.sleeps), "hosts to sleep"),
+        counted(count, noun)
+        for count, noun in (
+            (moves, "move"),
+            (len(draft.wakes), "host to wake"),
+            (len(draft.sleeps), "host to sleep"),
         )
         if count
     ]
@@ -158,6 +159,6 @@ def _sentence(draft: Draft, before: float, after: float) -> str:
         return f"nothing to do: {draft.declined}"
     busiest = max((a.cpu for a in draft.assessments), default=0.0)
     return (
-        f"nothing to do: {counts[Verdict.OVERLOADED]} hosts overloaded, busiest CPU {busiest:.0%}, "
-        f"score {before:.4g}{refused}"
+        f"nothing to do: {counted(counts[Verdict.OVERLOADED], 'host overloaded')}, "
+        f"busiest CPU {busiest:.0%}, score {before:.4g}{refused}"
     )
