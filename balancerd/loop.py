@@ -24,13 +24,14 @@ from balancerd.core.execution import (
 from balancerd.core.executor import adopt, advance, due, moving, project
 from balancerd.core.forecast import MEMORY, Past, remember
 from balancerd.core.history import History
+from balancerd.core.measurement import Known
 from balancerd.core.model import Exclusion, ExclusionKind, Host, Link, PowerState, Snapshot
 from balancerd.core.observation import Observation
 from balancerd.core.plan import Assessment, Move, Plan, Verdict
 from balancerd.core.planner import plan as make_plan
 from balancerd.core.policy import Mode, Policy
 from balancerd.core.record import Cycle, PlanState, Request, Verb
-from balancerd.core.snapshot import Known, assemble, freeze_reason
+from balancerd.core.snapshot import assemble, freeze_reason
 from balancerd.core.units import counted
 from balancerd.ports import Backend, Clock, Ledger, LedgerError, Power, PowerError, Samples
 from balancerd.recorder import Recorder

@@ -24,7 +24,7 @@ from balancerd.core.history import Outcome
 from balancerd.core.model import PowerState
 from balancerd.core.plan import Move, Sleep
 from balancerd.core.record import Conclusion, Intent, IntentKind
-from balancerd.core.snapshot import ACTIVE
+from balancerd.core.whereabouts import ACTIVE
 
 SEEN_APART = 15.0  # seconds between the two observations of an empty host
 SLEEP_PATIENCE = 600.0  # seconds a host may take to shut down

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from balancerd.core.measurement import Known
 from balancerd.core.model import (
     VM,
     Disk,
@@ -14,7 +15,7 @@ from balancerd.core.model import (
 )
 from balancerd.core.observation import HostReading
 from balancerd.core.policy import Detection
-from balancerd.core.snapshot import Known, assemble, freeze_reason
+from balancerd.core.snapshot import assemble, freeze_reason
 from balancerd.core.units import GIB
 from tests.readings import JOB, host_reading, observed, silent, vm_reading
 
