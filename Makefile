@@ -47,10 +47,11 @@ lint: venv
 demo: venv
 	@$(BIN)/balancerctl demo
 
-# Without root there is no lab; its tests are then skipped, with the reason.
+# Without root there is no lab; its tests are then skipped, with the reason. Lab tests mostly wait:
+# four files at a time, each with a lab of its own, keep two cores busy.
 test: venv lint
 	@$(if $(PRIVILEGED),$(SUDO) tests/lab/rig/install,echo "neither root nor sudo: no lab")
-	@$(if $(PRIVILEGED),$(SUDO)) $(BIN)/pytest -q
+	@$(if $(PRIVILEGED),$(SUDO)) $(BIN)/pytest -q -n 4 --dist loadfile
 
 # The traces are not part of the project: TRACES=DIR names a directory with one folder for each day.
 bench: venv
