@@ -9,7 +9,7 @@ from typing import Protocol
 
 from balancerd.core.history import History
 from balancerd.core.model import Host, Load, Method, PowerState, Snapshot
-from balancerd.core.observation import JobReport, Location, Observation
+from balancerd.core.observation import JobReport, Location, Observation, Preflight
 from balancerd.core.plan import Plan
 from balancerd.core.record import Conclusion, Cycle, Intent, Pause, PlanState, Request
 
@@ -51,6 +51,11 @@ class Backend(Protocol):
 
     def locate(self, vm: str, uuid: str, hosts: Sequence[str]) -> Location:
         """Ask the named hosts about one VM, now. Never raises: no answer is a presence too."""
+        ...
+
+    def preflight(self, vm: str, uuid: str, source: str, target: str, method: Method) -> Preflight:
+        """Ask both hosts what speaks for or against a migration, now. Never raises, like `locate`;
+        a host that does not answer is a side with an error."""
         ...
 
     def migrate(

@@ -103,6 +103,38 @@ class Location:
 
 
 @dataclass(frozen=True, slots=True)
+class Side:
+    """What one host of a migration says of itself before the start. None or "": not told."""
+
+    host: str
+    error: str = ""  # it did not answer, and why; all else is empty then
+    uuid: str = ""
+    libvirt: int | None = None  # version: major x 1,000,000 + minor x 1,000 + release
+    hypervisor: int | None = None  # QEMU's version, counted likewise
+    memory_free: int | None = None  # bytes that could be given to a VM now
+
+
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    """What both hosts say to a migration that is about to start: facts, never a decision.
+
+    None is "cannot be told from here", which speaks neither for the migration nor against it.
+    """
+
+    vm: str
+    at: float
+    source: Side
+    target: Side
+    name_free: bool | None = None  # no other VM has its name on the target
+    uuid_free: bool | None = None  # nor its UUID under another name
+    cpu_comparable: bool | None = None  # the target's CPU has all that the VM was given
+    absent_disks: tuple[str, ...] = ()  # sources of disks that the target surely has not got
+    unseen_disks: tuple[str, ...] = ()  # those of which the target cannot tell
+    image_locks: bool | None = None  # a second QEMU could not open its disks for writing
+    clock_skew: float | None = None  # seconds by which the target's clock is ahead of the source's
+
+
+@dataclass(frozen=True, slots=True)
 class JobReport:
     """News of a migration that a backend runs or watches.
 

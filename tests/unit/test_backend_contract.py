@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pytest
 
 from balancerd.core.model import Method, VMState
-from balancerd.core.observation import JobReport, Presence
+from balancerd.core.observation import JobReport, Preflight, Presence
 from balancerd.ports import Backend, BackendError
 from tests.worlds import a_host_group, a_scenario, a_world, live
 
@@ -35,6 +35,11 @@ class Bench:
     def presence(self, host: str) -> Presence:
         """What a host says of the VM now."""
         return self.backend.locate(self.vm, self.uuid, [host]).presence[host]
+
+    def preflight(self, target: str = "", method: Method = Method.PRE_COPY) -> Preflight:
+        """What both hosts say to a migration of the VM, by default to the target."""
+        hosts = (self.source, target or self.target)
+        return self.backend.preflight(self.vm, self.uuid, *hosts, method)
 
     def shown(self, host: str) -> dict[str, VMState]:
         """The VMs that a host's reading holds."""
@@ -161,3 +166,33 @@ def test_a_running_vm_is_not_resumed_and_not_undefined(bench):
         with pytest.raises(BackendError):
             refuse(bench.vm, bench.source)
     assert bench.presence(bench.source) is Presence.RUNNING
+
+
+def test_before_a_migration_both_hosts_say_what_they_are(bench):
+    found = bench.preflight()
+    assert (found.vm, found.source.host, found.target.host) == (
+        bench.vm,
+        bench.source,
+        bench.target,
+    )
+    for side in (found.source, found.target):
+        assert not side.error
+        assert side.libvirt > 1_000_000
+        assert side.hypervisor > 1_000_000
+        assert side.memory_free >= 0
+    assert found.source.uuid != found.target.uuid
+
+
+def test_a_vm_that_may_go_is_contradicted_by_nothing(bench):
+    found = bench.preflight()
+    assert (found.name_free, found.uuid_free) == (True, True)
+    assert found.cpu_comparable is not False
+    assert found.absent_disks == ()
+    assert found.image_locks is not False
+
+
+def test_a_host_that_nobody_knows_is_a_side_with_an_error(bench):
+    found = bench.preflight("no-such-host")
+    assert found.target.error
+    assert not found.source.error
+    assert (found.name_free, found.cpu_comparable) == (None, None)

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType, TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import libvirt
 
@@ -18,10 +18,18 @@ from balancerd.adapters.libvirt.locate import find, presence_of
 from balancerd.adapters.libvirt.migration import Migration
 from balancerd.adapters.libvirt.order import Order
 from balancerd.adapters.libvirt.polling import PolledHost
+from balancerd.adapters.libvirt.preflight import ask_both
 from balancerd.adapters.libvirt.reports import Reports
 from balancerd.adapters.libvirt.workers import Call, Workers
 from balancerd.core.model import Method
-from balancerd.core.observation import HostCounters, JobReport, Location, Observation, Presence
+from balancerd.core.observation import (
+    HostCounters,
+    JobReport,
+    Location,
+    Observation,
+    Preflight,
+    Presence,
+)
 from balancerd.ports import BackendError
 
 OBSERVE_SECONDS = 5.0  # for one host; a libvirtd that answers at all does so far sooner
@@ -29,6 +37,7 @@ ASK_SECONDS = 5.0  # for each host that is asked for a VM, and for each small ac
 CLOSE_SECONDS = 2.0
 
 Counters = Callable[[], HostCounters]
+T = TypeVar("T")
 
 
 class LibvirtBackend:
@@ -113,6 +122,17 @@ class LibvirtBackend:
             )
         except BackendError:
             return None
+
+    def preflight(self, vm: str, uuid: str, source: str, target: str, method: Method) -> Preflight:
+        """Ask both hosts what speaks for or against a migration: the source, then the target."""
+        return ask_both(self._ask, self._config, vm, uuid, source, target, method)
+
+    def _ask(self, host: str, question: Callable[[libvirt.virConnect], T]) -> T:
+        def ask(connection: libvirt.virConnect) -> T:
+            with telling(host, "preflight"):
+                return question(connection)
+
+        return self._lane(host).run("preflight", ask, ASK_SECONDS)
 
     def migrate(
         self, vm: str, source: str, target: str, method: Method, bandwidth: int, downtime: float

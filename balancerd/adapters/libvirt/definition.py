@@ -93,6 +93,17 @@ def local_disks(document: str, storage: Storage) -> tuple[str, ...]:
     )
 
 
+def disk_paths(document: str, storage: Storage) -> tuple[list[str], list[str]]:
+    """Paths of the disks: those that the target has to have, and those that only this host has."""
+    shared: list[str] = []
+    local: list[str] = []
+    for disk in parse(document).iterfind("devices/disk"):
+        place = _place(disk)
+        if disk.get("type") in ("file", "block") and place:
+            (shared if _is_shared(disk, storage) else local).append(place)
+    return shared, local
+
+
 def unreadable(name: str, uuid: str, memory: int, vcpus: int, reason: str) -> VM:
     """A VM whose definition cannot be had. It names an owner nobody knows: so nobody moves it."""
     owner = f"unknown: its definition could not be read, {reason}"

@@ -29,7 +29,7 @@ def facts_of(config: HostConfig, connection: libvirt.virConnect) -> Host:
         cpu=cores * config.speed,
         memory=config.memory or memory_total(connection) or int(info[1]) * 2**20,
         cores=cores,
-        uuid=(capabilities.findtext("host/uuid") or "").strip(),
+        uuid=host_uuid(capabilities),
         rack=config.rack,
         cpu_model=cpu_model(capabilities),
         power=PowerState.ON,
@@ -44,6 +44,11 @@ def _parsed(document: str) -> Element:
         return parse(document)
     except XMLError as error:
         raise libvirt.libvirtError(f"its capabilities were refused: {error}") from error
+
+
+def host_uuid(capabilities: Element) -> str:
+    """The host's identity; two machines that have the same one are not told apart by libvirt."""
+    return (capabilities.findtext("host/uuid") or "").strip()
 
 
 def memory_total(connection: libvirt.virConnect) -> int:

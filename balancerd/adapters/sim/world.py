@@ -13,13 +13,14 @@ from balancerd.adapters.sim.faults import Faults
 from balancerd.adapters.sim.flights import TICK
 from balancerd.adapters.sim.hand import Hand
 from balancerd.adapters.sim.machines import NOWHERE, Accounts, Power
+from balancerd.adapters.sim.preflight import preflight
 from balancerd.adapters.sim.readings import POWER_STATES, Reader
 from balancerd.adapters.sim.site import Site
 from balancerd.adapters.sim.state import State, Violation
 from balancerd.adapters.sim.supply import Supply
 from balancerd.adapters.sim.traffic import Order, Traffic
 from balancerd.core.model import Cluster, Link, Method, PowerState
-from balancerd.core.observation import JobReport, Location, Observation, Presence
+from balancerd.core.observation import JobReport, Location, Observation, Preflight, Presence
 from balancerd.ports import BackendError
 
 
@@ -165,14 +166,17 @@ class World:
 
     def set_bandwidth(self, vm: str, host: str, bandwidth: int) -> None:
         """Change a running migration's cap."""
+        self._traffic.must_be_ours(self._state.vm[vm], "set the bandwidth of")
         self._traffic.limit(*self._copy(vm, host), bandwidth)
 
     def set_downtime(self, vm: str, host: str, downtime: float) -> None:
         """Change the longest pause of a running migration."""
+        self._traffic.must_be_ours(self._state.vm[vm], "set the downtime of")
         self._traffic.allow_pause(*self._copy(vm, host), downtime)
 
     def abort(self, vm: str, host: str) -> None:
         """Give a migration up."""
+        self._traffic.must_be_ours(self._state.vm[vm], "abort")
         self._traffic.abort(*self._copy(vm, host))
 
     def adopt(self, vm: str, source: str, target: str) -> None:
@@ -203,6 +207,10 @@ class World:
             index = None
         found = {host: self._presence(index, host) for host in hosts}
         return Location(vm, self._state.at, found)
+
+    def preflight(self, vm: str, uuid: str, source: str, target: str, method: Method) -> Preflight:
+        """What both hosts say to a migration."""
+        return preflight(self._state, vm, uuid, (source, target), method)
 
     def _presence(self, vm: int | None, name: str) -> Presence:
         host = self._state.host.get(name)
