@@ -75,4 +75,9 @@ def _quiet(_layout: Layout, _awake: Bools) -> float:
     return 0.0
 
 
-_TERMS = {Objective.SPREAD: _spread, Objective.PACK: _pack, Objective.QUIET: _quiet}
+_TERMS = {
+    Objective.SPREAD: _spread,
+    Objective.PACK: _pack,
+    Objective.QUIET: _quiet,
+    Objective.DRAIN: _quiet,
+}

@@ -55,6 +55,7 @@ class Objective(StrEnum):
     SPREAD = "spread"  # equal headroom, worst host first
     PACK = "pack"  # few hosts, little power
     QUIET = "quiet"  # only repair overloads and broken rules
+    DRAIN = "drain"  # only empty the hosts that are being drained
 
 
 class Band(Schema):
@@ -183,6 +184,27 @@ class Limits(Schema):
         return self
 
 
+class Costs(Schema):
+    """What changes and states cost against each other, in units of the operator's choice."""
+
+    move: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        1.0, description="one migration; a VM's tag `move-cost` names its own instead"
+    )
+    gib: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        0.05, description="each GiB that a migration sends, on top of `move`"
+    )
+    host: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        25.0, description="pack: a host that carries VMs"
+    )
+    watt: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        0.3, description="pack: each watt that such a host draws idle"
+    )
+    crowding: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        0.0, description="quiet: each reference core expected on a host above `crowded`"
+    )
+    crowded: Fraction = Field(0.65, description="quiet: share of a host's CPU that costs nothing")
+
+
 class PowerRules(Schema):
     """Whether idle hosts may sleep, and what always stays awake."""
 
@@ -234,6 +256,7 @@ class Rules(Schema):
     detection: Detection = Detection()
     capacity: Capacity = Capacity()
     limits: Limits = Limits()
+    costs: Costs = Costs()
     power: PowerRules = PowerRules()
 
 
@@ -312,6 +335,7 @@ class Window(Schema):
         {}, description="keys of `[capacity]`"
     )
     limits: Annotated[dict[str, Any], Changes(Limits)] = Field({}, description="keys of `[limits]`")
+    costs: Annotated[dict[str, Any], Changes(Costs)] = Field({}, description="keys of `[costs]`")
     power: Annotated[dict[str, Any], Changes(PowerRules)] = Field(
         {}, description="keys of `[power]`"
     )
@@ -328,8 +352,7 @@ class Window(Schema):
 
     def changes(self) -> dict[str, Any]:
         """What the window puts in place of the policy's own rules; tables are merged key by key."""
-        fields = ("mode", "objective", "thresholds", "detection", "capacity", "limits", "power")
-        return {name: value for name in fields if (value := getattr(self, name))}
+        return {name: value for name in _RULES if (value := getattr(self, name))}
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

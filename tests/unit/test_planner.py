@@ -81,6 +81,14 @@ def test_a_draining_host_is_emptied_and_takes_nothing() -> None:
     assert {move.reason for move in made.moves} == {"h1 is draining"}
 
 
+def test_draining_only_leaves_overloads_and_broken_rules_as_they_are() -> None:
+    """Dies where the objective "drain" also repairs rules, or goes on to relieve."""
+    text = "h1 10c 64G: a 1c 8G | h2 10c 64G: b 5c 2G, c 4c 2G | h3 10c 64G: d 1c 4G | h4 10c 64G:"
+    snapshot = replace(site(text), draining=frozenset({"h1"}))
+    assert told(planned(snapshot, policy("drain", rule("avoid", "d", "h3")))) == ["a h1>h4"]
+    assert len(planned(snapshot, policy("quiet", rule("avoid", "d", "h3"))).moves) == 3
+
+
 @pytest.mark.parametrize(
     ("rules", "expected"),
     [

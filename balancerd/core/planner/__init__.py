@@ -9,6 +9,8 @@ The stages work on one draft, each on what the earlier ones left:
     repair    again, in the room that this made   always
     sleep     hosts that were seen empty          if the policy lets them
 
+Objective "drain" goes no further than the first stage, and takes only its drains.
+
 No stage moves a VM that an earlier one moved. Then `order` says which move waits for which, and
 `check`, which shares no code with any of this, replays the result.
 """
@@ -52,16 +54,22 @@ def plan(snapshot: Snapshot, policy: Policy, history: History, now: float) -> Pl
         draft.note(refusal)
         draft.contradictory.add(refusal.vm)
     repair(draft)
-    relieve(draft)
-    wake(draft)
-    _improve(draft)
-    repair(draft, again=True)
-    sleep(draft)
+    if policy.objective is not Objective.DRAIN:
+        _advance(draft)
     made = finished(draft, origin)
     certificate = check(snapshot, policy, made)
     if certificate.violations:
         return condemned(draft, origin, certificate)
     return replace(made, certificate=certificate)
+
+
+def _advance(draft: Draft) -> None:
+    """The stages after the first repair."""
+    relieve(draft)
+    wake(draft)
+    _improve(draft)
+    repair(draft, again=True)
+    sleep(draft)
 
 
 def _frozen(draft: Draft) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from balancerd.core.layout import Bools, Layout
 from balancerd.core.order import Want, schedule
 from balancerd.core.planner.draft import Draft
+from balancerd.core.policy import Objective
 
 
 def repair(draft: Draft, *, again: bool = False) -> None:
@@ -27,11 +28,7 @@ def repair(draft: Draft, *, again: bool = False) -> None:
 def _wanted(draft: Draft) -> dict[int, str]:
     """Movable blocks that should not be where they are, and why."""
     layout = draft.layout
-    reasons = {
-        block: f"a rule keeps it off {layout.hosts[layout.place[block]]}"
-        for block in layout.misplaced()
-    }
-    reasons = _crowded(layout) | _scattered(layout) | reasons
+    reasons = {} if draft.policy.objective is Objective.DRAIN else _broken(layout)
     for host in sorted(layout.snapshot.draining & layout.host_row.keys()):
         leaving = layout.blocks_on(layout.host_row[host])
         reasons |= dict.fromkeys(leaving, f"{host} is draining")
@@ -41,6 +38,15 @@ def _wanted(draft: Draft) -> dict[int, str]:
             movable[block] = reasons[block]
             room -= len(layout.blocks[block])
     return movable
+
+
+def _broken(layout: Layout) -> dict[int, str]:
+    """Blocks that a rule does not want where they are."""
+    misplaced = {
+        block: f"a rule keeps it off {layout.hosts[layout.place[block]]}"
+        for block in layout.misplaced()
+    }
+    return _crowded(layout) | _scattered(layout) | misplaced
 
 
 def _crowded(layout: Layout) -> dict[int, str]:
