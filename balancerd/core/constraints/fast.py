@@ -18,6 +18,7 @@ from balancerd.core.units import format_size, format_time
 
 EPSILON = 1e-9
 Explanation = tuple[str, str]  # detail, remedy
+Rows = Ints | int  # hosts, or one of them: many small arrays of one element would be slow
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class Check:
     """One rule: `refused(layout, block, rows)` for the hosts in `rows`, `explain` for one host."""
 
     name: str
-    refused: Callable[[Layout, int, Ints], Bools]
+    refused: Callable[[Layout, int, Rows], Bools]
     explain: Callable[[Layout, int, int], Explanation]
 
 
@@ -40,9 +41,8 @@ def accepts(layout: Layout, block: int, rows: Ints | None = None) -> Bools:
 
 def refuses(layout: Layout, block: int, host: int) -> Refusal | None:
     """Why a host would not take a block; None if it would."""
-    row = np.array([host], dtype=np.int64)
     for check in CHECKS:
-        if check.refused(layout, block, row)[0]:
+        if check.refused(layout, block, host):
             detail, remedy = check.explain(layout, block, host)
             name = layout.blocks[block][0]
             return Refusal(name, layout.hosts[host], check.name, detail, remedy)
@@ -51,7 +51,6 @@ def refuses(layout: Layout, block: int, host: int) -> Refusal | None:
 
 def all_refusals(layout: Layout, block: int, host: int) -> tuple[Refusal, ...]:
     """Everything that keeps a block off a host, not only the first."""
-    row = np.array([host], dtype=np.int64)
     return tuple(
         Refusal(
             layout.blocks[block][0],
@@ -60,7 +59,7 @@ def all_refusals(layout: Layout, block: int, host: int) -> tuple[Refusal, ...]:
             *check.explain(layout, block, host),
         )
         for check in CHECKS
-        if check.refused(layout, block, row)[0]
+        if check.refused(layout, block, host)
     )
 
 
@@ -75,7 +74,7 @@ def refusing(layout: Layout, block: int, rows: Ints) -> dict[str, Ints]:
     return counted
 
 
-def _same_host(layout: Layout, block: int, rows: Ints) -> Bools:
+def _same_host(layout: Layout, block: int, rows: Rows) -> Bools:
     return np.asarray(rows == layout.place[block])
 
 
@@ -83,7 +82,7 @@ def _explain_same_host(layout: Layout, _block: int, host: int) -> Explanation:
     return f"it is on {layout.hosts[host]}", ""
 
 
-def _closed(layout: Layout, _block: int, rows: Ints) -> Bools:
+def _closed(layout: Layout, _block: int, rows: Rows) -> Bools:
     return ~layout.receives[rows]
 
 
@@ -98,7 +97,7 @@ def _explain_closed(layout: Layout, _block: int, host: int) -> Explanation:
     return f"{name} takes no VMs: {', '.join(gaps) or 'excluded or without capacity'}", ""
 
 
-def _unreachable(layout: Layout, block: int, rows: Ints) -> Bools:
+def _unreachable(layout: Layout, block: int, rows: Rows) -> Bools:
     return np.asarray(~layout.reachable[layout.signature[block]][rows])
 
 
@@ -110,9 +109,9 @@ def _explain_unreachable(layout: Layout, block: int, host: int) -> Explanation:
     return f"{name} is excluded for it, or has another CPU than {here}", "set a CPU model"
 
 
-def _conflicts(layout: Layout, block: int, rows: Ints) -> Bools:
+def _conflicts(layout: Layout, block: int, rows: Rows) -> Bools:
     """Hosts in whose domain another member of an "apart" group is, or will be."""
-    refused = np.zeros(len(rows), dtype=np.bool_)
+    refused = np.zeros(np.shape(rows), dtype=np.bool_)
     for index, own in layout.groups_of.get(block, ()):
         group = layout.groups[index]
         if group.kind != "apart":
@@ -138,12 +137,12 @@ def _explain_conflict(layout: Layout, block: int, host: int) -> Explanation:
     return "another member is there", ""
 
 
-def _scatters(layout: Layout, block: int, rows: Ints) -> Bools:
+def _scatters(layout: Layout, block: int, rows: Rows) -> Bools:
     """Hosts where a member of a "together" group has fewer of the others around it than here.
 
     What is alone, though there are others, only goes where one of them is.
     """
-    refused = np.zeros(len(rows), dtype=np.bool_)
+    refused = np.zeros(np.shape(rows), dtype=np.bool_)
     for index, own in layout.groups_of.get(block, ()):
         group = layout.groups[index]
         if group.kind != "together":
@@ -168,9 +167,9 @@ def _explain_scatter(layout: Layout, block: int, _host: int) -> Explanation:
     return f"{', '.join(names)}: others of the group are elsewhere", "move the whole group"
 
 
-def _barred(layout: Layout, block: int, rows: Ints) -> Bools:
+def _barred(layout: Layout, block: int, rows: Rows) -> Bools:
     until = layout.barred.get(int(layout.place[block]))
-    return np.isin(rows, list(until)) if until else np.zeros(len(rows), dtype=np.bool_)
+    return np.isin(rows, list(until)) if until else np.zeros(np.shape(rows), dtype=np.bool_)
 
 
 def _explain_barred(layout: Layout, block: int, host: int) -> Explanation:
@@ -179,9 +178,9 @@ def _explain_barred(layout: Layout, block: int, host: int) -> Explanation:
     return f"moves from {layout.hosts[source]} failed; the pair rests until {until}", ""
 
 
-def _returns(layout: Layout, block: int, rows: Ints) -> Bools:
+def _returns(layout: Layout, block: int, rows: Rows) -> Bools:
     until = layout.returning.get(block)
-    return np.isin(rows, list(until)) if until else np.zeros(len(rows), dtype=np.bool_)
+    return np.isin(rows, list(until)) if until else np.zeros(np.shape(rows), dtype=np.bool_)
 
 
 def _explain_return(layout: Layout, block: int, host: int) -> Explanation:
@@ -189,9 +188,9 @@ def _explain_return(layout: Layout, block: int, host: int) -> Explanation:
     return f"it came from {layout.hosts[host]}, and does not go back before {until}", ""
 
 
-def _memory_short(layout: Layout, block: int, rows: Ints) -> Bools:
+def _memory_short(layout: Layout, block: int, rows: Rows) -> Bools:
     if not layout.policy.capacity.enforce_memory:
-        return np.zeros(len(rows), dtype=np.bool_)
+        return np.zeros(np.shape(rows), dtype=np.bool_)
     band: Band = layout.policy.thresholds.memory
     after = layout.used_memory[rows] + layout.memory[block]
     return np.asarray(after > band.landing * layout.memory_capacity[rows] * (1 + EPSILON))
@@ -204,7 +203,7 @@ def _explain_memory(layout: Layout, block: int, host: int) -> Explanation:
     return f"{format_size(after)} of at most {format_size(landing)}", short
 
 
-def _cpu_short(layout: Layout, block: int, rows: Ints) -> Bools:
+def _cpu_short(layout: Layout, block: int, rows: Rows) -> Bools:
     landing = layout.policy.thresholds.cpu.landing * layout.cpu_capacity[rows]
     spread = np.sqrt(layout.used_variance[rows] + layout.variance[block])
     after = layout.used_cpu[rows] + layout.cpu[block] + layout.factor * spread
@@ -219,7 +218,7 @@ def _explain_cpu(layout: Layout, block: int, host: int) -> Explanation:
     return f"{after:.2f} of at most {landing:.2f} cores expected", short
 
 
-def _vcpus_short(layout: Layout, block: int, rows: Ints) -> Bools:
+def _vcpus_short(layout: Layout, block: int, rows: Rows) -> Bools:
     after = layout.used_vcpus[rows] + layout.vcpus[block]
     return np.asarray(after > layout.vcpu_capacity[rows] * (1 + EPSILON))
 
@@ -230,7 +229,7 @@ def _explain_vcpus(layout: Layout, block: int, host: int) -> Explanation:
     return f"{after:g} of at most {room:g} vCPUs", "raise capacity.cpu_overcommit"
 
 
-def _busy(layout: Layout, block: int, rows: Ints) -> Bools:
+def _busy(layout: Layout, block: int, rows: Rows) -> Bools:
     """Hosts that the block would bring over `release` at this moment, whatever is expected."""
     release = layout.policy.thresholds.cpu.release * layout.cpu_capacity[rows]
     return np.asarray(layout.used_now[rows] + layout.now[block] > release * (1 + EPSILON))
