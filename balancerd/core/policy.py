@@ -7,11 +7,9 @@ of the defaults are in ARCHITECTURE.md ("Defaults").
 
 import json
 from collections import Counter
-from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo
 
@@ -36,6 +34,9 @@ from balancerd.core.quantity import Rate as Rate
 from balancerd.core.quantity import Schema as Schema
 from balancerd.core.quantity import Size as Size
 from balancerd.core.quantity import Text, TimeOfDay, Zone, end_of_day
+from balancerd.core.rule import ConstraintRule as ConstraintRule
+from balancerd.core.rule import matches as matches
+from balancerd.core.rule import meant as meant
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -133,6 +134,9 @@ class Capacity(Schema):
     cpu_overcommit: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
         8.0, description="vCPUs per core"
     )
+    vms_per_host: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="VMs that a host takes at most"
+    )
     memory_reserve: Size = Field(0, description="memory kept for the host itself")
     memory_reserve_share: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.05, description="the same as a share of the host's memory; the larger of the two counts"
@@ -218,33 +222,6 @@ class PowerRules(Schema):
     min_off: Duration = Field(
         600.0, description="after going to sleep, a host stays off so long; overload overrides it"
     )
-
-
-class ConstraintRule(Schema):
-    """One rule about VMs and hosts, named by globs. Which keys count depends on `kind`."""
-
-    kind: Literal["together", "apart", "pin", "avoid", "exclude"] = Field(
-        description="what is asked of these VMs and hosts"
-    )
-    vms: tuple[Text, ...] = Field((), description='globs of VM names, as in ["db-*"]')
-    hosts: tuple[Text, ...] = Field((), description="globs of host names")
-    scope: Literal["host", "rack"] = Field(
-        "host", description='"together" on one host or in one rack; "apart" likewise'
-    )
-    name: str = Field("", description="how refusals call it")
-
-    @model_validator(mode="after")
-    def _complete(self) -> Self:
-        if self.kind == "exclude":
-            if not (self.vms or self.hosts):
-                raise ValueError('"exclude" needs vms, hosts or both')
-        elif not self.vms:
-            raise ValueError(f'"{self.kind}" needs vms')
-        if self.kind in ("pin", "avoid") and not self.hosts:
-            raise ValueError(f'"{self.kind}" needs hosts')
-        if self.kind in ("together", "apart") and self.hosts:
-            raise ValueError(f'"{self.kind}" takes no hosts')
-        return self
 
 
 class Rules(Schema):
@@ -374,6 +351,15 @@ class Policy(Rules):
     name: str = Field("", description="what plans call it; without it, the file's name")
     _variants: tuple[Rules, ...] = PrivateAttr(default=())
 
+    @field_validator("constraint")
+    @classmethod
+    def _named(cls, rules: tuple[ConstraintRule, ...]) -> tuple[ConstraintRule, ...]:
+        """Rules without a name are called by their place in the file."""
+        return tuple(
+            rule if rule.name else rule.model_copy(update={"name": f"constraint[{index}]"})
+            for index, rule in enumerate(rules)
+        )
+
     @field_validator("window")
     @classmethod
     def _windows_fit(cls, windows: tuple[Window, ...], info: ValidationInfo) -> tuple[Window, ...]:
@@ -408,15 +394,3 @@ def _in_force(own: dict[str, Any], windows: tuple[Window, ...]) -> tuple[Rules, 
     """The rules during each window; ValidationError where they do not fit the policy's own."""
     base = Rules.model_construct(**own).model_dump()
     return _VARIANTS.validate_python([_merged(base, window.changes()) for window in windows])
-
-
-def matches(name: str, globs: tuple[str, ...]) -> bool:
-    """Whether a VM's or host's name is meant by any of the globs."""
-    return any(fnmatchcase(name, glob) for glob in globs)
-
-
-def meant(names: Collection[str], globs: tuple[str, ...]) -> list[str]:
-    """The names that any of the globs means, sorted. Quick where no glob has a wildcard."""
-    if not any(character in glob for glob in globs for character in "*?["):
-        return sorted({glob for glob in globs if glob in names})
-    return sorted(name for name in names if matches(name, globs))
