@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import networkx as nx
 
-from balancerd.core.model import Cluster
+from balancerd.core.model import Link
 
 
 def swap_cycle(ways: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -32,37 +32,26 @@ def reduced(after: Mapping[int, Sequence[int]]) -> dict[int, tuple[int, ...]]:
     return {number: tuple(sorted(graph.predecessors(number))) for number in sorted(after)}
 
 
-def site_graph(cluster: Cluster) -> "nx.Graph[str]":
-    """Hosts, racks and other nodes of the network; edges carry `bandwidth` in bytes per second."""
+class Network:
+    """What lies between the hosts of a site, as a graph; only `graphs` looks inside."""
+
+    def __init__(self, graph: "nx.Graph[str]") -> None:
+        self.graph = graph
+
+
+def network(nodes: Iterable[str], links: Sequence[Link]) -> Network:
+    """The site graph's inner part. A way counts by its links; of two as long the wider wins."""
     graph: nx.Graph[str] = nx.Graph()
-    graph.add_nodes_from(sorted(cluster.hosts))
-    for link in cluster.links:
-        graph.add_edge(link.a, link.b, bandwidth=link.bandwidth)
-    return graph
+    graph.add_nodes_from(sorted(nodes))
+    narrow = sum(1.0 / link.bandwidth for link in links)
+    for link in sorted(links, key=lambda link: (link.a, link.b)):
+        graph.add_edge(link.a, link.b, length=1.0 + 1.0 / (link.bandwidth * narrow))
+    return Network(graph)
 
 
-def path(graph: "nx.Graph[str]", source: str, target: str) -> list[tuple[str, str]]:
-    """The links between two hosts on a shortest way, each with its ends in order; [] if none."""
-    try:
-        nodes = nx.shortest_path(graph, source, target)
-    except (nx.NetworkXNoPath, nx.NodeNotFound):
-        return []
-    return [(min(a, b), max(a, b)) for a, b in pairwise(nodes)]
-
-
-def contention_graph(
-    ways: Mapping[int, tuple[str, str]], graph: "nx.Graph[str]"
-) -> "nx.Graph[int]":
-    """Actions by number, joined where their migrations would share a host or a link."""
-    users: dict[tuple[str, ...], list[int]] = {}
-    for number in sorted(ways):
-        source, target = ways[number]
-        for shared in [(source,), (target,), *path(graph, source, target)]:
-            users.setdefault(shared, []).append(number)
-    contention: nx.Graph[int] = nx.Graph()
-    contention.add_nodes_from(sorted(ways))
-    for numbers in users.values():
-        contention.add_edges_from(
-            (a, b) for index, a in enumerate(numbers) for b in numbers[index + 1 :]
-        )
-    return contention
+def shortest_paths(
+    inside: Network, source: str, targets: Sequence[str]
+) -> list[list[tuple[str, str]]]:
+    """For each target the links from the source, each as (from, to); [] where there is no way."""
+    found = nx.single_source_dijkstra_path(inside.graph, source, weight="length")
+    return [list(pairwise(found.get(target, ()))) for target in targets]
