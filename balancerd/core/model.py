@@ -220,6 +220,7 @@ class ExclusionKind(StrEnum):
     SPLIT_BRAIN = "running twice"
     FOREIGN_JOB = "busy with a job"
     VETO = "moved by an operator"
+    UNREADABLE_TAG = "unreadable tag"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,12 @@
 from collections.abc import Mapping, Sequence
 
 from balancerd.core.history import History, Outcome, PastMove, rests_until
-from balancerd.core.model import VM, ExclusionKind, Snapshot, VMState
+from balancerd.core.model import VM, Cluster, ExclusionKind, Snapshot
 from balancerd.core.plan import Refusal
-from balancerd.core.policy import ConstraintRule, Policy, matches
+from balancerd.core.policy import Policy
+from balancerd.core.rule import ConstraintRule, meant
+from balancerd.core.tags import rules_in_force
+from balancerd.core.tie import tie
 from balancerd.core.units import DAY, format_duration, format_time
 
 
@@ -15,11 +18,13 @@ def fixed_vms(
     """The VMs that stay where they are, each with the first reason found."""
     cluster = snapshot.cluster
     reasons = {
-        exclusion.vm: _never(exclusion.vm, exclusion.kind, exclusion.detail)
+        exclusion.vm: _never(
+            exclusion.vm, exclusion.kind, exclusion.detail, _REMEDIES.get(exclusion.kind, "")
+        )
         for exclusion in snapshot.exclusions
     }
     unknown = snapshot.unknown_hosts()
-    excludes = [rule for rule in policy.constraint if rule.kind == "exclude"]
+    excluded = _excluded(cluster, rules_in_force(cluster, policy))
     gaps = {gap.name: gap for gap in snapshot.gaps if gap.subject == "vm"}
     resting = _resting(snapshot, policy, history, now)
     for name, vm in cluster.vms.items():
@@ -34,7 +39,7 @@ def fixed_vms(
         elif name in gaps:
             reason = _never(name, ExclusionKind.NO_STATS, gaps[name].detail)
         else:
-            reason = _of_itself(vm) or _ruled(vm, host, excludes) or resting.get(name)
+            reason = _of_itself(vm) or excluded.get(name) or resting.get(name)
         if reason:
             reasons[name] = reason
     return reasons
@@ -45,31 +50,28 @@ def _never(vm: str, constraint: str, detail: str, remedy: str = "") -> Refusal:
 
 
 def _of_itself(vm: VM) -> Refusal | None:
-    """What the VM's own definition says."""
-    if vm.state is not VMState.RUNNING:
-        return _never(vm.name, ExclusionKind.NOT_RUNNING, f"it is {vm.state}")
-    if vm.host_devices:
-        return _never(vm.name, ExclusionKind.HOST_DEVICE, ", ".join(vm.host_devices))
-    if vm.owner:
-        return _never(vm.name, ExclusionKind.OTHER_OWNER, f"managed by {vm.owner}")
-    for disk in vm.disks:
-        if not disk.shared:
-            return _never(vm.name, ExclusionKind.LOCAL_STORAGE, disk.source)
-        if not disk.safe_cache:
-            return _never(
-                vm.name, ExclusionKind.UNSAFE_CACHE, disk.source, "set the disk's cache to none"
-            )
-    return None
+    """What the VM's own state and definition say."""
+    tied = tie(vm)
+    return _never(vm.name, tied.kind, tied.detail, _REMEDIES.get(tied.kind, "")) if tied else None
 
 
-def _ruled(vm: VM, host: str, excludes: Sequence[ConstraintRule]) -> Refusal | None:
-    """What an `exclude` rule says of the VM, or of the VM on this host."""
-    for rule in excludes:
-        if rule.hosts and not matches(host, rule.hosts):
+_REMEDIES = {
+    ExclusionKind.UNSAFE_CACHE: "set the disk's cache to none",
+    ExclusionKind.UNREADABLE_TAG: "mend the VM's metadata",
+}
+
+
+def _excluded(cluster: Cluster, rules: Sequence[ConstraintRule]) -> dict[str, Refusal]:
+    """What `exclude` rules say of VMs, or of VMs on some hosts; the first rule counts."""
+    excluded: dict[str, Refusal] = {}
+    for rule in rules:
+        if rule.kind != "exclude":
             continue
-        if not rule.vms or matches(vm.name, rule.vms):
-            return _never(vm.name, "exclude", rule.name or f"excluded on {host}")
-    return None
+        hosts = set(meant(cluster.hosts, rule.hosts)) if rule.hosts else cluster.hosts.keys()
+        for vm in meant(cluster.vms, rule.vms) if rule.vms else sorted(cluster.vms):
+            if not rule.hosts or cluster.placement.get(vm) in hosts:
+                excluded.setdefault(vm, _never(vm, "exclude", rule.name))
+    return excluded
 
 
 def _resting(

@@ -8,7 +8,6 @@ from types import MappingProxyType
 from balancerd.core.load import Doubt
 from balancerd.core.measurement import Known, Measured, measure
 from balancerd.core.model import (
-    VM,
     Cluster,
     Exclusion,
     ExclusionKind,
@@ -22,6 +21,7 @@ from balancerd.core.model import (
 )
 from balancerd.core.observation import HostReading, Observation
 from balancerd.core.policy import Detection
+from balancerd.core.tie import tie
 from balancerd.core.whereabouts import Whereabouts, split_brains, whereabouts
 
 
@@ -184,32 +184,15 @@ def _exclusions(
     for name, vm in where.vms.items():
         if name in where.ambiguous:
             yield Exclusion(name, ExclusionKind.AMBIGUOUS_NAME, "another VM has the same name")
-        elif vm.state is not VMState.RUNNING:
-            yield Exclusion(name, ExclusionKind.NOT_RUNNING, vm.state.value)
+        elif reason := tie(vm):
+            yield reason
         elif where.placement[name] in unknown:
             yield Exclusion(name, ExclusionKind.HOST_GAP, where.placement[name])
         elif any(copy.reading.job for copy in where.copies[name]):
             yield Exclusion(name, ExclusionKind.FOREIGN_JOB, "a migration is under way")
         elif name in doubts:
             yield Exclusion(name, _exclusion_kind(doubts[name]), doubts[name].detail)
-        elif reason := _rooted(vm):
-            yield reason
 
 
 def _exclusion_kind(doubt: Doubt) -> ExclusionKind:
     return ExclusionKind.NO_STATS if doubt.missing else ExclusionKind.ABSURD
-
-
-def _rooted(vm: VM) -> Exclusion | None:
-    """What ties a VM to its host by its own definition."""
-    if vm.owner:
-        return Exclusion(vm.name, ExclusionKind.OTHER_OWNER, vm.owner)
-    if vm.host_devices:
-        return Exclusion(vm.name, ExclusionKind.HOST_DEVICE, ", ".join(vm.host_devices))
-    local = [disk.source for disk in vm.disks if not disk.shared]
-    if local:
-        return Exclusion(vm.name, ExclusionKind.LOCAL_STORAGE, ", ".join(local))
-    unsafe = [disk.source for disk in vm.disks if not disk.safe_cache]
-    if unsafe:
-        return Exclusion(vm.name, ExclusionKind.UNSAFE_CACHE, ", ".join(unsafe))
-    return None

@@ -230,20 +230,20 @@ def test_no_vm_leaves_or_enters_a_host_that_is_not_known() -> None:
 def test_nothing_is_planned_while_too_many_hosts_are_unknown() -> None:
     made = planned(replace(site(HOT), gaps=(gap("h2"),)), policy())
     assert made.actions == ()
-    assert made.reason == "1 of 3 hosts unknown, more than 30%: nothing is planned"
+    assert made.reason == "1 of 3 hosts are not known: h2: nothing is planned"
 
 
 def test_sleeping_hosts_do_not_water_down_the_share_of_unknown_ones() -> None:
     snapshot = off(site(HOT + " | h4 10c 64G: | h5 10c 64G:"), "h4", "h5")
     made = planned(replace(snapshot, gaps=(gap("h2"),)), policy())
-    assert made.reason == "1 of 3 hosts unknown, more than 30%: nothing is planned"
+    assert made.reason == "1 of 3 hosts are not known: h2: nothing is planned"
 
 
 def test_nothing_is_planned_while_a_vm_runs_twice() -> None:
     split = SplitBrain("a", "uuid-a", ("h1", "h2"))
     made = planned(replace(site(HOT), split_brains=(split,)), policy())
     assert made.actions == ()
-    assert made.reason == "a runs on h1 and h2 at once: nothing is planned"
+    assert made.reason == "a (uuid-a) runs on h1 and h2 at once: nothing is planned"
 
 
 def test_one_vm_that_cannot_be_moved_does_not_void_the_plan() -> None:

@@ -21,9 +21,9 @@ from balancerd.core.assess import assess_layout
 from balancerd.core.check import check
 from balancerd.core.constraints import contradictions
 from balancerd.core.history import History
-from balancerd.core.model import Snapshot
+from balancerd.core.model import PowerState, Snapshot
 from balancerd.core.objective import score
-from balancerd.core.plan import Plan
+from balancerd.core.plan import Plan, Verdict
 from balancerd.core.planner.draft import Draft
 from balancerd.core.planner.pack import pack
 from balancerd.core.planner.power import sleep, wake
@@ -32,6 +32,7 @@ from balancerd.core.planner.repair import repair
 from balancerd.core.planner.report import condemned, empty_plan, finished
 from balancerd.core.planner.spread import spread
 from balancerd.core.policy import Objective, Policy
+from balancerd.core.snapshot import freeze_reason
 from balancerd.core.survey import lay_out
 from balancerd.core.units import counted
 
@@ -74,20 +75,19 @@ def _advance(draft: Draft) -> None:
 
 def _frozen(draft: Draft) -> str:
     """Why nothing at all may be planned; "" if something may."""
-    snapshot, layout = draft.layout.snapshot, draft.layout
-    if snapshot.split_brains:
-        seen = snapshot.split_brains[0]
-        return f"{seen.vm} runs on {' and '.join(seen.hosts)} at once: nothing is planned"
-    unknown = sum(a.verdict == "unknown" for a in draft.assessments)
-    watched = sum(a.verdict != "asleep" for a in draft.assessments)
-    limit = draft.policy.detection.unknown_hosts
-    if not layout.hosts:
+    snapshot, detection = draft.layout.snapshot, draft.policy.detection
+    if not draft.layout.hosts:
         return "the site has no hosts"
-    if unknown > limit * watched and not snapshot.unknown_hosts():
-        return f"waiting for a second reading of {counted(unknown, 'host')}: two make a load"
-    if unknown > limit * watched:
-        return f"{unknown} of {watched} hosts unknown, more than {limit:.0%}: nothing is planned"
-    return ""
+    reason = freeze_reason(snapshot, detection)
+    if reason:
+        return f"{reason}: nothing is planned"
+    unknown = [a.host for a in draft.assessments if a.verdict is Verdict.UNKNOWN]
+    watched = sum(a.verdict is not Verdict.ASLEEP for a in draft.assessments)
+    if len(unknown) <= detection.unknown_hosts * watched:
+        return ""
+    if all(snapshot.cluster.hosts[name].power is PowerState.ON for name in unknown):
+        return f"waiting for a second reading of {counted(len(unknown), 'host')}: two make a load"
+    return f"{len(unknown)} of {watched} hosts are not known: nothing is planned"
 
 
 def _improve(draft: Draft) -> None:
