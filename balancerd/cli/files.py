@@ -1,4 +1,4 @@
-"""Files that commands are given: cluster files, traces."""
+"""Files that commands are given: cluster files, plans."""
 
 import sys
 from pathlib import Path
@@ -6,11 +6,22 @@ from pathlib import Path
 from balancerd.cli.errors import invalid
 from balancerd.core.cluster_file import parse_cluster_file
 from balancerd.core.model import Snapshot
+from balancerd.core.plan import Plan
+from balancerd.core.plan_document import parse_plan_document
 
 
 def read_cluster(name: str) -> Snapshot:
     """The snapshot in a cluster file; "-" reads standard input. CodecError, CommandError."""
-    return parse_cluster_file(_content(name), "standard input" if name == "-" else name)
+    return parse_cluster_file(_content(name), _told(name))
+
+
+def read_plan(name: str) -> tuple[int | None, Plan]:
+    """The plan in a file, with its number in a record if it says so; "-" reads standard input."""
+    return parse_plan_document(_content(name), _told(name))
+
+
+def _told(name: str) -> str:
+    return "standard input" if name == "-" else name
 
 
 def _content(name: str) -> bytes:

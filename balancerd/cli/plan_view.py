@@ -1,13 +1,13 @@
 """A plan as a person reads it: what for, the hosts before and after, each action, and why not."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from balancerd.cli.output import Column, Listing, Row, draw
 from balancerd.cli.words import NOTHING, duration, milliseconds, moment, number, percent, size
 from balancerd.core.codec import to_milliseconds
 from balancerd.core.model import Method
-from balancerd.core.plan import Certificate, HostFigures, Move, Plan, Sleep
+from balancerd.core.plan import Certificate, HostFigures, Move, Plan, Refusal, Sleep
 from balancerd.core.units import counted
 
 if TYPE_CHECKING:
@@ -28,22 +28,51 @@ def draw_plan(where: "Console", plan: Plan, heading: str, *, all_hosts: bool = F
         where.print()
         rows = list(action_rows(plan))
         draw(where, Listing(rows, _telling(rows), empty="", title="Actions"))
+    waves = wave_rows(plan)
+    if len(waves) > 1:
+        where.print()
+        draw(where, Listing(waves, _WAVES, empty="", title="Waves"))
     _draw_refusals(where, plan)
     if plan.certificate:
-        where.print(_checked(plan.certificate))
+        where.print(checked(plan.certificate))
 
 
 def _outlook(plan: Plan) -> str:
     """What carrying it out means, where wave after wave waits for the slowest of the one before."""
-    slowest: dict[int, float] = {}
-    for move in plan.moves:
-        slowest[move.wave] = max(slowest.get(move.wave, 0.0), move.seconds)
-    if not slowest:
+    waves = wave_rows(plan)
+    if not waves:
         return "Nothing is copied; a smaller score is better"
     copied = size(sum(move.bytes for move in plan.moves))
-    span = duration(sum(slowest.values()))
-    waves = counted(len(slowest), "wave")
-    return f"{waves}, {copied} to copy, about {span}; a smaller score is better"
+    span = duration(sum(wave["predicted_seconds"] for wave in waves))
+    return (
+        f"{counted(len(waves), 'wave')}, {copied} to copy, about {span}; a smaller score is better"
+    )
+
+
+def wave_rows(plan: Plan) -> list[Row]:
+    """One row for each wave: its moves, how long the slowest takes, and what all of them copy."""
+    waves: dict[int, list[Move]] = {}
+    for move in plan.moves:
+        waves.setdefault(move.wave, []).append(move)
+    return [
+        {
+            "wave": wave,
+            "moves": len(moves),
+            "predicted_seconds": max(move.seconds for move in moves),
+            "predicted_bytes": sum(move.bytes for move in moves),
+            "predicted_downtime_ms": to_milliseconds(max(move.downtime for move in moves)),
+        }
+        for wave, moves in sorted(waves.items())
+    ]
+
+
+_WAVES = (
+    Column("WAVE", lambda row: str(row["wave"]), right=True),
+    Column("MOVES", lambda row: str(row["moves"]), right=True),
+    Column("SLOWEST", lambda row: duration(row["predicted_seconds"]), right=True),
+    Column("DATA", lambda row: size(row["predicted_bytes"]), right=True),
+    Column("LONGEST PAUSE", lambda row: milliseconds(row["predicted_downtime_ms"]), right=True),
+)
 
 
 def action_rows(plan: Plan) -> Iterator[Row]:
@@ -160,16 +189,21 @@ def _draw_refusals(where: "Console", plan: Plan) -> None:
         most = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
         listed = ", ".join(f"{name} {count}" for name, count in most)
         where.print(f"Not taken: {sum(counts.values())} candidates ({listed})")
-    rows: list[Mapping[str, Any]] = [
-        {"vm": no.vm, "host": no.host, "rule": no.constraint, "why": no.detail, "do": no.remedy}
-        for no in plan.refusals[:REFUSALS_SHOWN]
-    ]
+    rows = refusal_rows(plan.refusals[:REFUSALS_SHOWN])
     if rows:
         where.print()
-        draw(where, Listing(rows, _REFUSALS, empty="", title="The most telling of them"))
+        draw(where, Listing(rows, REFUSALS, empty="", title="The most telling of them"))
 
 
-_REFUSALS = (
+def refusal_rows(refusals: Iterable[Refusal]) -> list[Row]:
+    """One row for each refusal."""
+    return [
+        {"vm": no.vm, "host": no.host, "rule": no.constraint, "why": no.detail, "do": no.remedy}
+        for no in refusals
+    ]
+
+
+REFUSALS = (
     Column("VM", lambda row: row["vm"] or NOTHING, style=lambda _: "bold"),
     Column("NOT TO", lambda row: row["host"] or "anywhere"),
     Column("RULE", lambda row: row["rule"]),
@@ -178,7 +212,8 @@ _REFUSALS = (
 )
 
 
-def _checked(certificate: Certificate) -> str:
+def checked(certificate: Certificate) -> str:
+    """What the checker found, in a sentence."""
     if certificate.violations:
         return f"Checked: broken, {'; '.join(certificate.violations)}"
     if not certificate.steps:

@@ -1,11 +1,11 @@
-"""`plan new`, `plan list`, `plan show`."""
+"""`plan new`, `plan list`, `plan show`, and their neighbours `plan graph` and `plan verify`."""
 
 import time
 from pathlib import Path
 
 import click
 
-from balancerd.cli.errors import invalid
+from balancerd.cli.decision import recorded_plan
 from balancerd.cli.files import read_cluster
 from balancerd.cli.output import (
     Column,
@@ -15,6 +15,8 @@ from balancerd.cli.output import (
     write_document,
     write_listing,
 )
+from balancerd.cli.plan_graph import graph
+from balancerd.cli.plan_verify import verify
 from balancerd.cli.plan_view import draw_plan, heading_of
 from balancerd.cli.record import limit_option, reading, record_option, since_option, since_time
 from balancerd.cli.words import moment
@@ -29,6 +31,10 @@ STATES = {"proposed": "yellow", "running": "cyan", "done": "green", "failed": "r
 @click.group()
 def plan() -> None:
     """Make plans, and look at those that were made."""
+
+
+plan.add_command(graph)
+plan.add_command(verify)
 
 
 @plan.command()
@@ -81,11 +87,7 @@ PLANS = (
 def show(number: int | None, all_hosts: bool, form: Form, record: Path) -> None:
     """Show one plan, or the newest: hosts before and after, actions, refusals, checks."""
     with reading(record) as reader:
-        found = reader.plan(number)
-    if found is None:
-        what = f"there is no plan {number}" if number else "no plan was made yet"
-        raise invalid(f"{record}: {what}")
-    item, made = found
+        item, made = recorded_plan(reader, record, number)
     heading = heading_of(made, f"Plan {item['id']}", item["state"])
     write_document(
         item | plan_document(made),

@@ -22,6 +22,8 @@ VERBS: Mapping[str, str] = {
     "hosts": "site",
     "vms": "site",
     "plan": "plans",
+    "why": "why",
+    "why-not": "why",
     "history": "history",
     "migrations": "history",
     "snapshot": "export",
@@ -50,7 +52,8 @@ class Verbs(click.Group):
         """The command of a verb."""
         if name not in VERBS:
             return None
-        command = getattr(import_module(f"balancerd.cli.{VERBS[name]}"), name)
+        module = import_module(f"balancerd.cli.{VERBS[name]}")
+        command = getattr(module, name.replace("-", "_"))
         assert isinstance(command, click.Command)
         return command
 

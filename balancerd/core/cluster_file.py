@@ -10,7 +10,7 @@ from typing import Any
 
 from balancerd.core.codec import CodecError, decode, encode
 from balancerd.core.decoding import decode_list, decode_moment, decoder_of, refuse_unknown
-from balancerd.core.json_lines import line_of
+from balancerd.core.json_lines import read_json
 from balancerd.core.model import (
     VM,
     Cluster,
@@ -81,33 +81,7 @@ def _vm_entry(vm: VM, snapshot: Snapshot) -> dict[str, Any]:
 
 def parse_cluster_file(text: str | bytes, source: str) -> Snapshot:
     """The snapshot in a cluster file's text; CodecError says what is wrong where in `source`."""
-    try:
-        text = text if isinstance(text, str) else text.decode("utf-8-sig")
-        data = _json(text)
-    except UnicodeDecodeError:
-        raise CodecError(f"{source}: not JSON: not UTF-8 text") from None
-    except CodecError as error:
-        raise CodecError(f"{source}: {error}") from None
-    try:
-        return snapshot_of(data)
-    except CodecError as error:
-        line = line_of(text, error.path)
-        raise CodecError(f"{source}: line {line}: {error}") from None
-
-
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text, parse_constant=_refuse_constant)
-    except json.JSONDecodeError as error:
-        raise CodecError(
-            f"line {error.lineno}, column {error.colno}: not JSON: {error.msg}"
-        ) from None
-    except RecursionError:
-        raise CodecError("not a cluster file: nested too deeply") from None
-
-
-def _refuse_constant(name: str) -> Any:
-    raise CodecError(f"not JSON: {name} is not a number")
+    return read_json(text, source, snapshot_of)
 
 
 def snapshot_of(data: Any) -> Snapshot:

@@ -1,17 +1,52 @@
-"""On which line of a JSON text a value stands: `json` reads values without their places.
+"""JSON files from people: what is wrong with one is told with its line.
 
-Only for texts that `json` has accepted, and only where something is wrong with a value, so the
-text is simply read again.
+`json` reads values without their places. Where something is wrong with a value the text is simply
+read again to find its line.
 """
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from balancerd.core.decoding import CodecError
 
 Path = tuple[str | int, ...]
+T = TypeVar("T")
 
 _BLANK = re.compile(r"[ \t\r\n]*")
 _DECODER = json.JSONDecoder()
+
+
+def read_json(text: str | bytes, source: str, read: Callable[[Any], T]) -> T:
+    """What `read` makes of a JSON text; CodecError says what is wrong where in `source`."""
+    try:
+        text = text if isinstance(text, str) else text.decode("utf-8-sig")
+        data = _parsed(text)
+    except UnicodeDecodeError:
+        raise CodecError(f"{source}: not JSON: not UTF-8 text") from None
+    except CodecError as error:
+        raise CodecError(f"{source}: {error}") from None
+    try:
+        return read(data)
+    except CodecError as error:
+        line = line_of(text, error.path)
+        raise CodecError(f"{source}: line {line}: {error}") from None
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        raise CodecError(
+            f"line {error.lineno}, column {error.colno}: not JSON: {error.msg}"
+        ) from None
+    except RecursionError:
+        raise CodecError("not JSON: nested too deeply") from None
+
+
+def _refuse_constant(name: str) -> Any:
+    raise CodecError(f"not JSON: {name} is not a number")
 
 
 def line_of(text: str, path: Path) -> int:

@@ -3,10 +3,19 @@
 from collections.abc import Mapping
 from typing import Any
 
-from balancerd.core.codec import decode, encode
+from balancerd.core.codec import CodecError, decode, encode
 from balancerd.core.decoding import decode_list, decode_moment, decoder_of
+from balancerd.core.json_lines import read_json
 from balancerd.core.plan import Action, Assessment, Certificate, HostFigures, Move, Plan, Refusal
 from balancerd.core.units import format_time
+
+_NEEDED: Mapping[str, type] = {
+    "policy": str,
+    "objective": str,
+    "reason": str,
+    "score_before": float,
+    "score_after": float,
+}
 
 
 def plan_document(plan: Plan) -> dict[str, Any]:
@@ -31,6 +40,29 @@ def plan_document(plan: Plan) -> dict[str, Any]:
     }
 
 
+def parse_plan_document(text: str | bytes, source: str) -> tuple[int | None, Plan]:
+    """The plan in a document's text, and its number in the record that it comes from, if any.
+
+    CodecError says what is wrong where in `source`.
+    """
+    return read_json(text, source, _checked)
+
+
+def _checked(data: Any) -> tuple[int | None, Plan]:
+    """The plan in a document that anybody may have written."""
+    if not isinstance(data, dict) or "moves" not in data:
+        raise CodecError('not a plan: "moves" is missing')
+    for key, hint in _NEEDED.items():
+        if key not in data:
+            raise CodecError(f'"{key}" is missing')
+        try:
+            decode(hint, data[key])
+        except CodecError as error:
+            raise error.under(key) from None
+    number = data.get("id")
+    return number if isinstance(number, int) else None, plan_of(data)
+
+
 def plan_of(data: Mapping[str, Any]) -> Plan:
     """The plan that a document holds; keys it does not know are passed over."""
     moves = decode_list(data, "moves", decoder_of(Move))
@@ -48,9 +80,10 @@ def plan_of(data: Mapping[str, Any]) -> Plan:
         before=tuple(decode_list(data, "hosts_before", decoder_of(HostFigures))),
         after=tuple(decode_list(data, "hosts_after", decoder_of(HostFigures))),
         refusals=tuple(decode_list(data, "refusals", decoder_of(Refusal))),
-        refusal_counts=dict(data.get("refusal_counts", {})),
+        refusal_counts=decode(_COUNTS, data.get("refusal_counts", {})),
         certificate=None if certificate is None else decode(Certificate, certificate),
     )
 
 
 _ACTION: Any = Action
+_COUNTS: Any = Mapping[str, int]

@@ -109,7 +109,7 @@ def test_a_cluster_file_can_be_short() -> None:
         ("", "site.json: line 1, column 1: not JSON: Expecting value"),
         ('{"version": 1,\n "at": }', "site.json: line 2, column 8: not JSON: Expecting value"),
         ('{"version": NaN}', "site.json: not JSON: NaN is not a number"),
-        ("[" * 100_000, "site.json: not a cluster file: nested too deeply"),
+        ("[" * 100_000, "site.json: not JSON: nested too deeply"),
         (b"\xff\xff", "site.json: not JSON: not UTF-8 text"),
         ("[]", 'site.json: line 1: not a cluster file: "version" is missing'),
         (

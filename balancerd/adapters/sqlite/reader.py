@@ -11,9 +11,12 @@ from typing import Any
 
 from balancerd.adapters.sqlite import audit, operator
 from balancerd.adapters.sqlite.database import Database
+from balancerd.adapters.sqlite.intents import RecentMoves
 from balancerd.adapters.sqlite.lock import is_locked
 from balancerd.adapters.sqlite.plans import rows_of, unpack
+from balancerd.adapters.sqlite.power import PowerTimes
 from balancerd.core.cluster_file import snapshot_of
+from balancerd.core.history import History
 from balancerd.core.model import Snapshot
 from balancerd.core.plan import Plan
 from balancerd.core.plan_document import plan_of
@@ -28,7 +31,7 @@ _BOOLEANS = {
     "autostart",
     "adopted",
     "accepted",
-    "paused_before",
+    "target_defined",
 }
 _JSON = {"tags", "arguments", "after", "refusal_counts", "certificate", "definition"}
 _PLAN = """id, at, policy, objective, state, reason, score_before, score_after, moves,
@@ -192,10 +195,28 @@ class Reader:
         document = self.cluster_file(plan)
         return None if document is None else snapshot_of(document)
 
-    def policy(self) -> tuple[str, str] | None:
-        """Name and text of the policy that was last put in force."""
-        row = self.database.row("SELECT name, text FROM policies ORDER BY used_at DESC, id DESC")
+    def policy(self, plan: int | None = None) -> tuple[str, str] | None:
+        """Name and text of the policy that was last put in force, or that a plan was made under."""
+        row = self.database.row(
+            "SELECT name, text FROM policies"
+            " WHERE :plan IS NULL OR id = (SELECT policy_id FROM plans WHERE id = :plan)"
+            " ORDER BY used_at DESC, id DESC",
+            {"plan": plan},
+        )
         return None if row is None else (row[0], row[1])
+
+    def history(self, now: float) -> History:
+        """What deciding remembered at a moment; hosts that are empty by now, though not then."""
+        power = PowerTimes(self.database)
+        empty = self.database.rows(
+            "SELECT name, empty_since_at FROM hosts WHERE empty_since_at <= ?", (now,)
+        )
+        return History(
+            moves=tuple(m for m in RecentMoves(self.database).until(now) if m.at <= now),
+            woken={host: at for host, at in power.woken().items() if at <= now},
+            slept={host: at for host, at in power.slept().items() if at <= now},
+            idle_since=dict(tuple(row) for row in empty),
+        )
 
     def audit(self) -> audit.Verdict:
         """Follow the whole chain of the audit."""

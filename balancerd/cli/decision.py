@@ -1,0 +1,124 @@
+"""What `why`, `why-not`, `plan graph` and `plan verify` speak about, and where they find it.
+
+Without options that is the newest snapshot of the record under its policy, planned on as the last
+cycle did: the same snapshot and policy give the same plan. `--plan` names a plan of the record
+instead; `--snapshot` and `--policy` put files in the place of what the record has, and with both
+of them no record is needed.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from balancerd.adapters.sqlite.reader import Reader
+from balancerd.cli.errors import CommandError, invalid
+from balancerd.cli.files import read_cluster
+from balancerd.cli.record import reading, record_option
+from balancerd.complaints import nearest
+from balancerd.config import load_policy
+from balancerd.core.explain import Decision
+from balancerd.core.history import History
+from balancerd.core.model import Snapshot
+from balancerd.core.plan import Plan
+from balancerd.core.planner import plan as make_plan
+from balancerd.core.policy import Policy
+from balancerd.documents import parse
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What the options of a command say."""
+
+    record: Path
+    snapshot: str | None
+    policy: str | None
+
+    def decision(self, number: int | None = None) -> Decision:
+        """The decision meant; CommandError where something of it is not there."""
+        if number is not None and (self.snapshot or self.policy):
+            raise click.UsageError("a plan of the record brings its own snapshot and policy")
+        if self.snapshot and self.policy:
+            return _planned(read_cluster(self.snapshot), load_policy(self.policy), History())
+        with reading(self.record) as reader:
+            if number is not None:
+                return _recorded(reader, self.record, number)
+            seen = self.seen(reader)
+            past = History() if self.snapshot else reader.history(seen.at)
+            return _planned(seen, self.rules(reader), past)
+
+    def seen(self, reader: Reader, plan: int | None = None) -> Snapshot:
+        """The cluster file, or else the record's snapshot, the newest or that of a plan."""
+        return read_cluster(self.snapshot) if self.snapshot else kept(reader, self.record, plan)
+
+    def rules(self, reader: Reader, plan: int | None = None) -> Policy:
+        """The policy file, or else the record's policy, the one in force or that of a plan."""
+        return load_policy(self.policy) if self.policy else recorded_policy(reader, plan)
+
+
+def source_options(command: Command) -> Command:
+    """`--snapshot`, `--policy` and `--record`, given to the command by these names."""
+    command = record_option(command)
+    command = click.option("--policy", metavar="FILE", help="This policy instead of the record's.")(
+        command
+    )
+    return click.option(
+        "--snapshot",
+        metavar="CLUSTER",
+        help='This cluster file instead of the record\'s newest snapshot; "-": stdin.',
+    )(command)
+
+
+def kept(reader: Reader, record: Path, plan: int | None = None) -> Snapshot:
+    """The snapshot of a plan, or the newest; CommandError where it is not kept."""
+    found = reader.snapshot(plan)
+    if found is None:
+        what = f"the snapshot of plan {plan} is not kept" if plan else "no snapshot is kept yet"
+        raise invalid(f"{record}: {what}")
+    return found
+
+
+def recorded_policy(reader: Reader, plan: int | None = None) -> Policy:
+    """The policy of a plan, or the one last put in force; DocumentError, CommandError."""
+    found = reader.policy(plan)
+    if found is None:
+        raise invalid("the record has no policy; give one with --policy")
+    name, text = found
+    return parse(text, Policy, f"policy {name} of the record").model_copy(update={"name": name})
+
+
+def recorded_plan(reader: Reader, record: Path, number: int | None) -> tuple[dict[str, Any], Plan]:
+    """A plan of the record with its row; CommandError where there is none of that number."""
+    found = reader.plan(number)
+    if found is None:
+        what = f"there is no plan {number}" if number else "no plan was made yet"
+        raise invalid(f"{record}: {what}")
+    return found
+
+
+def known(kind: str, name: str, names: Iterable[str]) -> str:
+    """The name itself; CommandError with the nearest name where there is nothing of that name."""
+    every = list(names)
+    if name not in every:
+        raise unknown(kind, name, every)
+    return name
+
+
+def unknown(kind: str, name: str, names: list[str]) -> CommandError:
+    """That there is no host or VM of this name."""
+    return invalid(f'there is no {kind} "{name}"{nearest(name, names)}')
+
+
+def _recorded(reader: Reader, record: Path, number: int) -> Decision:
+    _, plan = recorded_plan(reader, record, number)
+    rules = recorded_policy(reader, number).at(plan.at)
+    return Decision(kept(reader, record, number), rules, reader.history(plan.at), plan)
+
+
+def _planned(snapshot: Snapshot, policy: Policy, history: History) -> Decision:
+    rules = policy.at(snapshot.at)
+    return Decision(snapshot, rules, history, make_plan(snapshot, rules, history, snapshot.at))

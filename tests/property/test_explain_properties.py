@@ -1,0 +1,51 @@
+"""What `why-not` asks for is enough, and none of it is too much."""
+
+from hypothesis import assume, event, given
+from hypothesis import strategies as st
+
+from balancerd.core.constraints import all_refusals
+from balancerd.core.explain.why_not import make_room
+from balancerd.core.history import History
+from balancerd.core.layout import Layout
+from balancerd.core.model import Snapshot
+from balancerd.core.policy import Policy
+from balancerd.core.survey import lay_out
+from tests.property.drawn import histories, policies, snapshots
+from tests.sites import NOW
+
+
+def without(layout: Layout, host: int, leaving: list[int]) -> Layout:
+    trial = layout.copy()
+    for block in leaving:
+        trial.charge(block, host, -1)
+    return trial
+
+
+def names(layout: Layout, block: int, host: int) -> set[str]:
+    return {refusal.constraint for refusal in all_refusals(layout, block, host)}
+
+
+@given(snapshots(), policies(), histories(), st.data())
+def test_the_vms_to_move_away_are_enough_and_each_is_needed(
+    snapshot: Snapshot, policy: Policy, history: History, data: st.DataObject
+) -> None:
+    """Dies when one VM too few is named (the loop stops early) or one too many (none is spared)."""
+    layout = lay_out(snapshot, policy, history, NOW)
+    assume(len(layout.blocks) > 0)
+    block = data.draw(st.integers(0, len(layout.blocks) - 1))
+    host = data.draw(st.integers(0, len(layout.hosts) - 1))
+    leaving, standing = make_room(layout, block, host)
+    assert not set(leaving) & set(layout.fixed)
+    assert {refusal.constraint for refusal in standing} == names(
+        without(layout, host, leaving), block, host
+    )
+    everyone = [b for b in layout.blocks_on(host) if b not in layout.fixed]
+    assert names(without(layout, host, leaving), block, host) == names(
+        without(layout, host, everyone), block, host
+    )
+    for spared in leaving:
+        fewer = [b for b in leaving if b != spared]
+        assert names(without(layout, host, fewer), block, host) != names(
+            without(layout, host, leaving), block, host
+        )
+    event(f"{len(leaving)} leave")
