@@ -26,6 +26,7 @@ VERBS: Mapping[str, str] = {
     "why-not": "why",
     "history": "history",
     "migrations": "history",
+    "report": "report",
     "snapshot": "export",
     "export": "export",
     "simulate": "simulate",

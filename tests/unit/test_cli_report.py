@@ -1,0 +1,50 @@
+"""Predicted against actual figures of migrations."""
+
+from pathlib import Path
+from typing import Any
+
+from balancerd.cli.errors import Exit
+from balancerd.cli.report import compared
+from tests.records import balancerctl, make_record
+
+
+def migration(**changed: Any) -> dict[str, Any]:
+    return {
+        "method": "pre-copy",
+        "outcome": "done",
+        "ended_at": "2026-03-02T00:00:00+00:00",
+        "seconds": 10.0,
+        "predicted_seconds": 10.0,
+        "bytes": 1000,
+        "predicted_bytes": 500,
+        "downtime_ms": 40.0,
+        "predicted_downtime_ms": 80.0,
+    } | changed
+
+
+def test_shares_are_of_what_was_predicted_and_only_of_what_was_done() -> None:
+    """Dies when a failed migration, or one under way, is compared; or the wrong way round."""
+    rows = [
+        *(migration(seconds=10.0 * n) for n in range(1, 11)),
+        migration(outcome="failed", seconds=9999.0, downtime_ms=None),
+        migration(ended_at=None, outcome="under way", seconds=None),
+        migration(method="post-copy", seconds=None, predicted_bytes=0),
+    ]
+    post, pre = compared(rows)
+    assert (pre["migrations"], pre["done"], pre["bytes"]) == (11, 10, 11_000)
+    assert (pre["seconds_of_predicted_p50"], pre["seconds_of_predicted_p90"]) == (5.0, 9.0)
+    assert pre["bytes_of_predicted_p50"] == 2.0
+    assert pre["downtime_of_predicted_p90"] == 0.5
+    assert (post["method"], post["seconds_of_predicted_p50"]) == ("post-copy", None)
+    assert post["bytes_of_predicted_p50"] is None
+
+
+def test_the_report_of_a_record(tmp_path: Path) -> None:
+    make_record(tmp_path)
+    done = balancerctl("report", record=tmp_path)
+    assert done.returncode == Exit.DONE
+    assert "TIME OF PREDICTED (P90)" in done.stdout
+    assert done.stdout.splitlines()[2].startswith("pre-copy")
+    assert balancerctl("report", "--since", "2030-01-01", record=tmp_path).stdout == (
+        "no migration has ended\n"
+    )
