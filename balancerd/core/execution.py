@@ -116,6 +116,9 @@ class Task:
     autostart: bool = False
     target_defined: bool = False
     adopted: bool = False
+    ours: bool = False  # a job was seen that must be the one that this task began
+    foreign: str = ""  # why the job that holds the VM is somebody else's; "" while nothing says so
+    look_wide: bool = False  # the other hosts are to be asked too
     start_error: str = ""
     empty_seen: float = 0.0  # when a host about to sleep was first seen empty
 
@@ -235,12 +238,12 @@ Event = Located | Intended | StartRefused | Acted | AbortWanted | JobReport
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Read a VM's presence on both hosts."""
+    """Read a VM's presence on both hosts, or on all."""
 
     task: int
     vm: str
     uuid: str
-    hosts: tuple[str, str]
+    hosts: tuple[str, ...]  # source and target first
 
 
 @dataclass(frozen=True, slots=True)

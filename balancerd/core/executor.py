@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from balancerd.core import migration, powering
+from balancerd.core import migration, powering, verification
 from balancerd.core.constraints import Gate
 from balancerd.core.execution import (
     ENDED,
@@ -62,7 +62,7 @@ def advance(
 def due(execution: Execution) -> float | None:
     """The next time at which something has to be done without any event; None: nothing has."""
     times = [
-        migration.asks_at(task)
+        verification.asks_at(task)
         for task in execution.tasks.values()
         if task.stage is Stage.VERIFYING
     ]

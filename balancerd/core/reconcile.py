@@ -3,7 +3,7 @@
 The table below is the whole recovery logic: (what the source says, what the target says) → verdict.
 It never looks at an error. A pair that is not in the table, or in which a host does not answer,
 means WAIT: ask again later, touch nothing. Findings that act on a copy of the VM are believed only
-when both hosts said the same twice (see `executor`).
+when both hosts said the same twice (see `verification`).
 """
 
 from dataclasses import dataclass
@@ -115,6 +115,15 @@ def judge(source: Presence, target: Presence, waited: float) -> Finding:
     if (source, target) == CLEANING_UP and waited > CLEAN_UP_PATIENCE:
         return Finding(Outcome.FAILED, "still on the source; the target's half was not cleaned up")
     return TABLE.get((source, target), WAIT)
+
+
+def may_watch(target: Presence, *, ours: bool) -> bool:
+    """Whether a job that the source runs may be the migration to this target.
+
+    It is where the target shows its half; where the target does not answer, only if it was seen to
+    be ours before. A job without a half on the target goes somewhere else, or nowhere yet: wait.
+    """
+    return target is P.INCOMING or (ours and target is P.UNREACHABLE)
 
 
 def may_start(source: Presence, target: Presence) -> str:

@@ -54,11 +54,11 @@ class Intent:
     bandwidth: int = 0  # bytes per second
     autostart: bool = False  # of the VM before the move, to be carried over
     target_defined: bool = False  # the target had a definition of the VM before the move
-    paused_before: bool = False  # the VM was meant to stay paused
     predicted_seconds: float = 0.0
     predicted_bytes: int = 0
     predicted_downtime: float = 0.0
     id: int = 0
+    seen: bool = False  # progress was recorded: the job is known to be of this intent
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import random
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -160,8 +160,8 @@ class Doors:
     world: World
     ledger: Callable[[], Ledger]
     policy: Policy
+    operate: Callable[[str, str], None]  # told of each VM and target, just before the start
     paused: bool = False
-    killed: set[str] = field(default_factory=set)
 
     def migrate(
         self, vm: str, source: str, target: str, method: Method, bandwidth: int, downtime: float
@@ -170,6 +170,7 @@ class Doors:
         for host in (source, target):
             if not self._answers(host):
                 raise BrokenError(f"{vm} was sent from {source} to {target}; {host} is silent")
+        self.operate(vm, target)
         self.world.migrate(vm, source, target, method, bandwidth, downtime)
 
     def sleep(self, host: str) -> None:
@@ -280,7 +281,10 @@ class Life:
         self.ledger = Ledger(self.path, durable=False)
         self.ledger.__enter__()
         self.mortality = self.rng.choice([0.0, 0.0, 0.002, 0.01])
-        self.doors = Doors(self.world, lambda: self.ledger, self.policy)
+        self.doors = Doors(self.world, lambda: self.ledger, self.policy, self._operate_at_the_worst)
+        self.rivalry = self.rng.choice([0.0, 0.0, 0.1, 0.3])  # how often an operator is quicker
+        self.calm = False
+        self.begun_by_hand: set[str] = set()  # VMs that an operator began to migrate
         self.last_sentence = ""
         self.drained: set[str] = set()  # hosts that were drained at any time
         self.begin_again()
@@ -304,8 +308,9 @@ class Life:
         """All cycles; BrokenError at the first invariant that does not hold."""
         try:
             for step in range(STEPS):
-                calm = step >= STEPS * CALM_FROM
-                if calm:
+                self.calm = step >= STEPS * CALM_FROM
+                if self.calm:
+                    self._abort_own()
                     self.mortal.chance = self.mortality = 0.0
                     self.doors.paused and self._resume()
                 else:
@@ -377,6 +382,23 @@ class Life:
     def _ask(self, verb: Verb, subject: str) -> None:
         operator.ask(self.ledger.database, Request(0, self.world.now(), verb, subject, "eve"))
         self.tell(f"      eve: {verb} {subject}")
+
+    def _operate_at_the_worst(self, vm: str, target: str) -> None:
+        """An operator begins his own migration of a VM between our check and our start of it."""
+        bound = vm in [vm.name for vm in self.site.vms[:3]]
+        if self.calm or bound or self.rng.random() >= self.rivalry:
+            return
+        others = [host.name for host in self.site.hosts if host.name != target]
+        theirs = self.rng.choice([target, *others])
+        self.world.hand.migrate(vm, theirs, cap=self.rng.choice([0.0, 2e6, 6e6]))
+        self.begun_by_hand.add(vm)
+        self.tell(f"      eve moves {vm} to {theirs} by hand, at the worst moment")
+
+    def _abort_own(self) -> None:
+        """Operators give up the migrations of theirs that will never end."""
+        for vm in sorted(self.begun_by_hand):
+            self.world.hand.abort(vm)
+        self.begun_by_hand.clear()
 
     def _migrate_by_hand(self) -> None:
         """An operator's own virsh, at the worst moment; not for VMs that a rule binds."""

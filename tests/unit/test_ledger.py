@@ -48,7 +48,7 @@ def migration(vm: str = "a", at: float = NOW, **fields: Any) -> Intent:
         reason="h1 is overloaded",
         bandwidth=100,
         autostart=True,
-        paused_before=True,
+        target_defined=True,
         predicted_seconds=12.5,
         predicted_bytes=10**10,
         predicted_downtime=0.07,

@@ -6,7 +6,7 @@ import pytest
 
 from balancerd.core.history import Outcome
 from balancerd.core.observation import Presence
-from balancerd.core.reconcile import CLEAN_UP_PATIENCE, TABLE, Act, judge, may_start
+from balancerd.core.reconcile import CLEAN_UP_PATIENCE, TABLE, Act, judge, may_start, may_watch
 
 P = Presence
 DESTROYS = {Act.DESTROY_SOURCE, Act.UNDEFINE_SOURCE, Act.DESTROY_TARGET, Act.UNDEFINE_TARGET}
@@ -81,3 +81,10 @@ def test_a_migration_starts_only_between_a_running_source_and_a_target_without_a
 ):
     allowed = {pair for pair in product(Presence, Presence) if not may_start(*pair)}
     assert allowed == {(P.RUNNING, P.ABSENT), (P.RUNNING, P.MIGRATED), (P.RUNNING, P.SHUTOFF)}
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_a_job_is_watched_only_where_the_target_holds_its_half(ours: bool) -> None:
+    """Dies when a job on the source alone is taken for a migration to this target."""
+    watched = {target for target in Presence if may_watch(target, ours=ours)}
+    assert watched == ({P.INCOMING, P.UNREACHABLE} if ours else {P.INCOMING})

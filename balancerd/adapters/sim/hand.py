@@ -18,12 +18,12 @@ class Hand:
     def __init__(self, state: State, traffic: Traffic) -> None:
         self._state, self._traffic = state, traffic
 
-    def migrate(self, vm: str, target: str) -> None:
-        """An operator migrates a VM."""
+    def migrate(self, vm: str, target: str, cap: float = 0.0) -> None:
+        """An operator migrates a VM, at this many bytes per second at most; 0: without a cap."""
         index, there = self._state.vm[vm], self._state.host[target]
         source = int(self._state.machines.place[index])
         if source != NOWHERE and self._state.answers(source):
-            self._traffic.begin(Order(index, source, there, ours=False))
+            self._traffic.begin(Order(index, source, there, cap=cap, ours=False))
 
     def abort(self, vm: str) -> None:
         """An operator aborts the migration of a VM."""

@@ -56,6 +56,7 @@ class Traffic:
         self._told: dict[int, float] = {}  # when a VM's migration was last reported on
         self._methods: dict[int, Method] = {}
         self._watched: set[int] = set()  # VMs whose migration balancerd hears of
+        self._foreign: set[int] = set()  # VMs whose migration somebody else began
         flavours, vms = state.site.flavours, state.site.vms
         self._dirtying = np.array([float(flavour.dirty_rate) for flavour in flavours])
         self._sizes = np.array([vm.size for vm in vms])
@@ -94,6 +95,12 @@ class Traffic:
             self._watched.add(vm)
         else:
             self._tell_end(vm, source, target, Ending(Presence.ABSENT, Presence.ABSENT, *JOB_GONE))
+
+    def must_be_ours(self, vm: int, act: str) -> None:
+        """Note that balancerd lays hands on a migration that somebody else began."""
+        if vm in self._foreign:
+            name = self._state.vm_name(vm)
+            self._state.violate("not ours", f"{act} the migration of {name} that somebody began")
 
     def abort(self, vm: int, host: int) -> None:
         """Give a migration up; one in post-copy cannot be."""
@@ -179,8 +186,7 @@ class Traffic:
         )
         self.feel_load()
         self._methods[vm], self._told[vm] = method, state.now
-        if order.ours:
-            self._watched.add(vm)
+        (self._watched if order.ours else self._foreign).add(vm)
         state.machines.migrating[vm] = True
         state.machines.stopped[vm] = method is Method.COLD
         state.machines.changed()
@@ -247,6 +253,7 @@ class Traffic:
             outcome = "done"
         state.story.move_end(state.at, *names, method.value, sent, downtime, outcome)
         self._told.pop(vm, None)
+        self._foreign.discard(vm)
         if vm in self._watched:
             self._watched.remove(vm)
             self._tell_end(vm, source, target, ending, row)

@@ -166,14 +166,17 @@ class World:
 
     def set_bandwidth(self, vm: str, host: str, bandwidth: int) -> None:
         """Change a running migration's cap."""
+        self._traffic.must_be_ours(self._state.vm[vm], "set the bandwidth of")
         self._traffic.limit(*self._copy(vm, host), bandwidth)
 
     def set_downtime(self, vm: str, host: str, downtime: float) -> None:
         """Change the longest pause of a running migration."""
+        self._traffic.must_be_ours(self._state.vm[vm], "set the downtime of")
         self._traffic.allow_pause(*self._copy(vm, host), downtime)
 
     def abort(self, vm: str, host: str) -> None:
         """Give a migration up."""
+        self._traffic.must_be_ours(self._state.vm[vm], "abort")
         self._traffic.abort(*self._copy(vm, host))
 
     def adopt(self, vm: str, source: str, target: str) -> None:

@@ -15,7 +15,7 @@ from balancerd.ports import LedgerError
 
 _COLUMNS = (
     "kind, at, vm, uuid, host, target, method, reason, plan, action, bandwidth_bytes_per_s,"
-    " autostart, paused_before, predicted_seconds, predicted_bytes, predicted_downtime_ms"
+    " autostart, target_defined, predicted_seconds, predicted_bytes, predicted_downtime_ms"
 )
 # One statement, so that a pause that is committed before it stops it, whoever commits it.
 _INTEND = f"""INSERT INTO intents ({_COLUMNS})
@@ -31,7 +31,7 @@ def intend(database: Database, intent: Intent) -> int | None:
     values = (
         *(intent.kind, float(intent.at), intent.vm, intent.uuid, intent.host, intent.target),
         *(intent.method, intent.reason, intent.plan or None, intent.action or None),
-        *(intent.bandwidth, intent.autostart, intent.paused_before),
+        *(intent.bandwidth, intent.autostart, intent.target_defined),
         *(intent.predicted_seconds, intent.predicted_bytes),
         to_milliseconds(intent.predicted_downtime),
     )
@@ -107,7 +107,9 @@ def record_progress(database: Database, intent: int, report: JobReport) -> None:
 def unconcluded(database: Database) -> tuple[Intent, ...]:
     """Intents without a conclusion, oldest first."""
     rows = database.rows(
-        "SELECT * FROM intents WHERE id NOT IN (SELECT intent FROM conclusions) ORDER BY id"
+        "SELECT intents.*, progress.intent IS NOT NULL AS seen"
+        " FROM intents LEFT JOIN progress ON progress.intent = intents.id"
+        " WHERE intents.id NOT IN (SELECT intent FROM conclusions) ORDER BY intents.id"
     )
     return tuple(intent_of(row) for row in rows)
 
@@ -127,11 +129,12 @@ def intent_of(row: Row) -> Intent:
         action=row["action"] or 0,
         bandwidth=row["bandwidth_bytes_per_s"],
         autostart=bool(row["autostart"]),
-        paused_before=bool(row["paused_before"]),
+        target_defined=bool(row["target_defined"]),
         predicted_seconds=row["predicted_seconds"],
         predicted_bytes=row["predicted_bytes"],
         predicted_downtime=from_milliseconds(row["predicted_downtime_ms"]),
         id=row["id"],
+        seen=bool(row["seen"]),
     )
 
 

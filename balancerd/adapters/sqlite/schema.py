@@ -156,7 +156,7 @@ _TABLES = (
         action INTEGER, -- its number in the plan
         bandwidth_bytes_per_s INTEGER NOT NULL,
         autostart INTEGER NOT NULL CHECK (autostart IN (0, 1)),
-        paused_before INTEGER NOT NULL CHECK (paused_before IN (0, 1)),
+        target_defined INTEGER NOT NULL CHECK (target_defined IN (0, 1)), -- before the move
         predicted_seconds REAL NOT NULL,
         predicted_bytes INTEGER NOT NULL,
         predicted_downtime_ms REAL NOT NULL
