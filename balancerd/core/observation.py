@@ -148,6 +148,7 @@ class JobReport:
     at: float
     progress: JobProgress | None = None
     ended: bool = False
+    begun: bool = True  # False: the hypervisor was not even asked; a job it has is not this one
     error: str = ""
     error_code: int = 0
     error_domain: int = 0

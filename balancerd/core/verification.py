@@ -83,7 +83,7 @@ def deadline(predicted: float, limits: Limits) -> float:
 def tells_of_another(task: Task, report: JobReport) -> str:
     """Why a report cannot be of the job that this task began; "" when it can."""
     if report.ended:
-        refused = report.error_code == _NOT_BEGUN and not task.adopted
+        refused = not report.begun or (report.error_code == _NOT_BEGUN and not task.adopted)
         return "somebody else's job was quicker" if refused else ""
     if report.progress is None:
         return ""

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from balancerd.adapters.libvirt import HostConfig, LibvirtBackend, acts
 from balancerd.adapters.libvirt.definition import Storage, local_disks
+from balancerd.adapters.libvirt.jobs import Figures
+from balancerd.adapters.libvirt.migration import Migration
 from balancerd.adapters.libvirt.order import Order, flags_of, mebibytes, parameters_of
 from balancerd.adapters.libvirt.reports import Reports
 from balancerd.core.model import Method
@@ -182,3 +184,13 @@ def test_an_act_without_an_identity_is_refused() -> None:
         pytest.raises(BackendError, match="has not been established"),
     ):
         backend.destroy("test", "here")
+
+
+def test_an_order_that_is_not_carried_out_says_that_no_job_is_its_own() -> None:
+    """Dies when `begun` is told of a call that was not made: another's job would seem ours."""
+    here = HostConfig("here", "test:///default")
+    running = Order("test", "", here, here, Method.COLD, 0, 0.3)
+    end = Migration(running, lambda _: None, Figures).run()
+    assert end.ended
+    assert "no cold move" in end.error
+    assert not end.begun

@@ -167,6 +167,14 @@ def test_an_adopted_job_that_began_at_another_time_is_somebody_elses(began: floa
     assert not of(AbortMigration, run.commands)
 
 
+def test_a_start_that_was_never_asked_for_leaves_no_job_of_ours() -> None:
+    run = one_move()
+    run.started()
+    run.feed(JobReport("a", "h1", "h2", START + 20, ended=True, begun=False, error="too late"))
+    seen(run, START + 60, P.RUNNING_WITH_JOB, P.INCOMING)
+    assert not of(Watch, run.commands)
+
+
 def test_a_refused_start_leaves_no_job_of_ours() -> None:
     run = one_move()
     run.started()

@@ -54,6 +54,7 @@ class Migration:
         self._figures = Figures()
         self._progress: JobProgress | None = None
         self._downtime_set = self._switched = False
+        self._asked = False
 
     def run(self) -> JobReport:
         """Migrate; the report of the end. Blocks until then: for a thread of its own."""
@@ -61,7 +62,7 @@ class Migration:
 
     def follow(self) -> JobReport:
         """Watch the migration that is under way; the report of its end. Blocks likewise."""
-        self._downtime_set = True  # whoever started it has
+        self._downtime_set = self._asked = True  # whoever started it has
         error = self._attempt(self._watch_alone)
         return self._end(None if isinstance(error, _NotThereError) else error)
 
@@ -115,6 +116,7 @@ class Migration:
         flags = flags_of(order, persistent=bool(domain.isPersistent()))
         parameters: Any = parameters_of(order, disks)  # annotated as text, but a dictionary
         threading.Thread(target=self._watch, name=f"watch {order.vm}", daemon=True).start()
+        self._asked = True
         try:
             domain.migrateToURI3(order.target.reach, parameters, flags)
         finally:
@@ -211,6 +213,7 @@ class Migration:
         return self._report(
             progress=self._progress,
             ended=True,
+            begun=self._asked,
             error="" if error is None else error.cause,
             error_code=0 if error is None else error.code,
             error_domain=0 if error is None else error.domain,
