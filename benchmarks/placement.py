@@ -38,7 +38,9 @@ def snapshot(instance: dict[str, Any], cpu: float, memory: float) -> Snapshot:
     used = dict.fromkeys(hosts, 0.0)
     for number, vm in enumerate(instance["vms"]):
         name = f"v{number:06d}"
-        vms[name] = VM(name, round(vm["memory"] * UNIT), cpu=max(vm["cpu"], 1.0))
+        tags = {"move-cost": str(vm["move_cost"])} if "move_cost" in vm else {}
+        size = round(vm["memory"] * UNIT)
+        vms[name] = VM(name, size, cpu=max(vm["cpu"], 1.0), tags=tags)
         placement[name] = host_name(vm["host"])
         loads[name] = Load(vm["cpu"], vm["cpu"], round(vm["memory"] * UNIT))
         forecasts[name] = Forecast(vm["cpu"], 0.0)
@@ -69,6 +71,7 @@ def policy(objective: str, instance: dict[str, Any], **thresholds: Any) -> Polic
                 "cpu_overcommit": 1e6,
             },
             "limits": {"gain": 0.0, "per_plan": 10**6, "moves_per_host": 10**6},
+            "costs": {"host": instance.get("host_cost", 0.0), "watt": 0.0},
             "power": {"reserve": 0, "min_on": 0.0},
         }
     )

@@ -151,14 +151,15 @@ class Layout:
 
     def misplaced(self) -> list[int]:
         """Blocks on hosts where a pin or an avoidance does not want them."""
-        wrong = [
-            block
-            for signature, allowed in enumerate(self.allowed)
-            if not allowed.all()
-            for block in np.flatnonzero(self.signature == signature)
-            if not allowed[self.place[block]]
-        ]
-        return sorted(int(block) for block in wrong)
+        strict = [number for number, allowed in enumerate(self.allowed) if not allowed.all()]
+        if not strict:
+            return []
+        allowed = np.stack([self.allowed[number] for number in strict])
+        row = np.full(len(self.allowed), -1, dtype=np.int64)
+        row[strict] = np.arange(len(strict))
+        rows = row[self.signature]
+        wrong = np.flatnonzero((rows >= 0) & ~allowed[rows, self.place])
+        return [int(block) for block in wrong]
 
 
 def _share(used: Floats, capacity: Floats) -> Floats:

@@ -4,6 +4,8 @@ A score is the objective's own term plus the strain, which every objective has: 
 broken rules, and VMs on hosts that are to be emptied.
 """
 
+from dataclasses import dataclass, field
+
 import numpy as np
 
 from balancerd.core.layout import Bools, Floats, Layout
@@ -15,11 +17,34 @@ IDLE_SHARE = 0.6
 
 def score(layout: Layout, awake: Bools) -> float:
     """The score of a layout; `awake` are the hosts that are on (or will be)."""
-    return _TERMS[layout.policy.objective](layout, awake) + strain(layout)
+    return Score(layout, awake).value()
 
 
-def strain(layout: Layout) -> float:
-    """Use above `release` in hosts' worth, plus broken rules and VMs on draining hosts, each 1."""
+@dataclass(slots=True)
+class Score:
+    """A layout's score, kept up to date while blocks move."""
+
+    layout: Layout
+    awake: Bools
+    broken: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.broken = broken_rules(self.layout)
+
+    def value(self) -> float:
+        """The score as the layout is now."""
+        term = _TERMS[self.layout.policy.objective](self.layout, self.awake)
+        return term + _strain(self.layout) + self.broken
+
+    def move(self, block: int, target: int) -> None:
+        """Move a block of the layout."""
+        self.broken -= _broken_by(self.layout, block)
+        self.layout.move(block, target)
+        self.broken += _broken_by(self.layout, block)
+
+
+def _strain(layout: Layout) -> float:
+    """Use above `release` in hosts' worth, plus VMs on draining hosts, each 1."""
     bands = layout.policy.thresholds
     over = np.maximum(0.0, layout.expected_cpu() - bands.cpu.release)[layout.gives].sum()
     if layout.policy.capacity.enforce_memory:
@@ -27,22 +52,29 @@ def strain(layout: Layout) -> float:
         over += np.maximum(0.0, excess)[layout.gives].sum()
     draining = [layout.host_row[h] for h in layout.snapshot.draining if h in layout.host_row]
     left = sum(int(layout.used_count[row]) for row in draining)
-    return float(over) + broken_rules(layout) + left
+    return float(over) + left
 
 
 def broken_rules(layout: Layout) -> int:
     """Misplaced blocks, crowded "apart" groups and scattered "together" groups."""
-    crowded = sum(
-        sum(count - 1 for count in counts.values() if count > 1)
-        for group, counts in zip(layout.groups, layout.present, strict=True)
-        if group.kind == "apart"
-    )
-    scattered = sum(
-        max(0, sum(count > 0 for count in counts.values()) - 1)
-        for group, counts in zip(layout.groups, layout.present, strict=True)
-        if group.kind == "together"
-    )
-    return len(layout.misplaced()) + crowded + scattered
+    groups = range(len(layout.groups))
+    return len(layout.misplaced()) + sum(_broken_group(layout, group) for group in groups)
+
+
+def _broken_by(layout: Layout, block: int) -> int:
+    """The part of `broken_rules` that a block can change by moving."""
+    allowed = layout.allowed[layout.signature[block]]
+    groups = layout.groups_of.get(block, ())
+    misplaced = not allowed[layout.place[block]]
+    return int(misplaced) + sum(_broken_group(layout, group) for group, _ in groups)
+
+
+def _broken_group(layout: Layout, index: int) -> int:
+    """VMs too many in a domain, of an "apart" group; domains too many, of a "together" group."""
+    counts = layout.present[index].values()
+    if layout.groups[index].kind == "apart":
+        return sum(count - 1 for count in counts if count > 1)
+    return max(0, sum(count > 0 for count in counts) - 1)
 
 
 def watts(layout: Layout) -> Floats:

@@ -201,7 +201,7 @@ class Costs(Schema):
         25.0, description="pack: a host that carries VMs"
     )
     watt: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
-        0.3, description="pack: each watt that such a host draws idle"
+        0.3, description="pack: each watt of it beyond what its load would draw elsewhere"
     )
     crowding: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         0.0, description="quiet: each reference core expected on a host above `crowded`"

@@ -6,7 +6,7 @@ block, for every host at once. A property test ties the two: what no check refus
 
 from balancerd.core.constraints.contradictions import contradictions
 from balancerd.core.constraints.definition import Violation, violations
-from balancerd.core.constraints.fast import accepts, all_refusals, refuses, refusing
+from balancerd.core.constraints.fast import accepts, all_refusals, forbids, refuses, refusing
 from balancerd.core.constraints.gate import Gate, refuses_move
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "accepts",
     "all_refusals",
     "contradictions",
+    "forbids",
     "refuses",
     "refuses_move",
     "refusing",

@@ -17,6 +17,7 @@ from balancerd.core.policy import Band
 from balancerd.core.units import format_size, format_time
 
 EPSILON = 1e-9
+ROOM = frozenset({"memory", "CPU", "busy"})  # checks that say that a host is too full
 Explanation = tuple[str, str]  # detail, remedy
 Rows = Ints | int  # hosts, or one of them: many small arrays of one element would be slow
 
@@ -47,6 +48,13 @@ def refuses(layout: Layout, block: int, host: int) -> Refusal | None:
             name = layout.blocks[block][0]
             return Refusal(name, layout.hosts[host], check.name, detail, remedy)
     return None
+
+
+def forbids(layout: Layout, block: int, host: int) -> bool:
+    """Whether a host would not take a block however much room it had."""
+    return any(
+        bool(check.refused(layout, block, host)) for check in CHECKS if check.name not in ROOM
+    )
 
 
 def all_refusals(layout: Layout, block: int, host: int) -> tuple[Refusal, ...]:

@@ -79,6 +79,14 @@ class Draft:
             return False
         return len(self.layout.blocks[block]) <= self.room()
 
+    def movable(self) -> Bools:
+        """Blocks that may be moved by what is left to decide; says nothing of the others."""
+        layout = self.layout
+        movable = np.asarray(layout.gives[layout.place])
+        named = [layout.block_of[vm] for vm in self.contradictory if vm in layout.block_of]
+        movable[[*layout.moved, *layout.fixed, *named]] = False
+        return movable
+
     def move(self, block: int, target: int, reason: str) -> None:
         """Decide a move that the rules accept now."""
         self.steps.append(Step(block, int(self.layout.place[block]), target, reason))

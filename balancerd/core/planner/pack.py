@@ -1,28 +1,40 @@
-"""Objective "pack": hosts are emptied, all or nothing, onto the fullest of the most efficient.
+"""Objective "pack": hosts are emptied, all or nothing, as long as that is worth its moves.
 
-The search goes on a trial layout and may move a block more than once; what counts is where each
-ends up, and `order.schedule` finds the steps from where it is.
+All of it happens on a trial layout, on which a block may change its host more than once; what
+counts is where each ends up, and `order.schedule` finds the steps from where it is.
 """
 
 import numpy as np
 
-from balancerd.core.layout import Bools, Floats, Ints, Layout
-from balancerd.core.objective import watts
+from balancerd.core.layout import Bools, Floats
 from balancerd.core.order import Want, schedule
 from balancerd.core.plan import Verdict
+from balancerd.core.planner.closing import Closing
 from balancerd.core.planner.draft import Draft
+from balancerd.core.planner.prices import host_prices, move_prices
+from balancerd.core.planner.search import Search
+
+POLISH = 3_000_000  # pairs weighed to take needless moves back
+FAILURES = 3  # hosts for which no room was found, after which no other is tried
 
 
 def pack(draft: Draft) -> None:
-    """Decide the moves that empty hosts, until a whole round finds no other."""
-    trial = draft.on(draft.layout.copy())
-    reasons: dict[int, str] = {}
-    while _round(draft, trial, reasons):
-        pass
+    """Decide the moves that empty hosts."""
+    search = _search(draft)
+    closing = Closing(
+        draft, search, host_prices(search.layout), _useful(search), _closable(draft, search)
+    )
+    failures = 0
+    while failures < FAILURES and (host := closing.next_host()) is not None:
+        failures += closing.close(host) is False
+    if not closing.reasons:
+        return
+    search.polish(POLISH)
+    place = search.layout.place
     wants = [
-        Want(block, int(trial.layout.place[block]), reason)
-        for block, reason in reasons.items()
-        if trial.layout.place[block] != draft.layout.place[block]
+        Want(block, int(place[block]), reason)
+        for block, reason in closing.reasons.items()
+        if place[block] != draft.layout.place[block]
     ]
     steps, refused = schedule(draft.layout, wants)
     draft.steps += steps
@@ -30,85 +42,46 @@ def pack(draft: Draft) -> None:
         draft.note(refusal)
 
 
-def _round(draft: Draft, trial: Draft, reasons: dict[int, str]) -> int:
-    """Try each candidate once; how many hosts were emptied."""
-    layout, emptied = trial.layout, 0
-    receivers = layout.receives & (layout.used_count > 0)
-    for host in _candidates(draft, trial):
-        receivers[host] = False
-        if _empty(draft, trial, host, receivers, reasons):
-            emptied += 1
-        else:
-            receivers[host] = bool(layout.receives[host])
-    return emptied
+def _search(draft: Draft) -> Search:
+    """A search on a copy of the draft's layout. Hosts too full to land on are not open."""
+    layout, bands = draft.layout.copy(), draft.policy.thresholds
+    search = Search(
+        layout=layout,
+        home=draft.layout.place.copy(),
+        price=move_prices(layout),
+        movable=draft.movable(),
+        open_=layout.receives & (layout.used_count > 0),
+        cpu_limit=bands.cpu.landing * layout.cpu_capacity,
+        memory_limit=bands.memory.landing * layout.memory_capacity,
+    )
+    search.open_[search.full()] = False
+    return search
 
 
-def _candidates(draft: Draft, trial: Draft) -> list[int]:
-    """Hosts to empty, in order: the least efficient, then most watts for the memory to move."""
-    layout = trial.layout
-    fresh = _to_move(draft.layout, layout)
-    saved = watts(layout) / np.maximum(fresh, 1.0)
-    price = layout.peak / np.maximum(layout.cpu_capacity, 1e-9)
-    min_on = draft.policy.power.min_on
-    tied = {int(layout.place[block]) for block in draft.layout.moved}
-    rows = [
-        row
-        for row in range(len(layout.hosts))
-        if draft.verdict(row) in (Verdict.IDLE, Verdict.NORMAL)
-        and layout.gives[row]
-        and layout.used_count[row] > 0
-        and row not in tied
-        and draft.now - draft.history.woken.get(layout.hosts[row], -np.inf) >= min_on
-    ]
-    return sorted(rows, key=lambda r: (-price[r], -saved[r], r))
+def _useful(search: Search) -> Floats:
+    """How much of each host could be filled at all by what may be there, in reference cores."""
+    layout, signatures = search.layout, len(search.reach)
+    share = np.zeros(len(layout.hosts))
+    demands = [(layout.cpu, search.cpu_limit)]
+    if layout.policy.capacity.enforce_memory:
+        demands.append((layout.memory, search.memory_limit))
+    for demand, limit in demands:
+        wanting = np.bincount(layout.signature, demand, signatures) @ search.reach
+        share = np.maximum(share, wanting / np.maximum(limit, 1e-9))
+    return np.asarray(np.clip(share, 1e-3, 1.0) * np.maximum(layout.cpu_capacity, 1e-9))
 
 
-def _to_move(before: Layout, layout: Layout) -> Floats:
-    """Memory on each host of blocks that the trial has not moved yet."""
-    fresh = np.zeros(len(layout.hosts))
-    still = before.place == layout.place
-    np.add.at(fresh, layout.place[still], layout.memory[still])
-    return fresh
-
-
-def _empty(
-    draft: Draft, trial: Draft, host: int, receivers: Bools, reasons: dict[int, str]
-) -> bool:
-    """Move everything off a host, or nothing."""
-    layout = trial.layout
-    blocks = layout.blocks_on(host)
-    if layout.used_count[host] != sum(len(layout.blocks[block]) for block in blocks):
-        return False  # something is on its way here
-    fresh = [block for block in blocks if block not in reasons]
-    most = min(draft.policy.limits.moves_per_host, draft.room() - len(reasons))
-    if sum(len(layout.blocks[block]) for block in fresh) > most:
-        draft.counts["moves per host"] += 1
-        return False
-    if not all(draft.is_movable(block) for block in fresh):
-        return False
-    before, fill = layout.place[blocks], _fill(draft, fresh)
-    for block in sorted(blocks, key=lambda b: (-layout.memory[b], -layout.cpu[b], b)):
-        target = trial.best_target(block, receivers, fill=fill)
-        if target is None:
-            draft.counts["no room"] += 1
-            _take_back(layout, blocks, before)
-            return False
-        layout.move(block, target)
-    name, seen = layout.hosts[host], draft.assessments[host]
-    reason = f"empty {name} (CPU {seen.cpu_mean:.0%}, {seen.vms} VMs)"
-    reasons.update(dict.fromkeys(fresh, reason))
-    return True
-
-
-def _fill(draft: Draft, blocks: list[int]) -> float:
-    """How full the others' CPU may get. The more moves, the more room has to be left for later."""
-    bands, limits = draft.policy.thresholds, draft.policy.limits
-    moves = sum(len(draft.layout.blocks[block]) for block in blocks)
-    fill = bands.fill * (1.0 - bands.margin * moves / limits.moves_per_host)
-    return bands.cpu.landing * fill
-
-
-def _take_back(layout: Layout, blocks: list[int], before: Ints) -> None:
-    for block, host in zip(blocks, before, strict=True):
-        if layout.place[block] != host:
-            layout.move(block, int(host))
+def _closable(draft: Draft, search: Search) -> Bools:
+    """Hosts that may be emptied: neither just woken nor just filled, and nothing on them stays."""
+    layout = search.layout
+    staying = np.bincount(layout.place[~search.movable], minlength=len(layout.hosts))
+    sizes = np.array([len(block) for block in layout.blocks], dtype=np.int64)
+    here = np.bincount(layout.place, sizes, len(layout.hosts))
+    verdicts = [a.verdict in (Verdict.IDLE, Verdict.NORMAL) for a in draft.assessments]
+    woken, min_on = draft.history.woken, draft.policy.power.min_on
+    rested = [draft.now - woken.get(name, -np.inf) >= min_on for name in layout.hosts]
+    closable = layout.gives & (layout.used_count > 0) & (staying == 0)
+    closable &= here == layout.used_count  # else something is on its way there
+    closable &= np.array(verdicts, dtype=np.bool_) & np.array(rested, dtype=np.bool_)
+    closable[[int(layout.place[block]) for block in draft.layout.moved]] = False
+    return np.asarray(closable)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from balancerd.core.cost import Cost, migration_cost
 from balancerd.core.layout import Layout
 from balancerd.core.model import Method
-from balancerd.core.objective import score
+from balancerd.core.objective import Score, score
 from balancerd.core.order import Step, dependencies, waves
 from balancerd.core.plan import Action, Certificate, HostFigures, Move, Plan, Sleep, Verdict, Wake
 from balancerd.core.planner.draft import Draft
@@ -72,25 +72,26 @@ def _actions(draft: Draft, origin: Layout) -> tuple[tuple[Action, ...], float]:
 
 def _moves(draft: Draft, origin: Layout, wakes: dict[int, int]) -> tuple[list[Move], float]:
     """A move for every VM of every step; those of one step do not wait for each other."""
-    start, awake = origin.copy(), draft.awake()
+    start = origin.copy()
     start.receives = start.receives.copy()
     start.receives[list(draft.wakes)] = True
     waits = dependencies(start, draft.steps)
+    scored = Score(start, draft.awake())
     numbers: list[list[int]] = []
     moves: list[Move] = []
     after: list[tuple[int, ...]] = []
     for step, earlier in zip(draft.steps, waits, strict=True):
         woken = [wakes[step.target]] if step.target in wakes else []
         needed = tuple(woken + [number for index in earlier for number in numbers[index]])
-        start.move(step.block, step.target)
-        value = score(start, awake)
+        scored.move(step.block, step.target)
+        value = scored.value()
         numbers.append([])
         for vm in origin.blocks[step.block]:
             number = 1 + len(wakes) + len(moves)
             numbers[-1].append(number)
             after.append(needed)
             moves.append(_move(draft, step, vm, number, needed, value))
-    return _in_waves(draft, moves, after, len(wakes)), score(start, awake)
+    return _in_waves(draft, moves, after, len(wakes)), scored.value()
 
 
 def _move(

@@ -1,0 +1,150 @@
+"""Closing one host after the other: what is on it finds a place elsewhere, or it stays as it is.
+
+The host that frees most for the room that goes with it is next. Its blocks go to the fullest of the
+most efficient hosts that have room; where none has, the search makes some.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from balancerd.core.constraints import forbids
+from balancerd.core.layout import Bools, Floats, Ints
+from balancerd.core.planner.draft import Draft
+from balancerd.core.planner.search import Search
+
+SETTLE = 1_500_000  # pairs weighed to make room for what is on one host
+ROUNDING = 1e-9
+
+
+@dataclass(slots=True)
+class Closing:
+    """A search, the hosts that it may still close with what each is worth, and why blocks moved."""
+
+    draft: Draft
+    search: Search
+    host_price: Floats
+    useful: Floats  # reference cores of each host that could be put to use
+    closable: Bools
+    reasons: dict[int, str] = field(default_factory=dict)
+
+    def next_host(self) -> int | None:
+        """The host that saves most for the room that goes with it; None where none does."""
+        layout, search = self.search.layout, self.search
+        if not self.closable.any():
+            return None
+        staying = search.price * (layout.place == search.home)
+        moving = np.bincount(layout.place, staying, len(layout.hosts))
+        saved = np.where(self.closable, self.host_price - moving, -np.inf)
+        host = int(np.argmax(saved / self.useful))
+        return host if saved[host] > 0 else None
+
+    def close(self, host: int) -> bool | None:
+        """Empty a host if that is worth it; False where no room was found, None if not looked."""
+        search, layout = self.search, self.search.layout
+        self.closable[host] = False
+        fresh = [b for b in layout.blocks_on(host) if search.home[b] == host]
+        moves, most = sum(len(layout.blocks[b]) for b in fresh), self._most()
+        was_open, search.open_[host] = bool(search.open_[host]), False
+        self._limit(moves)
+        obstacle = "moves per host" if moves > most else self._shortage(host)
+        if obstacle:
+            self.draft.counts[obstacle] += 1
+            search.open_[host] = was_open
+            return None
+        before, cost = layout.place.copy(), search.cost()
+        obstacle = self._empty(host, most, cost + self.host_price[host])
+        if obstacle:
+            self.draft.counts[obstacle] += 1
+            _take_back(search, before)
+            search.open_[host] = was_open
+            return False
+        self._explain(host)
+        return True
+
+    def _most(self) -> int:
+        """How many more VMs may move for one host."""
+        room = self.draft.room() - self._moved()
+        return min(self.draft.policy.limits.moves_per_host, room)
+
+    def _moved(self) -> int:
+        layout = self.search.layout
+        away = np.flatnonzero(layout.place != self.search.home)
+        return sum(len(layout.blocks[block]) for block in away)
+
+    def _limit(self, moves: int) -> None:
+        """The more moves, the more room has to be left for later; what is fuller stays so."""
+        search, bands = self.search, self.draft.policy.thresholds
+        fill = bands.fill * (1.0 - bands.margin * moves / self.draft.policy.limits.moves_per_host)
+        limit = bands.cpu.landing * fill * search.layout.cpu_capacity
+        search.cpu_limit = np.maximum(limit, search.cpu())
+
+    def _shortage(self, host: int) -> str:
+        """What all open hosts together have too little of to take what is on this one."""
+        search, layout = self.search, self.search.layout
+        open_ = search.open_
+        free = np.maximum(0.0, search.cpu_limit - search.cpu())[open_].sum()
+        space = np.maximum(0.0, search.memory_limit - layout.used_memory)[open_].sum()
+        short = layout.used_cpu[host] > free * (1 + ROUNDING)
+        if layout.policy.capacity.enforce_memory:
+            short |= layout.used_memory[host] > space * (1 + ROUNDING)
+        return "no room" if short else ""
+
+    def _empty(self, host: int, most: int, bound: float) -> str:
+        """Move everything off the host, at a cost below the bound; why that cannot be, or ""."""
+        search, moved = self.search, self._moved()
+        search.soften()
+        blocks = search.layout.blocks_on(host)
+        size = {b: self._shares(b, host) for b in blocks}
+        for block in sorted(blocks, key=lambda b: (-size[b], b)):
+            if not self._insert(block):
+                return "no room"
+        if not search.settle(SETTLE):
+            return "no room"
+        if search.cost() >= bound:
+            return "not worth its moves"
+        return "moves per host" if self._moved() - moved > most else ""
+
+    def _shares(self, block: int, host: int) -> float:
+        search, layout = self.search, self.search.layout
+        cpu = layout.cpu[block] / max(search.cpu_limit[host], ROUNDING)
+        return float(cpu + layout.memory[block] / max(search.memory_limit[host], ROUNDING))
+
+    def _use(self) -> Floats:
+        """How full each host is, the scarcer resource of it."""
+        search, layout = self.search, self.search.layout
+        use = search.cpu() / np.maximum(search.cpu_limit, ROUNDING)
+        if layout.policy.capacity.enforce_memory:
+            memory = layout.used_memory / np.maximum(search.memory_limit, ROUNDING)
+            use = np.maximum(use, memory)
+        return np.asarray(use)
+
+    def _insert(self, block: int) -> bool:
+        """Put a block where it costs least: of equals on the most efficient, then the fullest."""
+        search, layout = self.search, self.search.layout
+        targets = np.flatnonzero(search.open_)
+        cost = search.burden(np.array([block]), targets)[0] if len(targets) else np.zeros(0)
+        while np.isfinite(cost).any():
+            ties = np.flatnonzero(cost <= cost.min() + ROUNDING)
+            rows = targets[ties]
+            price = layout.peak[rows] / np.maximum(layout.cpu_capacity[rows], ROUNDING)
+            best = ties[np.lexsort((-self._use()[rows], price))[0]]
+            if not forbids(layout, block, int(targets[best])):
+                layout.move(block, int(targets[best]))
+                return True
+            cost[best] = np.inf
+        return False
+
+    def _explain(self, host: int) -> None:
+        """Say of every block that moved for this host why it did."""
+        search, layout = self.search, self.search.layout
+        name, seen = layout.hosts[host], self.draft.assessments[host]
+        empty = f"empty {name} (CPU {seen.cpu_mean:.0%}, {seen.vms} VMs)"
+        for block in np.flatnonzero(layout.place != search.home):
+            here = int(search.home[block]) == host
+            self.reasons.setdefault(int(block), empty if here else f"room for what leaves {name}")
+
+
+def _take_back(search: Search, before: Ints) -> None:
+    for block in np.flatnonzero(search.layout.place != before):
+        search.layout.move(int(block), int(before[block]))

@@ -1,0 +1,46 @@
+"""What moves and hosts cost, by the policy's `[costs]`: the weights of every search."""
+
+import numpy as np
+
+from balancerd.core.layout import Floats, Layout
+from balancerd.core.objective import watts
+from balancerd.core.tags import move_cost
+from balancerd.core.units import GIB
+
+
+def move_prices(layout: Layout) -> Floats:
+    """What it costs to move each block. All memory of a VM counts, used or not."""
+    costs, vms = layout.policy.costs, layout.snapshot.cluster.vms
+    sizes = np.array([len(block) for block in layout.blocks], dtype=np.float64)
+    prices = costs.move * sizes + costs.gib * layout.memory / GIB
+    for name in sorted(name for name in layout.block_of if vms[name].tags):
+        named = move_cost(vms[name])
+        if named is not None:
+            own = costs.move + costs.gib * max(0, vms[name].memory) / GIB
+            prices[layout.block_of[name]] += named - own
+    return np.maximum(prices, 0.0)
+
+
+def host_prices(layout: Layout) -> Floats:
+    """What it costs that each host carries what it does, and not an efficient host in its place."""
+    costs = layout.policy.costs
+    prices = np.full(len(layout.hosts), costs.host)
+    if not layout.curves:
+        return prices
+    per_core = _watts_per_core(layout)
+    least = per_core[np.isfinite(per_core)].min(initial=np.inf)
+    draw = watts(layout)
+    for _, rows in layout.curves:
+        elsewhere = layout.used_cpu[rows] * least if np.isfinite(least) else 0.0
+        prices[rows] += costs.watt * np.maximum(0.0, draw[rows] - elsewhere)
+    return prices
+
+
+def _watts_per_core(layout: Layout) -> Floats:
+    """What one more core of load draws on each host; inf without a power curve or capacity."""
+    slope = np.full(len(layout.hosts), np.inf)
+    for curve, rows in layout.curves:
+        capacity = layout.cpu_capacity[rows]
+        known = np.where(capacity > 0, capacity, 1.0)
+        slope[rows] = np.where(capacity > 0, (curve[-1] - curve[0]) / known, np.inf)
+    return slope
