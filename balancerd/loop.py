@@ -38,6 +38,9 @@ from balancerd.recorder import Recorder
 
 log = logging.getLogger("balancerd")
 
+# What decides: a snapshot, `policy.at(now)`, the history and the time give a plan.
+Planner = Callable[[Snapshot, Policy, History, float], Plan]
+
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
@@ -60,6 +63,7 @@ class Loop:
         policy: Callable[[], Policy],
         links: tuple[Link, ...] = (),
         stopwatch: Callable[[], float] = time.perf_counter,
+        planner: Planner = make_plan,
     ) -> None:
         self._backend = backend
         self._power = power
@@ -69,6 +73,7 @@ class Loop:
         self._policy = policy
         self._links = links
         self._stopwatch = stopwatch
+        self._planner = planner
         self._recorder = Recorder(ledger)
         self._actuator = Actuator(backend, power, self._recorder, clock)
         self._known = Known()
@@ -328,7 +333,7 @@ class Loop:
         if policy.mode is Mode.OBSERVE:
             return None, None, "observing"
         begun = self._stopwatch()
-        plan = make_plan(self._plannable(), policy, self._history, now)
+        plan = self._planner(self._plannable(), policy, self._history, now)
         seconds = self._stopwatch() - begun
         return plan, seconds, self._take(plan, policy)
 

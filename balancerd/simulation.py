@@ -18,9 +18,10 @@ from balancerd.adapters.sim.score import Score, score
 from balancerd.adapters.sim.site import Site
 from balancerd.adapters.sim.world import World
 from balancerd.core.model import PowerState
+from balancerd.core.planner import plan as make_plan
 from balancerd.core.policy import Policy
 from balancerd.core.record import Cycle
-from balancerd.loop import Loop
+from balancerd.loop import Loop, Planner
 from balancerd.ports import Ledger, Samples
 
 POLL = 10.0  # seconds between two looks at migrations that are under way
@@ -54,10 +55,18 @@ class Result:
 
 
 def simulate(
-    site: Site, policy: Policy, ledger: Ledger, samples: Samples, watch: Watcher | None = None
+    site: Site,
+    policy: Policy,
+    ledger: Ledger,
+    samples: Samples,
+    watch: Watcher | None = None,
+    planner: Planner = make_plan,
 ) -> Result:
-    """Live through a scenario under a policy; the record is written as by the daemon."""
-    run = _Run(site, policy, ledger, samples)
+    """Live through a scenario under a policy; the record is written as by the daemon.
+
+    Another planner only decides: it acts through the same loop, checks and record.
+    """
+    run = _Run(site, policy, ledger, samples, planner)
     with _few_collections():
         run.live(watch or (lambda _share, _cycle: None))
     return run.result()
@@ -73,7 +82,9 @@ def without_balancing(site: Site) -> Score:
 class _Run:
     """One run, from its start to its end."""
 
-    def __init__(self, site: Site, policy: Policy, ledger: Ledger, samples: Samples) -> None:
+    def __init__(
+        self, site: Site, policy: Policy, ledger: Ledger, samples: Samples, planner: Planner
+    ) -> None:
         self._scenario, self._policy = site.scenario, policy
         self._ledger = ledger
         self.world = World(site)
@@ -85,6 +96,7 @@ class _Run:
             clock=self.world,
             policy=lambda: policy,
             links=site.links,
+            planner=planner,
         )
         self._begun = (time.perf_counter(), time.process_time())
         self._rules = RuleWatch(policy)
