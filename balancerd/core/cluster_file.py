@@ -72,6 +72,8 @@ def _vm_entry(vm: VM, snapshot: Snapshot) -> dict[str, Any]:
         entry["host"] = place
     if (target := snapshot.cluster.flights.get(vm.name)) is not None:
         entry["moving_to"] = target
+    if (landing := snapshot.cluster.landing.get(vm.name)) is not None:
+        entry["moving_to_numa"] = list(landing)
     if (load := snapshot.loads.get(vm.name)) is not None:
         entry["load"] = encode(load)
     if (forecast := snapshot.forecasts.get(vm.name)) is not None:
@@ -101,7 +103,9 @@ def snapshot_of(data: Any) -> Snapshot:
     lists = {key: tuple(decode_list(data, key, decoder_of(kind))) for key, kind in _LISTS.items()}
     return Snapshot(
         at=decode_moment(data),
-        cluster=Cluster(hosts.hosts, vms.vms, vms.placement, vms.flights, lists.pop("links")),
+        cluster=Cluster(
+            hosts.hosts, vms.vms, vms.placement, vms.flights, lists.pop("links"), vms.landing
+        ),
         loads=vms.loads,
         host_loads=hosts.loads,
         forecasts=vms.forecasts,
@@ -158,6 +162,7 @@ class _VMs:
         self.vms: dict[str, VM] = {}
         self.placement: dict[str, str] = {}
         self.flights: dict[str, str] = {}
+        self.landing: dict[str, tuple[int, ...]] = {}
         self.loads: dict[str, Load] = {}
         self.forecasts: dict[str, Forecast] = {}
 
@@ -167,6 +172,7 @@ class _VMs:
         beside: tuple[tuple[str, Any, dict[str, Any]], ...] = (
             ("host", str, self.placement),
             ("moving_to", str, self.flights),
+            ("moving_to_numa", tuple[int, ...], self.landing),
             ("load", Load, self.loads),
             ("forecast", Forecast, self.forecasts),
         )

@@ -14,6 +14,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 EMPTY: Mapping[str, str] = MappingProxyType({})
+NOWHERE: Mapping[str, tuple[int, ...]] = MappingProxyType({})
 
 
 class PowerState(StrEnum):
@@ -110,7 +111,7 @@ class VM:
     host_devices: tuple[str, ...] = ()
     cpu_model: str = ""  # "" moves anywhere; "host-passthrough" only to the same host CPU
     owner: str = ""  # another management system that says it owns the VM
-    numa_nodes: int = 1  # how many NUMA nodes it is laid over
+    numa: tuple[int, ...] = ()  # NUMA nodes of its host that it is bound to, evenly; (): to none
     tags: Mapping[str, str] = field(default_factory=lambda: EMPTY)  # balancerd's own <metadata>
 
     @property
@@ -133,7 +134,7 @@ class Cluster:
     """Hosts, VMs, and which runs where; real or hypothetical.
 
     `placement` says where a VM is (VMs that are shut off have a place too); `flights` where it is
-    being moved to. A VM under way is charged to both hosts.
+    being moved to, and `landing` to which NUMA nodes there. A VM under way is charged to both.
     """
 
     hosts: Mapping[str, Host]
@@ -141,21 +142,30 @@ class Cluster:
     placement: Mapping[str, str]
     flights: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     links: tuple[Link, ...] = ()
+    landing: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: NOWHERE)
 
     def on(self, host: str) -> tuple[str, ...]:
         """Names of the VMs charged to a host, those on their way to it included, sorted."""
         here = {vm for vm, place in self.placement.items() if place == host}
         return tuple(sorted(here | {vm for vm, target in self.flights.items() if target == host}))
 
-    def begin(self, vm: str, target: str) -> "Cluster":
-        """The cluster while the VM is under way: both ends pay."""
-        return replace(self, flights=MappingProxyType({**self.flights, vm: target}))
+    def begin(self, vm: str, target: str, numa: tuple[int, ...] = ()) -> "Cluster":
+        """The cluster while the VM is under way: both ends pay. `numa`: nodes of the target."""
+        landing = {**self.landing, vm: numa} if numa else self.landing
+        flights = MappingProxyType({**self.flights, vm: target})
+        return replace(self, flights=flights, landing=landing)
 
     def finish(self, vm: str, target: str) -> "Cluster":
         """The cluster once the VM has arrived."""
         flights = {name: place for name, place in self.flights.items() if name != vm}
+        vms, landing = self.vms, self.landing
+        if vm in landing:
+            vms = {**vms, vm: replace(vms[vm], numa=landing[vm])}
+            landing = {name: nodes for name, nodes in landing.items() if name != vm}
         return replace(
             self,
+            vms=vms,
+            landing=landing,
             placement=MappingProxyType({**self.placement, vm: target}),
             flights=MappingProxyType(flights),
         )

@@ -49,6 +49,7 @@ class Move:
     downtime: float = 0.0  # predicted, seconds
     score_after: float = 0.0  # the objective's score once this and all earlier moves are done
     parked: bool = False  # an earlier move of this plan parked the VM at the source: no cool-down
+    numa: tuple[int, ...] = ()  # NUMA nodes of the target meant for a VM that is bound to some
 
 
 @dataclass(frozen=True, slots=True)

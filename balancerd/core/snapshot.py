@@ -81,6 +81,7 @@ def _cluster(hosts: dict[str, Host], where: Whereabouts, links: tuple[Link, ...]
         MappingProxyType(where.placement),
         MappingProxyType(where.flights),
         links,
+        MappingProxyType(where.landing),
     )
 
 

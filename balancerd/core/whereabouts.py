@@ -54,6 +54,7 @@ class Whereabouts:
     vms: dict[str, VM]
     placement: dict[str, str]
     flights: dict[str, str]
+    landing: dict[str, tuple[int, ...]]  # NUMA nodes that those under way are going to
 
 
 def whereabouts(readings: Iterable[HostReading], fresh: Collection[str]) -> Whereabouts:
@@ -89,20 +90,24 @@ def _copies(
 
 def _place(
     copies: Mapping[str, Sequence[Copy]],
-) -> tuple[dict[str, VM], dict[str, str], dict[str, str]]:
-    """VMs, where each is, and where those under way are going."""
+) -> tuple[dict[str, VM], dict[str, str], dict[str, str], dict[str, tuple[int, ...]]]:
+    """VMs, where each is, and where those under way are going, by host and by NUMA nodes."""
     vms: dict[str, VM] = {}
     placement: dict[str, str] = {}
     flights: dict[str, str] = {}
+    landing: dict[str, tuple[int, ...]] = {}
     for name in sorted(copies):
         found = copies[name]
         main = found[0] if len(found) == 1 else min(found, key=lambda c: _standing(c))
         vm = main.reading.vm
         vms[name] = vm if vm.state is main.reading.state else replace(vm, state=main.reading.state)
         placement[name] = main.host
-        if len(found) > 1:
-            flights.update(_flight(name, main, found))
-    return vms, placement, flights
+        half = _other_half(main, found) if len(found) > 1 else None
+        if half is not None:
+            flights[name] = half.host
+            if half.reading.vm.numa:
+                landing[name] = half.reading.vm.numa
+    return vms, placement, flights, landing
 
 
 def _standing(copy: Copy) -> tuple[bool, int, str]:
@@ -111,10 +116,10 @@ def _standing(copy: Copy) -> tuple[bool, int, str]:
     return (not (copy.fresh and active), _RANK[copy.reading.state], copy.host)
 
 
-def _flight(name: str, main: Copy, found: Sequence[Copy]) -> dict[str, str]:
-    """Where a VM is going: the host that holds the other active half of it."""
+def _other_half(main: Copy, found: Sequence[Copy]) -> Copy | None:
+    """The other active half of a VM, which is where it is going."""
     halves = [c for c in found if c is not main and c.reading.state in ACTIVE]
-    return {name: min(halves, key=_standing).host} if halves else {}
+    return min(halves, key=_standing) if halves else None
 
 
 def split_brains(readings: Iterable[HostReading]) -> list[SplitBrain]:

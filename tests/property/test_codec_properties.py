@@ -97,6 +97,7 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
             some(vms, place) if hosts else {},
             some(vms, place) if hosts else {},
             tuple(draw(st.lists(LINKS, max_size=2))),
+            some(vms, st.lists(st.integers(0, 7), min_size=1, max_size=2).map(tuple)),
         ),
         loads=some(vms, LOADS),
         host_loads=some(hosts, LOADS),

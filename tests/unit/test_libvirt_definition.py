@@ -45,7 +45,27 @@ def only_disk(document: str, storage: Storage = NFS) -> Disk:
 def test_a_vm_is_charged_its_maximum_and_counts_the_vcpus_it_has_now() -> None:
     vm = vm_of(guest(), NFS)
     assert (vm.name, vm.uuid) == ("web-1", "6f1b1e5c-7a4e-4c67-9a1c-0f2f6a1f3b11")
-    assert (vm.memory, vm.vcpus, vm.cpu, vm.numa_nodes) == (4 * 2**30, 2, 0.0, 1)
+    assert (vm.memory, vm.vcpus, vm.cpu, vm.numa) == (4 * 2**30, 2, 0.0, ())
+
+
+@pytest.mark.parametrize(
+    ("tuning", "nodes"),
+    [
+        ("<memory mode='strict' nodeset='1'/>", (1,)),
+        ("<memory nodeset='0-3,^2'/>", (0, 1, 3)),
+        ("<memory mode='restrictive' nodeset='0,5'/>", (0, 5)),
+        ("<memory mode='preferred' nodeset='0'/>", ()),
+        ("<memory placement='auto'/>", ()),
+        ("<memnode cellid='0' nodeset='1'/><memnode cellid='1' nodeset='0'/>", (0, 1)),
+        ("<memory nodeset='0-99999999'/>", ()),
+        ("<memory nodeset='3-1,x,-1'/>", ()),
+    ],
+)
+def test_a_vm_is_bound_to_the_nodes_its_memory_must_lie_on(
+    tuning: str, nodes: tuple[int, ...]
+) -> None:
+    """Dies if a preference is taken for a binding, or a set that a tenant wrote fills memory."""
+    assert vm_of(guest(tuning=f"<numatune>{tuning}</numatune>"), NFS).numa == nodes
 
 
 @pytest.mark.parametrize(

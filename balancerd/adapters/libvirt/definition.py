@@ -11,6 +11,7 @@ from balancerd.core.model import VM, Disk
 TAGS_NAMESPACE = "urn:balancerd:policy"
 TAGS_AT_MOST = 32
 TAG_LENGTH_AT_MOST = 256
+NODES_AT_MOST = 1024  # NUMA nodes that a definition may name in one go
 
 # Namespaces in <metadata> by which other management systems mark what is theirs. (Pacemaker marks
 # nothing: what it manages has to be excluded by the policy.)
@@ -76,7 +77,7 @@ def vm_of(document: str, storage: Storage) -> VM:
         host_devices=tuple(_host_devices(root)),
         cpu_model=_cpu_model(root.find("cpu")),
         owner=_owner(root),
-        numa_nodes=max(1, len(root.findall("cpu/numa/cell"))),
+        numa=_numa(root),
         tags=MappingProxyType(dict(_tags(root))),
     )
 
@@ -121,6 +122,26 @@ def _cpu_limit(root: Element, vcpus: int) -> float:
     quota = number(root.findtext("cputune/quota"))
     period = number(root.findtext("cputune/period"), 100_000)
     return vcpus * quota / period if quota > 0 and period > 0 else 0.0
+
+
+def _numa(root: Element) -> tuple[int, ...]:
+    """The host's NUMA nodes that its memory is bound to; none for a mere preference."""
+    memory = root.find("numatune/memory")
+    found = [*root.iterfind("numatune/memnode"), *([] if memory is None else [memory])]
+    bound = [e for e in found if e.get("mode", "strict") != "preferred"]
+    return tuple(sorted({node for e in bound for node in _nodes(e.get("nodeset", ""))}))
+
+
+def _nodes(nodeset: str) -> Iterator[int]:
+    """The numbers of a set as libvirt writes it: "0-2,4,^1"."""
+    wanted, barred = set[int](), set[int]()
+    for part in nodeset.split(","):
+        first, _, last = part.strip().removeprefix("^").partition("-")
+        low = number(first, -1)
+        chosen = range(low, number(last or first, -1) + 1)
+        if low >= 0 and len(chosen) <= NODES_AT_MOST:
+            (barred if part.strip().startswith("^") else wanted).update(chosen)
+    yield from sorted(wanted - barred)
 
 
 def _cpu_model(cpu: Element | None) -> str:
