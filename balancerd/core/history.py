@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from balancerd.core.lessons import UNTAUGHT, Lessons
 from balancerd.core.policy import Limits
 from balancerd.core.units import DAY
 
@@ -43,6 +44,7 @@ class History:
     woken: Mapping[str, float] = field(default_factory=dict)
     slept: Mapping[str, float] = field(default_factory=dict)
     idle_since: Mapping[str, float] = field(default_factory=dict)
+    lessons: Lessons = UNTAUGHT  # what migrations before taught about their cost
 
     def by_vm(self) -> dict[str, list[PastMove]]:
         """The moves of each VM, oldest first."""

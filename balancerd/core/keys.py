@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, Field
 from typing import Any
 
+from balancerd.core.lessons import Basis
 from balancerd.core.model import VM, Disk, Forecast, Gap, Host, Link, Load, NumaNode
 from balancerd.core.plan import Action, Move, Plan, Sleep, Wake
 
@@ -24,6 +25,7 @@ KEYS: Mapping[type, Mapping[str, str]] = {
         "memory": "memory_bytes",
         "network": "network_bytes_per_s",
         "block": "block_bytes_per_s",
+        "dirty_rate": "dirty_bytes_per_s",
     },
     Forecast: {"cpu": "cpu_reference_cores", "spread": "spread_reference_cores"},
     Move: {
@@ -33,10 +35,11 @@ KEYS: Mapping[type, Mapping[str, str]] = {
         "bytes": "predicted_bytes",
         "downtime": "predicted_downtime_ms",
     },
+    Basis: {"model_downtime": "model_downtime_ms"},
 }
 SPARSE = {Host, VM, Disk, Load}  # fields with their default are left out
 TIMES = {(Gap, "since"), (Load, "since"), (Plan, "at")}
-MILLISECONDS = {(Move, "downtime")}
+MILLISECONDS = {(Move, "downtime"), (Basis, "model_downtime")}
 TAGS: Mapping[Any, Mapping[str, type]] = {Action: {"move": Move, "sleep": Sleep, "wake": Wake}}
 
 

@@ -82,6 +82,7 @@ def follow_vm(
         memory=counters.memory_used or 0,
         steal=_steal(track.counters, counters, span, size / core),
         network=_rate(track.counters.network_bytes, counters.network_bytes, span),
+        dirty_rate=_sane(counters.dirty_rate),
         block=_rate(track.counters.block_bytes, counters.block_bytes, span),
         readings=len(points),
         since=points[0].at - points[0].span,
@@ -123,6 +124,11 @@ def follow_host(
         since=points[0].at - points[0].span,
     )
     return Track(host, at, counters, points, load)
+
+
+def _sane(rate: float | None) -> float | None:
+    """A rate that was sampled elsewhere, if it is one."""
+    return rate if rate is not None and isfinite(rate) and rate >= 0 else None
 
 
 def _recent(points: tuple[Point, ...], newest: Point, window: float) -> tuple[Point, ...]:

@@ -183,6 +183,7 @@ class Load:
     block: float | None = None  # bytes per second, both directions
     readings: int = 0  # how many readings the mean rests on
     since: float = 0.0  # time of the oldest of them
+    dirty_rate: float | None = None  # bytes of its memory that a VM writes per second
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ class VMCounters:
     memory_used: int | None = None  # resident bytes
     network_bytes: int | None = None  # received and sent
     block_bytes: int | None = None  # read and written
+    dirty_rate: float | None = None  # bytes of memory written per second, when last sampled
 
 
 @dataclass(frozen=True, slots=True)

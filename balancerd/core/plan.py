@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from balancerd.core.lessons import MODEL_ONLY, Basis
 from balancerd.core.model import Method
 
 
@@ -50,6 +51,7 @@ class Move:
     score_after: float = 0.0  # the objective's score once this and all earlier moves are done
     parked: bool = False  # an earlier move of this plan parked the VM at the source: no cool-down
     numa: tuple[int, ...] = ()  # NUMA nodes of the target meant for a VM that is bound to some
+    basis: Basis = MODEL_ONLY  # what the predictions rest on, and how far off they may be
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,6 +156,9 @@ class Limits(Schema):
     per_host: Annotated[int, Field(ge=1)] = Field(
         1, description="migrations at once out of a host, and as many into it"
     )
+    per_link: Annotated[int, Field(ge=1)] = Field(
+        4, description="migrations at once over a link, each way"
+    )
     per_plan: Annotated[int, Field(ge=1)] = Field(1000, description="moves in one plan")
     moves_per_host: Annotated[int, Field(ge=1)] = Field(
         50, description="pack: moves that emptying one more host may take"
@@ -209,6 +212,23 @@ class Costs(Schema):
     crowded: Fraction = Field(0.65, description="quiet: share of a host's CPU that costs nothing")
 
 
+class Methods(Schema):
+    """By which methods VMs may be moved, beside pre-copy."""
+
+    auto_converge: bool = Field(
+        default=True, description="slow a VM down that writes faster than it can be copied"
+    )
+    post_copy: bool = Field(
+        default=False,
+        description="let such a VM run on the target before its memory is there, if its tag "
+        "`post-copy` says so, too; a failure half-way loses it",
+    )
+    storage: bool = Field(
+        default=False,
+        description="copy disks along that only one host has; the old images stay where they are",
+    )
+
+
 class PowerRules(Schema):
     """Whether idle hosts may sleep, and what always stays awake."""
 
@@ -234,6 +254,7 @@ class Rules(Schema):
     capacity: Capacity = Capacity()
     limits: Limits = Limits()
     costs: Costs = Costs()
+    methods: Methods = Methods()
     power: PowerRules = PowerRules()
 
 
@@ -313,6 +334,9 @@ class Window(Schema):
     )
     limits: Annotated[dict[str, Any], Changes(Limits)] = Field({}, description="keys of `[limits]`")
     costs: Annotated[dict[str, Any], Changes(Costs)] = Field({}, description="keys of `[costs]`")
+    methods: Annotated[dict[str, Any], Changes(Methods)] = Field(
+        {}, description="keys of `[methods]`"
+    )
     power: Annotated[dict[str, Any], Changes(PowerRules)] = Field(
         {}, description="keys of `[power]`"
     )

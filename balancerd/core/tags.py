@@ -15,6 +15,7 @@ from balancerd.core.rule import ConstraintRule, Kind, literal
 
 COMPLAINT = "!"  # under this key the adapter says what of the metadata it could not pass on
 MOVE_COST = "move-cost"
+POST_COPY = "post-copy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ VOCABULARY: Mapping[str, Tag] = {
     "pin": Tag("hosts", "only on these hosts", "pin"),
     "avoid": Tag("hosts", "never on these hosts", "avoid"),
     "exclude": Tag("yes", "never moved", "exclude"),
+    POST_COPY: Tag("yes", "may be moved by post-copy, where the policy allows that, too"),
     MOVE_COST: Tag("number", "what moving it costs, in place of `costs.move`"),
 }
 
@@ -75,6 +77,11 @@ def move_cost(vm: VM) -> float | None:
     """What the VM's tag says that moving it costs; None where there is no such tag to read."""
     value = vm.tags.get(MOVE_COST)
     return None if value is None or _complaint(MOVE_COST, value) else float(value)
+
+
+def says_yes(vm: VM, tag: str) -> bool:
+    """Whether the VM has this tag, of those that say yes."""
+    return vm.tags.get(tag) == "yes"
 
 
 def unreadable(vm: VM) -> str:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from balancerd.core.cluster_file import cluster_file, parse_cluster_file, snapshot_of
 from balancerd.core.codec import CodecError, decode, encode
+from balancerd.core.lessons import Basis
 from balancerd.core.model import (
     VM,
     Cluster,
@@ -59,7 +60,8 @@ for _kind in (NumaNode, Disk):
 HOSTS, VMS, LINKS, FORECASTS = whole(Host), whole(VM), whole(Link), whole(Forecast)
 GAPS, EXCLUSIONS, SPLIT_BRAINS = whole(Gap, since=TIMES), whole(Exclusion), whole(SplitBrain)
 LOADS = whole(Load, since=TIMES)
-MOVES = whole(Move, downtime=DOWNTIMES)
+BASES = whole(Basis, model_downtime=DOWNTIMES)
+MOVES = whole(Move, downtime=DOWNTIMES, basis=BASES)
 ACTIONS = st.one_of(MOVES, whole(Sleep), whole(Wake))
 
 

@@ -1,6 +1,6 @@
 """Stage two: overloaded hosts give up the cheapest set of VMs that brings them under `release`."""
 
-from balancerd.core.cost import migration_cost
+from balancerd.core.cost import way_at
 from balancerd.core.layout import Floats, Layout
 from balancerd.core.plan import Verdict
 from balancerd.core.planner.draft import Draft
@@ -102,7 +102,6 @@ def _give(
 
 def _price(layout: Layout, block: int) -> float:
     """Bytes that moving the block would send."""
-    limits = layout.policy.limits
-    return float(
-        sum(migration_cost(vm, layout.snapshot, limits).bytes for vm in layout.blocks[block])
-    )
+    policy, snapshot = layout.policy, layout.snapshot
+    rate = float(policy.limits.bandwidth)
+    return sum(way_at(vm, snapshot, policy, rate).copy.bytes for vm in layout.blocks[block])

@@ -3,9 +3,8 @@
 from collections import Counter
 from dataclasses import replace
 
-from balancerd.core.cost import Cost, migration_cost
+from balancerd.core.cost import migration_cost
 from balancerd.core.layout import Layout
-from balancerd.core.model import Method
 from balancerd.core.objective import Score, score
 from balancerd.core.order import Step, dependencies, waves
 from balancerd.core.plan import Action, Certificate, HostFigures, Move, Plan, Sleep, Verdict, Wake
@@ -98,18 +97,20 @@ def _move(
     draft: Draft, step: Step, vm: str, number: int, after: tuple[int, ...], value: float
 ) -> Move:
     layout = draft.layout
-    cost: Cost = migration_cost(vm, layout.snapshot, draft.policy.limits)
+    rate, lessons = float(draft.policy.limits.bandwidth), draft.history.lessons
+    cost = migration_cost(vm, layout.snapshot, draft.policy, rate, "", lessons)
     return Move(
         number=number,
         vm=vm,
         source=layout.hosts[step.source],
         target=layout.hosts[step.target],
-        method=Method.PRE_COPY,
+        method=cost.method,
         reason=step.reason,
         after=after,
         seconds=cost.seconds,
         bytes=cost.bytes,
         downtime=cost.downtime,
+        basis=cost.basis,
         score_after=value,
         parked=step.parked,
     )

@@ -1,0 +1,91 @@
+"""Which method moves a VM, and what it is expected to cost."""
+
+from dataclasses import replace
+
+import pytest
+
+from balancerd.core.cost import migration_cost
+from balancerd.core.lessons import Lesson, Lessons
+from balancerd.core.method import Way, way_of
+from balancerd.core.model import VM, Disk, Load, Method, Snapshot
+from balancerd.core.plan import Refusal
+from balancerd.core.policy import Policy
+from balancerd.core.units import GIB, MIB
+from tests.sites import policy, site
+
+RATE = 100.0 * MIB
+SHARED, LOCAL = Disk("/shared/a", shared=True), Disk("/local/b", shared=False, size=GIB)
+
+
+def way(rules: Policy, dirty: float | None, **fields: object) -> Way | Refusal:
+    """The way of a VM of 4 GiB that writes so many MiB per second."""
+    vm = replace(VM("v", 4 * GIB), **fields)  # type: ignore[arg-type]
+    rate = None if dirty is None else dirty * MIB
+    return way_of(vm, Load(1.0, 1.0, 4 * GIB, dirty_rate=rate), rules, RATE)
+
+
+def method(rules: Policy, dirty: float | None, **fields: object) -> Method | str:
+    found = way(rules, dirty, **fields)
+    return found.method if isinstance(found, Way) else found.constraint
+
+
+@pytest.mark.parametrize("dirty", [None, 0.0, 10.0, 50.0])
+def test_a_vm_of_moderate_writing_is_moved_by_plain_pre_copy(dirty: float | None) -> None:
+    assert method(policy(methods={"post_copy": True}), dirty) is Method.PRE_COPY
+
+
+def test_one_that_writes_faster_than_it_can_be_copied_is_slowed_down_where_allowed() -> None:
+    assert method(policy(), 150.0) is Method.AUTO_CONVERGE
+    assert method(policy(methods={"auto_converge": False}), 150.0) == "method"
+
+
+def test_pre_copy_that_would_send_the_memory_many_times_gives_way() -> None:
+    """Dies if only what never ends counts."""
+    assert method(policy(), 90.0) is Method.AUTO_CONVERGE
+    assert method(policy(methods={"auto_converge": False}), 90.0) is Method.PRE_COPY
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+@pytest.mark.parametrize("tag", ["yes", "no", None])
+def test_post_copy_needs_both_the_policys_and_the_vms_leave(allowed: bool, tag: str | None) -> None:
+    """Dies if either alone is enough."""
+    tags = {} if tag is None else {"post-copy": tag}
+    found = method(policy(methods={"post_copy": allowed}), 150.0, tags=tags)
+    wanted = Method.POST_COPY if allowed and tag == "yes" else Method.AUTO_CONVERGE
+    assert found is wanted
+
+
+def test_local_disks_go_along_and_count() -> None:
+    with_disk = way(policy(), 10.0, disks=(SHARED, LOCAL))
+    without = way(policy(), 10.0, disks=(SHARED,))
+    assert isinstance(with_disk, Way)
+    assert isinstance(without, Way)
+    assert (with_disk.method, without.method) == (Method.STORAGE, Method.PRE_COPY)
+    assert with_disk.copy.bytes - without.copy.bytes == pytest.approx(GIB)
+    assert with_disk.copy.downtime == without.copy.downtime
+    assert method(policy(), 150.0, disks=(LOCAL,)) == "method"
+
+
+def busy(dirty: float) -> Snapshot:
+    snapshot = site("h1 8c 64G: v 1c 4G | h2 8c 64G:")
+    return replace(snapshot, loads={"v": Load(1.0, 1.0, 4 * GIB, dirty_rate=dirty)})
+
+
+def test_a_prediction_is_the_models_figure_times_what_was_learned() -> None:
+    plain = migration_cost("v", busy(10 * MIB), policy(), RATE, "h1 > r", Lessons())
+    lesson = Lesson("w", "pre-copy", "h1 > r", {"seconds": (10.0, 20.0), "bytes": (10.0, 5.0)})
+    known = Lessons()
+    for _ in range(30):
+        known = known.after(lesson)
+    found = migration_cost("v", busy(10 * MIB), policy(), RATE, "h1 > r", known)
+    assert found.seconds == pytest.approx(2 * plain.seconds, rel=0.1)
+    assert found.bytes == pytest.approx(plain.bytes / 2, rel=0.1)
+    assert found.downtime == plain.downtime
+    assert found.basis.model_seconds == plain.basis.model_seconds
+    assert found.basis.link == "h1 > r"
+
+
+def test_a_way_that_is_too_narrow_just_now_has_the_cost_of_the_policys_bandwidth() -> None:
+    """The VM was found to be movable at 100 MiB/s; a busy link must not make it endless."""
+    found = migration_cost("v", busy(50 * MIB), policy(), 20.0 * MIB, "", Lessons())
+    assert found.seconds < 3600
