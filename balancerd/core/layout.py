@@ -15,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from balancerd.core.model import VM, Forecast, Host, Snapshot, VMState
+from balancerd.core.needs import Needs
 from balancerd.core.plan import Refusal
 from balancerd.core.policy import Policy
+from balancerd.core.rule import ConstraintRule
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -29,11 +31,16 @@ UNSEEN_SHARE, UNSEEN_SPREAD = 0.5, 0.25
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """VMs that a rule keeps apart or together, in a domain: the host or the rack."""
+    """VMs that a rule keeps "apart" or "together", in a domain: a host, a rack, or what it names.
+
+    A soft rule's kind is "rather apart" or "rather together": it forbids nothing.
+    """
 
     name: str
     kind: str
-    scope: str
+    scope: str  # a key of `Layout.domains`
+    at_most: int = 1  # "apart": so many may share a domain
+    weight: float = 0.0  # of a soft rule
 
 
 @dataclass(slots=True)
@@ -72,14 +79,18 @@ class Layout:
     vcpus: Floats
     origin: Ints
     place: Ints
-    signature: Ints  # which of `allowed` and `reachable` holds for it
+    signature: Ints  # which row of `allowed`, `reachable` and `aversion` holds for it
     fixed: dict[int, Refusal]  # blocks that may not move at all
     # memory of what was done: until when a time in the future bars a way
     barred: dict[int, dict[int, float]]  # source -> target -> the pair's back-off
     returning: dict[int, dict[int, float]]  # block -> the host it came from
     # rules
-    allowed: list[Bools]  # per signature: hosts that pins and avoidance leave open
-    reachable: list[Bools]  # per signature: hosts that nothing about the VM rules out
+    rules: tuple[ConstraintRule, ...]  # all that are in force
+    allowed: Bools  # by signature and host: pins and avoidances leave it open
+    reachable: Bools  # by signature and host: nothing about the VM rules it out
+    aversion: Floats  # by signature and host: what soft pins and avoidances cost there
+    needs: tuple[Needs, ...]  # by signature
+    bound: Ints  # blocks that may not be everywhere
     groups: list[Group]
     groups_of: dict[int, tuple[tuple[int, int], ...]]  # block -> (group, how many of it)
     present: list[dict[int, int]]  # per group: domain -> VMs of the group charged there
@@ -151,15 +162,8 @@ class Layout:
 
     def misplaced(self) -> list[int]:
         """Blocks on hosts where a pin or an avoidance does not want them."""
-        strict = [number for number, allowed in enumerate(self.allowed) if not allowed.all()]
-        if not strict:
-            return []
-        allowed = np.stack([self.allowed[number] for number in strict])
-        row = np.full(len(self.allowed), -1, dtype=np.int64)
-        row[strict] = np.arange(len(strict))
-        rows = row[self.signature]
-        wrong = np.flatnonzero((rows >= 0) & ~allowed[rows, self.place])
-        return [int(block) for block in wrong]
+        allowed = self.allowed[self.signature[self.bound], self.place[self.bound]]
+        return [int(block) for block in self.bound[~allowed]]
 
 
 def _share(used: Floats, capacity: Floats) -> Floats:

@@ -74,6 +74,9 @@ class Host:
     power_curve: tuple[float, ...] = ()  # W at equal steps of CPU use from 0 to 100 %
     numa: tuple[NumaNode, ...] = ()
     can_sleep: bool = False  # a power driver is configured, and nothing forbids it
+    cpu_models: tuple[str, ...] = ()  # named models that it can offer; none: not known
+    machines: tuple[str, ...] = ()  # machine types that it can run; none: not known
+    storage: tuple[str, ...] = ()  # shared paths and pools that it reaches
 
     def watts(self, utilisation: float) -> float:
         """Draw at a CPU utilisation in 0..1, between the curve's points in a straight line."""
@@ -93,6 +96,7 @@ class Disk:
     shared: bool
     size: int = 0
     safe_cache: bool = True  # cache mode none/directsync, or a storage that does not care
+    storage: tuple[str, ...] = ()  # the shared paths and pools it lies on; none: any host has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,7 @@ class VM:
     disks: tuple[Disk, ...] = ()
     host_devices: tuple[str, ...] = ()
     cpu_model: str = ""  # "" moves anywhere; "host-passthrough" only to the same host CPU
+    machine: str = ""  # its machine type; "" runs anywhere
     owner: str = ""  # another management system that says it owns the VM
     numa: tuple[int, ...] = ()  # NUMA nodes of its host that it is bound to, evenly; (): to none
     tags: Mapping[str, str] = field(default_factory=lambda: EMPTY)  # balancerd's own <metadata>

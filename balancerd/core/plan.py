@@ -108,6 +108,7 @@ class Certificate:
     steps: int
     violations: tuple[str, ...]  # empty: every intermediate state keeps every rule
     slack: Mapping[str, float]  # smallest distance to each limit over all states, by constraint
+    soft_breaks: tuple[str, ...] = ()  # soft rules that are broken at the end, with their cost
 
 
 @dataclass(frozen=True, slots=True)

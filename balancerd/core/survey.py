@@ -1,16 +1,15 @@
 """From values to arrays: draws up the layout of a snapshot under a policy."""
 
-from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from balancerd.core.groups import blocks_of, domains_of, groups_of
 from balancerd.core.history import History, Outcome, barred_until, rests_until
 from balancerd.core.layout import (
     CHARGED,
     Bools,
     Floats,
-    Group,
     Ints,
     Layout,
     demand,
@@ -19,9 +18,10 @@ from balancerd.core.layout import (
 )
 from balancerd.core.model import Host, PowerState, Snapshot
 from balancerd.core.movable import fixed_vms
-from balancerd.core.policy import ConstraintRule, Policy, matches, meant
-
-Key = tuple[tuple[int, ...], str | None]
+from balancerd.core.policy import Policy
+from balancerd.core.reach import Reach, reach
+from balancerd.core.rule import ConstraintRule, meant
+from balancerd.core.tags import rules_in_force
 
 
 def lay_out(snapshot: Snapshot, policy: Policy, history: History, now: float) -> Layout:
@@ -35,13 +35,15 @@ def lay_out(snapshot: Snapshot, policy: Policy, history: History, now: float) ->
         for name in sorted(cluster.vms)
         if cluster.placement.get(name) in row and cluster.vms[name].state in CHARGED
     ]
-    blocks = _blocks(vms, snapshot, policy)
+    rules = rules_in_force(cluster, policy)
+    blocks = blocks_of(vms, snapshot, rules)
     block_of = {vm: index for index, block in enumerate(blocks) for vm in block}
     place = np.array([row[cluster.placement[block[0]]] for block in blocks], dtype=np.int64)
     cpu, variance, memory, vcpus = _demands(blocks, snapshot)
-    domains = _domains(values)
-    groups, groups_of = _groups(policy, block_of)
-    signature, allowed, reachable = _reach(blocks, place, values, snapshot, policy)
+    groups, memberships = groups_of(rules, block_of)
+    found = reach(blocks, place, values, cluster.vms, rules)
+    spare = 1.0 - _kept_free(row, rules)
+    open_ = _open(values, snapshot, rules)
     fixed = fixed_vms(snapshot, policy, history, now)
     count = len(hosts)
     layout = Layout(
@@ -49,18 +51,17 @@ def lay_out(snapshot: Snapshot, policy: Policy, history: History, now: float) ->
         policy=policy,
         hosts=hosts,
         host_row=row,
-        cpu_capacity=_floats(host.cpu if is_sane(host) else 0.0 for host in values),
-        memory_capacity=_floats(
-            memory_capacity(host, policy) if is_sane(host) else 0.0 for host in values
-        ),
+        cpu_capacity=spare * _floats(host.cpu if is_sane(host) else 0.0 for host in values),
+        memory_capacity=spare
+        * _floats(memory_capacity(host, policy) if is_sane(host) else 0.0 for host in values),
         vcpu_capacity=_floats(
             (host.cores or host.cpu) * policy.capacity.cpu_overcommit for host in values
         ),
-        receives=_open(values, snapshot, policy) & _not_draining(hosts, snapshot),
-        gives=_open(values, snapshot, policy),
+        receives=open_ & _not_draining(hosts, snapshot),
+        gives=open_,
         peak=_floats(host.watts(1.0) or 1.0 for host in values),
         curves=_curves(values),
-        domains=domains,
+        domains=domains_of(values, rules),
         used_now=_measured(hosts, snapshot),
         used_cpu=_overhead(hosts, snapshot, 0),
         used_variance=np.zeros(count),
@@ -79,18 +80,28 @@ def lay_out(snapshot: Snapshot, policy: Policy, history: History, now: float) ->
         vcpus=vcpus,
         origin=place,
         place=place.copy(),
-        signature=signature,
+        signature=found.signature,
         fixed={block_of[vm]: fixed[vm] for vm in sorted(fixed, reverse=True) if vm in block_of},
         barred=_barred(row, policy, history, now),
         returning=_returning(block_of, row, snapshot, policy, history, now),
-        allowed=allowed,
-        reachable=reachable,
+        rules=rules,
+        allowed=found.allowed,
+        reachable=found.reachable,
+        aversion=found.aversion,
+        needs=found.needs,
+        bound=_bound(found),
         groups=groups,
-        groups_of=groups_of,
+        groups_of=memberships,
         present=[{} for _ in groups],
     )
     _charge(layout)
     return layout
+
+
+def _bound(found: Reach) -> Ints:
+    """Blocks that pins or avoidances keep off some host."""
+    free = np.asarray(found.allowed.all(axis=1))
+    return np.flatnonzero(~free[found.signature])
 
 
 def _floats(values: Iterable[float]) -> Floats:
@@ -107,20 +118,30 @@ def _overhead(hosts: Sequence[str], snapshot: Snapshot, which: int) -> Floats:
     return np.where(np.isfinite(values), np.maximum(values, 0.0), 0.0)
 
 
-def _open(hosts: Sequence[Host], snapshot: Snapshot, policy: Policy) -> Bools:
+def _open(hosts: Sequence[Host], snapshot: Snapshot, rules: Sequence[ConstraintRule]) -> Bools:
     """Hosts that VMs may leave or enter at all."""
-    unknown = snapshot.unknown_hosts()
-    barred = [rule.hosts for rule in policy.constraint if rule.kind == "exclude" and not rule.vms]
+    names = snapshot.cluster.hosts
+    barred = {
+        name
+        for rule in rules
+        if rule.kind == "exclude" and not rule.vms
+        for name in meant(names, rule.hosts)
+    }
+    closed = snapshot.unknown_hosts() | barred
     return np.array(
-        [
-            host.power is PowerState.ON
-            and is_sane(host)
-            and host.name not in unknown
-            and not any(matches(host.name, globs) for globs in barred)
-            for host in hosts
-        ],
+        [h.power is PowerState.ON and is_sane(h) and h.name not in closed for h in hosts],
         dtype=np.bool_,
     )
+
+
+def _kept_free(row: Mapping[str, int], rules: Sequence[ConstraintRule]) -> Floats:
+    """The share of each host that "headroom" rules keep free; of several the largest."""
+    shares = np.zeros(len(row))
+    for rule in rules:
+        if rule.kind == "headroom":
+            rows = [row[name] for name in meant(row, rule.hosts)]
+            shares[rows] = np.maximum(shares[rows], rule.share or 0.0)
+    return shares
 
 
 def _not_draining(hosts: Sequence[str], snapshot: Snapshot) -> Bools:
@@ -134,42 +155,6 @@ def _curves(hosts: Sequence[Host]) -> tuple[tuple[Floats, Ints], ...]:
         if host.power_curve:
             rows.setdefault(host.power_curve, []).append(row)
     return tuple((_floats(curve), np.array(found)) for curve, found in rows.items())
-
-
-def _domains(hosts: Sequence[Host]) -> dict[str, Ints]:
-    """The domain of each host: itself, or its rack; a host without a rack is a rack of its own."""
-    racks: dict[str, int] = {}
-    for host in hosts:
-        racks.setdefault(host.rack or f"\0{host.name}", len(racks))
-    return {
-        "host": np.arange(len(hosts), dtype=np.int64),
-        "rack": np.array([racks[h.rack or f"\0{h.name}"] for h in hosts], dtype=np.int64),
-    }
-
-
-def _blocks(vms: Sequence[str], snapshot: Snapshot, policy: Policy) -> tuple[tuple[str, ...], ...]:
-    """Sets of VMs on one host that "together" rules tie to each other; VMs under way stay alone."""
-    placement, flights = snapshot.cluster.placement, snapshot.cluster.flights
-    leader: dict[str, str] = {}
-
-    def find(vm: str) -> str:
-        while leader.get(vm, vm) != vm:
-            vm = leader[vm]
-        return vm
-
-    for rule in policy.constraint:
-        if rule.kind != "together" or rule.scope != "host":
-            continue
-        first: dict[str, str] = {}
-        members = set(meant(snapshot.cluster.vms, rule.vms))
-        for vm in vms:
-            if vm not in flights and vm in members:
-                a, b = find(first.setdefault(placement[vm], vm)), find(vm)
-                leader[max(a, b)] = min(a, b)
-    blocks: defaultdict[str, list[str]] = defaultdict(list)
-    for vm in vms:
-        blocks[find(vm)].append(vm)
-    return tuple(tuple(blocks[vm]) for vm in sorted(blocks))
 
 
 def _demands(
@@ -198,79 +183,6 @@ def _now(blocks: Sequence[Sequence[str]], cpu: Floats, snapshot: Snapshot) -> Fl
             asked = (loads[vm].cpu + loads[vm].steal * vms[vm].size for vm in block)
             now[index] = max(0.0, sum(asked))
     return now
-
-
-def _groups(
-    policy: Policy, block_of: Mapping[str, int]
-) -> tuple[list[Group], dict[int, tuple[tuple[int, int], ...]]]:
-    """The rules about VMs among each other, and which blocks belong to them."""
-    groups: list[Group] = []
-    counts: defaultdict[int, Counter[int]] = defaultdict(Counter)
-    for index, rule in enumerate(policy.constraint):
-        if rule.kind not in ("apart", "together"):
-            continue
-        for vm in meant(block_of, rule.vms):
-            counts[block_of[vm]][len(groups)] += 1
-        groups.append(Group(rule.name or f"constraint[{index}]", rule.kind, rule.scope))
-    return groups, {block: tuple(sorted(count.items())) for block, count in counts.items()}
-
-
-def _reach(
-    blocks: Sequence[Sequence[str]],
-    place: Ints,
-    hosts: Sequence[Host],
-    snapshot: Snapshot,
-    policy: Policy,
-) -> tuple[Ints, list[Bools], list[Bools]]:
-    """Blocks of equal signature can go to the same hosts, which is worked out once for each."""
-    rules = [
-        (index, rule)
-        for index, rule in enumerate(policy.constraint)
-        if rule.kind in ("pin", "avoid") or (rule.kind == "exclude" and rule.vms and rule.hosts)
-    ]
-    numbers: dict[Key, int] = {}
-    signature = np.zeros(len(blocks), dtype=np.int64)
-    vms = snapshot.cluster.vms
-    rules_of: defaultdict[str, set[int]] = defaultdict(set)
-    for number, rule in rules:
-        for vm in meant(vms, rule.vms):
-            rules_of[vm].add(number)
-    for index, block in enumerate(blocks):
-        about = tuple(sorted({number for vm in block for number in rules_of.get(vm, ())}))
-        model = None
-        if any(vms[vm].cpu_model == "host-passthrough" for vm in block):
-            model = hosts[place[index]].cpu_model
-        signature[index] = numbers.setdefault((about, model), len(numbers))
-    allowed = [_allowed(key, hosts, policy.constraint) for key in numbers]
-    reachable = [
-        bools & _unbarred(key, hosts, policy.constraint)
-        for bools, key in zip(allowed, numbers, strict=True)
-    ]
-    return signature, allowed, reachable
-
-
-def _allowed(key: Key, hosts: Sequence[Host], rules: Sequence[ConstraintRule]) -> Bools:
-    """Hosts in every pin and in no avoidance of a signature."""
-    allowed = np.ones(len(hosts), dtype=np.bool_)
-    for index in key[0]:
-        rule = rules[index]
-        if rule.kind in ("pin", "avoid"):
-            inside = np.array([matches(host.name, rule.hosts) for host in hosts], dtype=np.bool_)
-            allowed &= inside if rule.kind == "pin" else ~inside
-    return allowed
-
-
-def _unbarred(key: Key, hosts: Sequence[Host], rules: Sequence[ConstraintRule]) -> Bools:
-    """Hosts that no exclusion closes, and whose CPU is the one the VM was started on."""
-    open_ = np.ones(len(hosts), dtype=np.bool_)
-    for index in key[0]:
-        if rules[index].kind == "exclude":
-            globs = rules[index].hosts
-            open_ &= np.array([not matches(host.name, globs) for host in hosts], dtype=np.bool_)
-    if key[1] is not None:
-        same = [bool(key[1]) and host.cpu_model == key[1] for host in hosts]
-        open_ &= np.array(same, dtype=np.bool_)
-    return open_
 
 
 def _barred(

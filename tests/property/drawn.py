@@ -113,6 +113,7 @@ def policy(random: Random) -> Policy:
                 "spread_factor": random.choice([0.0, 2.0]),
                 "enforce_memory": random.random() < 0.8,
                 "cpu_overcommit": random.choice([8.0, 1.0]),
+                "vms_per_host": random.choice([None, None, None, None, 6]),
             },
             "limits": {"gain": 0.0, "per_plan": random.choice([3, 1000, 1000])},
             "power": {
@@ -124,20 +125,28 @@ def policy(random: Random) -> Policy:
     )
 
 
+KINDS = ("together", "apart", "apart", "pin", "avoid", "avoid", "one-of", "headroom", "exclude")
+
+
 def rule(random: Random) -> ConstraintRule:
     """Any rule that the schema takes, sometimes about a host that is not there."""
-    kind = random.choice(["together", "apart", "apart", "pin", "avoid", "avoid", "exclude"])
-    about_hosts = kind in ("pin", "avoid", "exclude")
-    return ConstraintRule.model_validate(
-        {
-            "kind": kind,
-            "vms": tuple(sorted(random.sample(VMS[:8], random.randint(1, 4)))),
-            "hosts": tuple(sorted(random.sample((*HOSTS, "h9"), random.randint(1, 3))))
-            if about_hosts
-            else (),
-            "scope": random.choice(["host", "host", "rack"]),
-        }
-    )
+    kind = random.choice(KINDS)
+    keys: dict[str, object] = {"kind": kind}
+    if kind != "headroom":
+        keys["vms"] = tuple(sorted(random.sample(VMS[:8], random.randint(1, 4))))
+    if kind not in ("together", "apart"):
+        keys["hosts"] = tuple(sorted(random.sample((*HOSTS, "h9"), random.randint(1, 3))))
+    if kind in ("together", "apart"):
+        keys["scope"] = random.choice(["host", "host", "rack"])
+    if kind == "one-of":
+        keys["hosts"] = random.choice([("h[12]", "h[34]"), ("h[1-3]", "h[3-6]"), ("h1", "h2")])
+    if kind == "apart":
+        keys["at_most"] = random.choice([1, 1, 2])
+    if kind == "headroom":
+        keys["share"] = random.choice([0.1, 0.5])
+    if kind not in ("headroom", "exclude") and random.random() < 0.25:
+        keys["weight"] = random.choice([0.5, 2.0])
+    return ConstraintRule.model_validate(keys)
 
 
 def history(random: Random) -> History:

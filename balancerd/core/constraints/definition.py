@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 from balancerd.core.model import Cluster, PowerState, Snapshot, VMState
-from balancerd.core.policy import ConstraintRule, Policy, matches
+from balancerd.core.policy import Policy
+from balancerd.core.rule import ConstraintRule, matches
+from balancerd.core.tags import rules_in_force
 from balancerd.core.units import format_size
 
 GONE = (VMState.SHUTOFF, VMState.MIGRATED, VMState.CRASHED)
@@ -23,17 +25,45 @@ class Violation:
         return self.constraint, self.subject
 
 
+@dataclass(frozen=True, slots=True)
+class SoftBreak:
+    """A soft rule that is broken: which one, about what, and what that costs."""
+
+    constraint: str
+    subject: str
+    detail: str
+    cost: float
+
+
 def violations(snapshot: Snapshot, policy: Policy) -> tuple[Violation, ...]:
-    """Every rule that the site breaks as observed; VMs under way count on both hosts."""
+    """Every hard rule that the site breaks as observed; VMs under way count on both hosts."""
     found: list[Violation] = []
+    rules = rules_in_force(snapshot.cluster, policy)
     for host in sorted(snapshot.cluster.hosts):
         found += _memory(snapshot, policy, host)
         found += _vcpus(snapshot, policy, host)
+        found += _count(snapshot, policy, host)
         found += _power(snapshot.cluster, host)
-    for index, rule in enumerate(policy.constraint):
-        name = rule.name or f"constraint[{index}]"
-        found += _RULES[rule.kind](snapshot.cluster, rule, name)
+        found += _headroom(snapshot, policy, host, rules)
+    for rule in rules:
+        if rule.weight is None:
+            found += _RULES[rule.kind](snapshot.cluster, rule)
     return tuple(found)
+
+
+def soft_breaks(snapshot: Snapshot, policy: Policy) -> tuple[SoftBreak, ...]:
+    """Every soft rule that the site breaks as observed, with what it costs.
+
+    Each VM on a wrong host costs the rule's weight, and so does each one of too many in a domain.
+    Of VMs that want to be together, each pair that is not costs a share of it, such that one VM
+    away from all the others costs the weight.
+    """
+    return tuple(
+        SoftBreak(rule.kind, f"{rule.name}: {subject}", detail, rule.weight * amount)
+        for rule in rules_in_force(snapshot.cluster, policy)
+        if rule.weight is not None
+        for subject, detail, amount in _SOFT[rule.kind](snapshot.cluster, rule)
+    )
 
 
 def _charged(cluster: Cluster, host: str) -> list[str]:
@@ -62,6 +92,36 @@ def _vcpus(snapshot: Snapshot, policy: Policy, host: str) -> list[Violation]:
     return [Violation("vCPUs", host, f"{used} on {cores:g} cores")]
 
 
+def _count(snapshot: Snapshot, policy: Policy, host: str) -> list[Violation]:
+    most, count = policy.capacity.vms_per_host, len(_charged(snapshot.cluster, host))
+    if most is None or count <= most:
+        return []
+    return [Violation("VMs", host, f"{count} of at most {most}")]
+
+
+def _headroom(
+    snapshot: Snapshot, policy: Policy, host: str, rules: tuple[ConstraintRule, ...]
+) -> list[Violation]:
+    """Memory charged, and CPU expected, beyond what a rule leaves of the host."""
+    cluster, capacity = snapshot.cluster, policy.capacity
+    value, vms = cluster.hosts[host], _charged(snapshot.cluster, host)
+    cpu, memory = snapshot.overhead.get(host, (0.0, 0))
+    cpu += sum(seen.cpu for vm in vms if (seen := snapshot.forecasts.get(vm)))
+    memory += sum(cluster.vms[vm].memory for vm in vms)
+    room = value.memory - max(capacity.memory_reserve, capacity.memory_reserve_share * value.memory)
+    found = []
+    for rule in rules:
+        if rule.kind == "headroom" and rule.share and vms and matches(host, rule.hosts):
+            left, subject = 1.0 - rule.share, f"{rule.name}: {host}"
+            if capacity.enforce_memory and memory > left * room:
+                detail = f"memory {format_size(memory)} of {format_size(left * room)}"
+                found.append(Violation("headroom", f"{subject}, memory", detail))
+            if cpu > left * value.cpu:
+                detail = f"{cpu:.2f} of {left * value.cpu:.2f} cores expected"
+                found.append(Violation("headroom", f"{subject}, CPU", detail))
+    return found
+
+
 def _power(cluster: Cluster, host: str) -> list[Violation]:
     if cluster.hosts[host].power in (PowerState.ON, PowerState.UNKNOWN):
         return []
@@ -86,63 +146,138 @@ def _members(cluster: Cluster, rule: ConstraintRule) -> list[str]:
     ]
 
 
-def _domain(cluster: Cluster, host: str, scope: str) -> str:
+def _domain(cluster: Cluster, host: str, rule: ConstraintRule) -> str:
+    """A rack, a group of hosts that the rule names (the first it is in), or the host itself."""
     rack = cluster.hosts[host].rack if host in cluster.hosts else ""
-    return f"rack {rack}" if scope == "rack" and rack else f"host {host}"
+    if rule.scope == "rack" and rack:
+        return f"rack {rack}"
+    if rule.kind == "one-of":
+        return next((f"group {glob}" for glob in rule.hosts if matches(host, (glob,))), host)
+    return f"host {host}"
 
 
-def _domains(cluster: Cluster, vm: str, scope: str) -> set[str]:
-    return {_domain(cluster, host, scope) for host in _places(cluster, vm)}
+def _domains(cluster: Cluster, vm: str, rule: ConstraintRule) -> set[str]:
+    return {_domain(cluster, host, rule) for host in _places(cluster, vm)}
 
 
-def _apart(cluster: Cluster, rule: ConstraintRule, name: str) -> list[Violation]:
+def _crowds(cluster: Cluster, rule: ConstraintRule) -> dict[str, list[str]]:
+    """The members of an "apart" group in each domain."""
+    crowds: dict[str, list[str]] = {}
+    for vm in _members(cluster, rule):
+        for domain in sorted(_domains(cluster, vm, rule)):
+            crowds.setdefault(domain, []).append(vm)
+    return crowds
+
+
+def _apart(cluster: Cluster, rule: ConstraintRule) -> list[Violation]:
+    """Pairs that share a domain, or domains with more members than may be."""
+    if rule.at_most > 1:
+        return [
+            Violation("apart", f"{rule.name}: {domain}", f"{len(vms)} of at most {rule.at_most}")
+            for domain, vms in sorted(_crowds(cluster, rule).items())
+            if len(vms) > rule.at_most
+        ]
     members = _members(cluster, rule)
     return [
-        Violation("apart", f"{name}: {a}, {b}", "share " + ", ".join(sorted(shared)))
+        Violation("apart", f"{rule.name}: {a}, {b}", "share " + ", ".join(sorted(shared)))
         for index, a in enumerate(members)
         for b in members[index + 1 :]
-        if (shared := _domains(cluster, a, rule.scope) & _domains(cluster, b, rule.scope))
+        if (shared := _domains(cluster, a, rule) & _domains(cluster, b, rule))
     ]
 
 
-def _together(cluster: Cluster, rule: ConstraintRule, name: str) -> list[Violation]:
-    """A VM under way counts where it is going: a group may move, one member after the other."""
-    ends = {
-        _domain(cluster, cluster.flights.get(vm, cluster.placement[vm]), rule.scope)
+def _ends(cluster: Cluster, rule: ConstraintRule) -> dict[str, str]:
+    """The domain of each member; of one under way the one where it is going.
+
+    So a group may move one member after the other.
+    """
+    return {
+        vm: _domain(cluster, cluster.flights.get(vm, cluster.placement[vm]), rule)
         for vm in _members(cluster, rule)
     }
+
+
+def _together(cluster: Cluster, rule: ConstraintRule) -> list[Violation]:
+    ends = set(_ends(cluster, rule).values())
     if len(ends) < 2:
         return []
-    return [Violation("together", name, "spread over " + ", ".join(sorted(ends)))]
+    return [Violation("together", rule.name, "spread over " + ", ".join(sorted(ends)))]
 
 
-def _pin(cluster: Cluster, rule: ConstraintRule, name: str) -> list[Violation]:
+def _wrong(cluster: Cluster, rule: ConstraintRule) -> list[tuple[str, str]]:
+    """VMs on hosts where a rule does not want them: not on those named, or just there."""
     return [
-        Violation("pin", f"{name}: {vm}", f"is on {host}")
+        (vm, host)
         for vm in _members(cluster, rule)
         for host in sorted(_places(cluster, vm))
-        if not matches(host, rule.hosts)
+        if matches(host, rule.hosts) == (rule.kind == "avoid")
     ]
 
 
-def _avoid(cluster: Cluster, rule: ConstraintRule, name: str) -> list[Violation]:
+def _misplaced(cluster: Cluster, rule: ConstraintRule) -> list[Violation]:
     return [
-        Violation("avoid", f"{name}: {vm}", f"is on {host}")
-        for vm in _members(cluster, rule)
-        for host in sorted(_places(cluster, vm))
-        if matches(host, rule.hosts)
+        Violation(rule.kind, f"{rule.name}: {vm}", f"is on {host}")
+        for vm, host in _wrong(cluster, rule)
     ]
 
 
-def _exclude(_cluster: Cluster, _rule: ConstraintRule, _name: str) -> list[Violation]:
-    """An exclusion is about moving, not about where things are: no placement breaks it."""
+def _one_of(cluster: Cluster, rule: ConstraintRule) -> list[Violation]:
+    return _misplaced(cluster, rule) + _together(cluster, rule)
+
+
+def _nothing(_cluster: Cluster, _rule: ConstraintRule) -> list[Violation]:
+    """An exclusion is about moving and headroom about hosts: no placement of VMs breaks them."""
     return []
 
 
 _RULES = {
     "apart": _apart,
     "together": _together,
-    "pin": _pin,
-    "avoid": _avoid,
-    "exclude": _exclude,
+    "pin": _misplaced,
+    "avoid": _misplaced,
+    "one-of": _one_of,
+    "headroom": _nothing,
+    "exclude": _nothing,
+}
+
+Amounts = list[tuple[str, str, float]]  # about what, in words, and how much of the weight
+
+
+def _rather_apart(cluster: Cluster, rule: ConstraintRule) -> Amounts:
+    return [
+        (domain, f"{len(vms)} of at most {rule.at_most}", float(len(vms) - rule.at_most))
+        for domain, vms in sorted(_crowds(cluster, rule).items())
+        if len(vms) > rule.at_most
+    ]
+
+
+def _rather_together(cluster: Cluster, rule: ConstraintRule) -> Amounts:
+    ends = list(_ends(cluster, rule).values())
+    pairs = sum(a != b for index, a in enumerate(ends) for b in ends[index + 1 :])
+    if not pairs:
+        return []
+    spread = "spread over " + ", ".join(sorted(set(ends)))
+    return [(f"{len(ends)} VMs", spread, pairs / (len(ends) - 1))]
+
+
+def _rather_elsewhere(cluster: Cluster, rule: ConstraintRule) -> Amounts:
+    """A VM under way counts where it is going."""
+    ends = {vm: cluster.flights.get(vm, cluster.placement[vm]) for vm in _members(cluster, rule)}
+    return [
+        (vm, f"is on {host}", 1.0)
+        for vm, host in ends.items()
+        if matches(host, rule.hosts) == (rule.kind == "avoid")
+    ]
+
+
+def _rather_one_of(cluster: Cluster, rule: ConstraintRule) -> Amounts:
+    return _rather_elsewhere(cluster, rule) + _rather_together(cluster, rule)
+
+
+_SOFT = {
+    "apart": _rather_apart,
+    "together": _rather_together,
+    "pin": _rather_elsewhere,
+    "avoid": _rather_elsewhere,
+    "one-of": _rather_one_of,
 }

@@ -12,8 +12,10 @@ import numpy as np
 
 from balancerd.core.layout import Bools, Ints, Layout
 from balancerd.core.model import PowerState
+from balancerd.core.needs import lacks
 from balancerd.core.plan import Refusal
 from balancerd.core.policy import Band
+from balancerd.core.rule import matches
 from balancerd.core.units import format_size, format_time
 
 EPSILON = 1e-9
@@ -110,38 +112,57 @@ def _unreachable(layout: Layout, block: int, rows: Rows) -> Bools:
 
 
 def _explain_unreachable(layout: Layout, block: int, host: int) -> Explanation:
+    """Which rule, or what the host lacks; the slow way, for one host."""
     name = layout.hosts[host]
-    if not layout.allowed[layout.signature[block]][host]:
-        return f"a pin or an avoidance keeps it off {name}", "change the rule"
-    here = layout.hosts[layout.place[block]]
-    return f"{name} is excluded for it, or has another CPU than {here}", "set a CPU model"
+    for rule in layout.rules:
+        if rule.weight is None and any(matches(vm, rule.vms) for vm in layout.blocks[block]):
+            inside = matches(name, rule.hosts)
+            if inside if rule.kind == "avoid" else rule.kind in ("pin", "one-of") and not inside:
+                return f"{rule.name} keeps it off {name}", "change the rule"
+            if rule.kind == "exclude" and inside:
+                return f"{rule.name}: it is excluded on {name}", "change the rule"
+    needs = layout.needs[layout.signature[block]]
+    missing = lacks(layout.snapshot.cluster.hosts[name], needs)
+    remedy = "set a CPU model" if needs.same_cpu is not None else ""
+    return f"{name} does not have {missing}", remedy
 
 
 def _conflicts(layout: Layout, block: int, rows: Rows) -> Bools:
-    """Hosts in whose domain another member of an "apart" group is, or will be."""
+    """Hosts in whose domain as many members of an "apart" group are, or will be, as may be."""
     refused = np.zeros(np.shape(rows), dtype=np.bool_)
     for index, own in layout.groups_of.get(block, ()):
         group = layout.groups[index]
-        if group.kind != "apart":
-            continue
-        domains = layout.domains[group.scope]
-        home = int(domains[layout.place[block]])
-        others = [
-            domain
-            for domain, count in layout.present[index].items()
-            if count - (own if domain == home else 0) > 0
-        ]
-        refused |= np.isin(domains[rows], others)
+        if group.kind == "apart":
+            refused |= _crowds(layout, block, index, own)[layout.domains[group.scope][rows]]
     return refused
 
 
+def _crowds(layout: Layout, block: int, index: int, own: int) -> Bools:
+    """By domain of an "apart" group: whether there is no room for the block's members."""
+    group = layout.groups[index]
+    counts = others_of(layout, block, index, own)
+    coming = 1 if group.at_most == 1 else own  # a pair that is together now is so anywhere
+    return np.asarray(counts + coming > group.at_most)
+
+
+def others_of(layout: Layout, block: int, index: int, own: int) -> Ints:
+    """How many members of a group are in each of its domains, the block's own left out."""
+    domains = layout.domains[layout.groups[index].scope]
+    counts = np.zeros(len(layout.hosts), dtype=np.int64)
+    for domain, count in layout.present[index].items():
+        counts[domain] = count
+    counts[domains[layout.place[block]]] -= own
+    return counts
+
+
 def _explain_conflict(layout: Layout, block: int, host: int) -> Explanation:
-    row = np.array([host], dtype=np.int64)
-    for index, _ in layout.groups_of[block]:
+    for index, own in layout.groups_of[block]:
         group = layout.groups[index]
-        domain = layout.domains[group.scope][row][0]
-        if group.kind == "apart" and layout.present[index].get(int(domain), 0):
-            return f"{group.name}: another member is in that {group.scope}", "move that one first"
+        domain = layout.domains[group.scope][host]
+        if group.kind == "apart" and _crowds(layout, block, index, own)[domain]:
+            there = int(others_of(layout, block, index, own)[domain])
+            others = "another member is" if there == 1 else f"{there} other members are"
+            return f"{group.name}: {others} in that {group.scope}", "move that one first"
     return "another member is there", ""
 
 
@@ -155,14 +176,10 @@ def _scatters(layout: Layout, block: int, rows: Rows) -> Bools:
         group = layout.groups[index]
         if group.kind != "together":
             continue
-        domains, present = layout.domains[group.scope], layout.present[index]
-        home = int(domains[layout.place[block]])
-        around = present.get(home, 0) - own
-        others = sum(present.values()) - own
-        counts = np.zeros(len(layout.hosts), dtype=np.int64)
-        for domain, count in present.items():
-            counts[domain] = count - (own if domain == home else 0)
-        refused |= counts[domains[rows]] < max(around, min(others, 1))
+        domains = layout.domains[group.scope]
+        counts = others_of(layout, block, index, own)
+        around = counts[domains[layout.place[block]]]
+        refused |= counts[domains[rows]] < max(around, min(int(counts.sum()), 1))
     return refused
 
 
@@ -237,6 +254,19 @@ def _explain_vcpus(layout: Layout, block: int, host: int) -> Explanation:
     return f"{after:g} of at most {room:g} vCPUs", "raise capacity.cpu_overcommit"
 
 
+def _too_many(layout: Layout, block: int, rows: Rows) -> Bools:
+    most = layout.policy.capacity.vms_per_host
+    if most is None:
+        return np.zeros(np.shape(rows), dtype=np.bool_)
+    return np.asarray(layout.used_count[rows] + len(layout.blocks[block]) > most)
+
+
+def _explain_too_many(layout: Layout, block: int, host: int) -> Explanation:
+    after = layout.used_count[host] + len(layout.blocks[block])
+    most = layout.policy.capacity.vms_per_host
+    return f"{after} of at most {most} VMs", "raise capacity.vms_per_host"
+
+
 def _busy(layout: Layout, block: int, rows: Rows) -> Bools:
     """Hosts that the block would bring over `release` at this moment, whatever is expected."""
     release = layout.policy.thresholds.cpu.release * layout.cpu_capacity[rows]
@@ -260,5 +290,6 @@ CHECKS = (
     Check("memory", _memory_short, _explain_memory),
     Check("CPU", _cpu_short, _explain_cpu),
     Check("vCPUs", _vcpus_short, _explain_vcpus),
+    Check("VMs", _too_many, _explain_too_many),
     Check("busy", _busy, _explain_busy),
 )

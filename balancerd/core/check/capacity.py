@@ -1,0 +1,59 @@
+"""What a move's target would have to carry, with all that can be there at the same time."""
+
+from math import inf, isfinite, sqrt
+
+from balancerd.core.check.replay import Replay
+from balancerd.core.plan import Move
+from balancerd.core.rule import matches
+
+TOLERANCE = 1e-6
+
+
+def check_landing(replay: Replay, move: Move) -> None:
+    """The target stays below `landing` with all that can be there, and its vCPUs in bounds."""
+    target, cluster = replay.snapshot.cluster.hosts[move.target], replay.snapshot.cluster
+    there = replay.together_with(move, lambda host: host == move.target, [move.target])
+    vms = [move.vm, *sorted(there)]
+    bands, capacity = replay.policy.thresholds, replay.policy.capacity
+    left = 1.0 - _kept_free(replay, move.target)
+    cpu, memory = replay.snapshot.overhead.get(move.target, (0.0, 0))
+    demands = [_demand(replay, vm) for vm in vms]
+    cpu += sum(d for d, _ in demands)
+    cpu += capacity.spread_factor * sqrt(sum(s * s for _, s in demands))
+    _limit(replay, move, "CPU", cpu, bands.cpu.landing * left * target.cpu)
+    if capacity.enforce_memory:
+        reserve = max(capacity.memory_reserve, capacity.memory_reserve_share * target.memory)
+        used = memory + sum(max(0, cluster.vms[vm].memory) for vm in vms)
+        room = bands.memory.landing * left * (target.memory - reserve)
+        _limit(replay, move, "memory", used, room)
+    vcpus = sum(cluster.vms[vm].vcpus for vm in vms)
+    _limit(replay, move, "vCPUs", vcpus, capacity.cpu_overcommit * (target.cores or target.cpu))
+    if capacity.vms_per_host is not None:
+        _limit(replay, move, "VMs", len(vms), capacity.vms_per_host)
+
+
+def _kept_free(replay: Replay, host: str) -> float:
+    """The share of a host that rules want to be left free."""
+    shares = [
+        rule.share or 0.0
+        for rule in replay.rules
+        if rule.kind == "headroom" and matches(host, rule.hosts)
+    ]
+    return max(shares, default=0.0)
+
+
+def _limit(replay: Replay, move: Move, name: str, used: float, limit: float) -> None:
+    slack = (limit - used) / limit if limit > 0 else -1.0
+    replay.slack[name] = min(replay.slack.get(name, inf), slack)
+    if not isfinite(used) or slack < -TOLERANCE:
+        text = f"{name} on {move.target}: {used:.6g} of at most {limit:.6g}"
+        replay.fault(move.number, text)
+
+
+def _demand(replay: Replay, vm: str) -> tuple[float, float]:
+    """Expected CPU and spread; a VM without forecast counts half its size, give or take."""
+    forecast = replay.snapshot.forecasts.get(vm)
+    if forecast is None or not isfinite(forecast.cpu + forecast.spread):
+        size = replay.snapshot.cluster.vms[vm].size
+        return size / 2, size / 4
+    return max(0.0, forecast.cpu), max(0.0, forecast.spread)

@@ -1,0 +1,92 @@
+"""What a checker has to look up all the time: who is, comes and goes where, and in which order."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from balancerd.core.model import Snapshot, VMState
+from balancerd.core.plan import Move, Plan
+from balancerd.core.policy import Policy
+from balancerd.core.rule import ConstraintRule, matches, meant
+from balancerd.core.tags import rules_in_force
+
+GONE = (VMState.SHUTOFF, VMState.MIGRATED, VMState.CRASHED)
+Inside = Callable[[str], bool]
+
+
+@dataclass(slots=True)
+class Replay:
+    """A plan's moves by the hosts they touch, and what was found so far."""
+
+    snapshot: Snapshot
+    policy: Policy
+    plan: Plan
+    rules: tuple[ConstraintRule, ...] = ()
+    violations: list[str] = field(default_factory=list)
+    slack: dict[str, float] = field(default_factory=dict)
+    before: dict[int, int] = field(default_factory=dict)  # number -> bits of all it waits for
+    entering: dict[str, list[Move]] = field(default_factory=dict)  # by target host
+    moves_of: dict[str, list[Move]] = field(default_factory=dict)  # by VM, in order
+    residents: dict[str, list[str]] = field(default_factory=dict)  # by host, at the start
+    rules_of: dict[str, list[ConstraintRule]] = field(default_factory=dict)  # by VM that moves
+    closing: list[ConstraintRule] = field(default_factory=list)  # those that exclude whole hosts
+
+    def __post_init__(self) -> None:
+        cluster = self.snapshot.cluster
+        self.rules = rules_in_force(cluster, self.policy)
+        self.closing = [rule for rule in self.rules if rule.kind == "exclude" and not rule.vms]
+        for vm in sorted(cluster.placement):
+            if self.is_charged(vm):
+                for host in {cluster.placement[vm], cluster.flights.get(vm, "")} - {""}:
+                    self.residents.setdefault(host, []).append(vm)
+        for move in self.plan.moves:
+            self.entering.setdefault(move.target, []).append(move)
+            self.moves_of.setdefault(move.vm, []).append(move)
+        for rule in self.rules:
+            for vm in meant(self.moves_of, rule.vms):
+                self.rules_of.setdefault(vm, []).append(rule)
+
+    def is_charged(self, vm: str) -> bool:
+        """Whether a VM costs its host anything."""
+        value = self.snapshot.cluster.vms.get(vm)
+        return value is not None and value.state not in GONE
+
+    def fault(self, number: int, text: str) -> None:
+        """Something is wrong with an action."""
+        self.violations.append(f"action {number}: {text}")
+
+    def is_before(self, earlier: int, later: int) -> bool:
+        """Whether an action surely is done before another starts."""
+        return bool(self.before.get(later, 0) >> earlier & 1)
+
+    def together_with(self, move: Move, inside: Inside, hosts: Iterable[str]) -> set[str]:
+        """VMs that can be in the hosts' domain while the move's VM is there, itself left out."""
+        there = set()
+        for host in hosts:
+            for vm in self.residents.get(host, ()):
+                if not self._has_left(vm, move, inside, first=0):
+                    there.add(vm)
+            for entry in self.entering.get(host, ()):
+                # What enters only after this move is done is charged at its own turn.
+                if self.is_before(move.number, entry.number):
+                    continue
+                if not self._has_left(entry.vm, move, inside, first=entry.number):
+                    there.add(entry.vm)
+        return there - {move.vm}
+
+    def _has_left(self, vm: str, move: Move, inside: Inside, first: int) -> bool:
+        """Whether a VM that came with action `first` is surely gone when the move starts."""
+        return any(
+            leave.number > first
+            and inside(leave.source)
+            and not inside(leave.target)
+            and self.is_before(leave.number, move.number)
+            for leave in self.moves_of.get(vm, ())
+        )
+
+    def domain(self, host: str, rule: ConstraintRule) -> str:
+        """The host itself, its rack, or the first group of hosts that a rule names it in."""
+        if rule.kind == "one-of":
+            groups = [glob for glob in rule.hosts if matches(host, (glob,))]
+            return groups[0] if groups else f"host {host}"
+        rack = self.snapshot.cluster.hosts[host].rack
+        return f"rack {rack}" if rule.scope == "rack" and rack else host
