@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from balancerd.core.constraints import soft_cost_of_group
 from balancerd.core.layout import Bools, Floats, Layout
 from balancerd.core.policy import Objective
 
@@ -26,7 +27,7 @@ class Score:
 
     layout: Layout
     awake: Bools
-    broken: int = field(init=False)
+    broken: float = field(init=False)
 
     def __post_init__(self) -> None:
         self.broken = broken_rules(self.layout)
@@ -55,25 +56,28 @@ def _strain(layout: Layout) -> float:
     return float(over) + left
 
 
-def broken_rules(layout: Layout) -> int:
-    """Misplaced blocks, crowded "apart" groups and scattered "together" groups."""
+def broken_rules(layout: Layout) -> float:
+    """Misplaced blocks, crowded "apart" groups, scattered "together" groups; soft ones' cost."""
     groups = range(len(layout.groups))
-    return len(layout.misplaced()) + sum(_broken_group(layout, group) for group in groups)
+    wrong = len(layout.misplaced()) + sum(_broken_group(layout, group) for group in groups)
+    return wrong + float(layout.aversion[layout.signature, layout.place].sum())
 
 
-def _broken_by(layout: Layout, block: int) -> int:
+def _broken_by(layout: Layout, block: int) -> float:
     """The part of `broken_rules` that a block can change by moving."""
-    allowed = layout.allowed[layout.signature[block]]
+    here = layout.signature[block], layout.place[block]
     groups = layout.groups_of.get(block, ())
-    misplaced = not allowed[layout.place[block]]
-    return int(misplaced) + sum(_broken_group(layout, group) for group, _ in groups)
+    wrong = float(not layout.allowed[here]) + float(layout.aversion[here])
+    return wrong + sum(_broken_group(layout, group) for group, _ in groups)
 
 
-def _broken_group(layout: Layout, index: int) -> int:
+def _broken_group(layout: Layout, index: int) -> float:
     """VMs too many in a domain, of an "apart" group; domains too many, of a "together" group."""
-    counts = layout.present[index].values()
-    if layout.groups[index].kind == "apart":
-        return sum(count - 1 for count in counts if count > 1)
+    group, counts = layout.groups[index], layout.present[index].values()
+    if group.weight:
+        return soft_cost_of_group(layout, index)
+    if group.kind == "apart":
+        return sum(max(0, count - group.at_most) for count in counts)
     return max(0, sum(count > 0 for count in counts) - 1)
 
 

@@ -245,7 +245,7 @@ def _charge_flight(layout: Layout, block: int, target: int) -> None:
         return
     layout.charge(block, target)
     for group, count in layout.groups_of.get(block, ()):
-        if layout.groups[group].kind == "together":  # where it will be is what counts
+        if layout.groups[group].kind.endswith("together"):  # where it will be is what counts
             domain = int(layout.domains[layout.groups[group].scope][source])
             layout.present[group][domain] -= count
     layout.leaving_cpu[source] += layout.cpu[block]

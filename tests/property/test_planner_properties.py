@@ -5,11 +5,20 @@ Each property names a mutant of the code on which it was seen to fail.
 
 from dataclasses import replace
 
-from hypothesis import assume, given, settings
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from balancerd.core.check import check
-from balancerd.core.constraints import Gate, accepts, refuses, violations
+from balancerd.core.constraints import (
+    Gate,
+    accepts,
+    refuses,
+    soft_breaks,
+    soft_cost,
+    soft_cost_of_group,
+    violations,
+)
 from balancerd.core.history import History, Outcome, PastMove
 from balancerd.core.model import Cluster, PowerState, Snapshot
 from balancerd.core.plan import Move, Plan, Verdict, Wake
@@ -50,6 +59,38 @@ def test_what_no_check_refuses_breaks_no_rule(
         )
     assert {key for key in broken(snapshot, during, policy) - before if key[0] != "pin"} == set()
     assert broken(snapshot, after, policy) <= before
+
+
+@EXAMPLES
+@given(snapshots(), policies())
+def test_what_soft_rules_cost_is_what_their_definition_says(
+    snapshot: Snapshot, policy: Policy
+) -> None:
+    """And so are the differences between hosts that a search goes by. Dies if a pair counts once
+    for each of its VMs, and if `others_of` leaves in the block itself."""
+    snapshot = settled(snapshot)
+    layout = lay_out(snapshot, policy, History(), NOW)
+
+    def defined() -> float:
+        placement = {
+            vm: layout.hosts[layout.place[block]]
+            for block, vms in enumerate(layout.blocks)
+            for vm in vms
+        }
+        now = replace(snapshot, cluster=replace(snapshot.cluster, placement=placement))
+        return sum(found.cost for found in soft_breaks(now, policy))
+
+    def laid_out() -> float:
+        groups = sum(soft_cost_of_group(layout, index) for index in range(len(layout.groups)))
+        return groups + float(layout.aversion[layout.signature, layout.place].sum())
+
+    assert laid_out() == pytest.approx(defined())
+    for block in range(len(layout.blocks)):
+        cost, before, home = soft_cost(layout, block), defined(), int(layout.place[block])
+        for host in range(len(layout.hosts)):
+            layout.move(block, host)
+            assert cost[host] - cost[home] == pytest.approx(defined() - before)
+        layout.move(block, home)
 
 
 @EXAMPLES
@@ -146,7 +187,7 @@ def test_a_plan_can_be_carried_out_in_any_order_that_its_waits_allow(
     assert broken(snapshot, snapshot.cluster, policy) <= known
 
 
-@EXAMPLES
+@settings(EXAMPLES, suppress_health_check=[HealthCheck.filter_too_much])
 @given(snapshots(), policies(), st.data())
 def test_planning_again_after_some_of_the_moves_gives_the_rest_or_nothing_better(
     snapshot: Snapshot, policy: Policy, data: st.DataObject

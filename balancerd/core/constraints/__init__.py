@@ -5,12 +5,14 @@ block, for every host at once. A property test ties the two: what no check refus
 """
 
 from balancerd.core.constraints.contradictions import contradictions
-from balancerd.core.constraints.definition import Violation, violations
+from balancerd.core.constraints.definition import SoftBreak, Violation, soft_breaks, violations
 from balancerd.core.constraints.fast import accepts, all_refusals, forbids, refuses, refusing
 from balancerd.core.constraints.gate import Gate, refuses_move
+from balancerd.core.constraints.soft import soft_cost, soft_cost_of_group
 
 __all__ = [
     "Gate",
+    "SoftBreak",
     "Violation",
     "accepts",
     "all_refusals",
@@ -19,5 +21,8 @@ __all__ = [
     "refuses",
     "refuses_move",
     "refusing",
+    "soft_breaks",
+    "soft_cost",
+    "soft_cost_of_group",
     "violations",
 ]

@@ -50,14 +50,16 @@ def _broken(layout: Layout) -> dict[int, str]:
 
 
 def _crowded(layout: Layout) -> dict[int, str]:
-    """All but the largest member wherever an "apart" group shares a domain."""
-    return {
-        block: f"{group.name}: shares its {group.scope} with another of the group"
-        for index, group in enumerate(layout.groups)
-        if group.kind == "apart"
-        for blocks in _by_domain(layout, index).values()
-        for block in sorted(blocks, key=lambda b: (b not in layout.fixed, -layout.memory[b], b))[1:]
-    }
+    """All but the largest members wherever too many of an "apart" group share a domain."""
+    reasons = {}
+    for index, group in enumerate(layout.groups):
+        if group.kind != "apart":
+            continue
+        for blocks in _by_domain(layout, index).values():
+            ranked = sorted(blocks, key=lambda b: (b not in layout.fixed, -layout.memory[b], b))
+            for block in ranked[group.at_most :]:
+                reasons[block] = f"{group.name}: shares its {group.scope} with another of the group"
+    return reasons
 
 
 def _scattered(layout: Layout) -> dict[int, str]:
