@@ -15,7 +15,9 @@ No stage moves a VM that an earlier one moved. Then `order` says which move wait
 `check`, which shares no code with any of this, replays the result.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 from balancerd.core.assess import assess_layout
 from balancerd.core.check import check
@@ -56,7 +58,7 @@ def plan(snapshot: Snapshot, policy: Policy, history: History, now: float) -> Pl
         draft.contradictory.add(refusal.vm)
     repair(draft)
     if policy.objective is not Objective.DRAIN:
-        _advance(draft)
+        _advance(draft, stages)
     made = finished(draft, origin)
     certificate = check(snapshot, policy, made)
     if certificate.violations:
@@ -64,11 +66,11 @@ def plan(snapshot: Snapshot, policy: Policy, history: History, now: float) -> Pl
     return replace(made, certificate=certificate)
 
 
-def _advance(draft: Draft) -> None:
+def _advance(draft: Draft, stages: Mapping[Objective, Stage]) -> None:
     """The stages after the first repair."""
     relieve(draft)
     wake(draft)
-    _improve(draft)
+    _improve(draft, stages.get(draft.policy.objective))
     repair(draft, again=True)
     sleep(draft)
 
@@ -90,9 +92,8 @@ def _frozen(draft: Draft) -> str:
     return f"{len(unknown)} of {watched} hosts are not known: nothing is planned"
 
 
-def _improve(draft: Draft) -> None:
+def _improve(draft: Draft, stage: Stage | None) -> None:
     """Let the objective propose moves, and drop them if they gain less than `limits.gain`."""
-    stage = _STAGES.get(draft.policy.objective)
     if stage is None:
         return
     kept, layout = len(draft.steps), draft.layout.copy()
