@@ -38,10 +38,20 @@ from balancerd.core.snapshot import freeze_reason
 from balancerd.core.survey import lay_out
 from balancerd.core.units import counted
 
-_STAGES = {Objective.SPREAD: spread, Objective.PACK: pack}
+Stage = Callable[[Draft], None]
+# What each objective has a draft do once all that is urgent is decided.
+STAGES: Mapping[Objective, Stage] = MappingProxyType(
+    {Objective.SPREAD: spread, Objective.PACK: pack}
+)
 
 
-def plan(snapshot: Snapshot, policy: Policy, history: History, now: float) -> Plan:
+def plan(
+    snapshot: Snapshot,
+    policy: Policy,
+    history: History,
+    now: float,
+    stages: Mapping[Objective, Stage] = STAGES,
+) -> Plan:
     """The plan for a snapshot under `policy.at(now)`; empty, and saying why, where nothing is due.
 
     The plan carries the checker's certificate. Should the checker ever find fault with a plan, an
