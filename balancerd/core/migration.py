@@ -132,6 +132,7 @@ def _intent(task: Task, execution: Execution, view: View) -> Intent:
         predicted_seconds=move.seconds,
         predicted_bytes=move.bytes,
         predicted_downtime=move.downtime,
+        basis=move.basis,
     )
 
 

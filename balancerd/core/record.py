@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from balancerd.core.history import Outcome
+from balancerd.core.lessons import MODEL_ONLY, Basis
 from balancerd.core.model import Method
 
 
@@ -57,6 +58,7 @@ class Intent:
     predicted_seconds: float = 0.0
     predicted_bytes: int = 0
     predicted_downtime: float = 0.0
+    basis: Basis = MODEL_ONLY  # what the predictions rest on
     id: int = 0
     seen: bool = False  # progress was recorded: the job is known to be of this intent
 

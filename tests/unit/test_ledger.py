@@ -11,10 +11,12 @@ import pytest
 from balancerd.adapters.sqlite import audit, operator
 from balancerd.adapters.sqlite.database import Access, Database
 from balancerd.adapters.sqlite.ledger import Ledger
+from balancerd.adapters.sqlite.lessons import PastLessons
 from balancerd.adapters.sqlite.maintenance import LedgerRetention
 from balancerd.adapters.sqlite.reader import Reader
 from balancerd.adapters.sqlite.schema import LEDGER
 from balancerd.core.history import WEEK, Outcome, PastMove
+from balancerd.core.lessons import Basis, Lessons
 from balancerd.core.model import Method, PowerState, VMState
 from balancerd.core.observation import JobProgress, JobReport
 from balancerd.core.plan import Wake
@@ -118,7 +120,8 @@ def test_what_was_never_meant_cannot_be_concluded(ledger: Ledger) -> None:
 
 
 def test_a_migration_is_told_with_all_that_is_known_of_it(ledger: Ledger) -> None:
-    number = committed(ledger, migration())
+    basis = Basis(seconds_factor=2.5, bytes_factor=2.0, link="h1 > r")
+    number = committed(ledger, migration(basis=basis))
     progress = JobProgress(100, 60, 40, 2, 3.0, 5.0, 20)
     ledger.record_progress(number, JobReport("a", "h1", "h2", NOW + 3, progress))
     further = replace(progress, processed=80)
@@ -146,6 +149,13 @@ def test_a_migration_is_told_with_all_that_is_known_of_it(ledger: Ledger) -> Non
         "predicted_bytes": 10**10,
         "predicted_downtime_ms": 70.0,
         "predicted_seconds": 12.5,
+        "predicted_least_seconds": 5.0,
+        "predicted_most_seconds": 31.25,
+        "predicted_least_bytes": 5 * 10**9,
+        "predicted_most_bytes": 2 * 10**10,
+        "predicted_least_downtime_ms": 70.0,
+        "predicted_most_downtime_ms": 70.0,
+        "link": "h1 > r",
         "bandwidth_bytes_per_s": 100,
         "plan": None,
         "action": None,
@@ -154,6 +164,43 @@ def test_a_migration_is_told_with_all_that_is_known_of_it(ledger: Ledger) -> Non
         "error": "",
         "adopted": False,
     }
+
+
+BASIS = Basis(model_seconds=10.0, model_bytes=100.0, model_downtime=0.1, link="h1 > r")
+
+
+def conclude_each(ledger: Ledger, outcome: Outcome, **figures: Any) -> None:
+    """Ten migrations of "a" that ended like this."""
+    for _ in range(10):
+        number = committed(ledger, migration(basis=BASIS))
+        ledger.conclude(Conclusion(number, NOW + 9, outcome, **figures))
+
+
+def test_what_migrations_took_corrects_what_is_expected_after_a_restart_too(
+    ledger: Ledger, other: Database
+) -> None:
+    """Dies if only what this process saw counts, or only what the last one wrote."""
+    assert ledger.history(NOW).lessons == Lessons()
+    conclude_each(ledger, Outcome.DONE, seconds=20.0, bytes=100, downtime=0.2)
+    learned = ledger.history(NOW + 10).lessons
+    seconds = learned.correction("seconds", "auto-converge", "h1 > r", "a")
+    sent = learned.correction("bytes", "auto-converge", "h1 > r", "a")
+    assert seconds.ratio == pytest.approx(2.0, rel=0.1)
+    assert sent.ratio == 1.0
+    assert PastLessons(other).now() == learned
+
+
+@pytest.mark.parametrize(
+    ("outcome", "adopted"),
+    [(Outcome.FAILED, False), (Outcome.ABORTED, False), (Outcome.DONE, True)],
+)
+def test_a_migration_that_was_not_seen_from_start_to_end_teaches_nothing(
+    ledger: Ledger, outcome: Outcome, adopted: bool
+) -> None:
+    """Dies if an aborted migration counts as a quick one."""
+    ledger.history(NOW)
+    conclude_each(ledger, outcome, seconds=1.0, adopted=adopted)
+    assert ledger.history(NOW + 10).lessons == Lessons()
 
 
 # Pauses

@@ -6,6 +6,7 @@ from sqlite3 import Row
 
 from balancerd.adapters.sqlite import audit
 from balancerd.adapters.sqlite.database import Database
+from balancerd.adapters.sqlite.lessons import basis_of, to_text
 from balancerd.core.codec import from_milliseconds, to_milliseconds
 from balancerd.core.history import WEEK, Outcome, PastMove
 from balancerd.core.model import Method
@@ -15,11 +16,12 @@ from balancerd.ports import LedgerError
 
 _COLUMNS = (
     "kind, at, vm, uuid, host, target, method, reason, plan, action, bandwidth_bytes_per_s,"
-    " autostart, target_defined, predicted_seconds, predicted_bytes, predicted_downtime_ms"
+    " autostart, target_defined, predicted_seconds, predicted_bytes, predicted_downtime_ms,"
+    " basis"
 )
 # One statement, so that a pause that is committed before it stops it, whoever commits it.
 _INTEND = f"""INSERT INTO intents ({_COLUMNS})
-    SELECT {", ".join("?" * 16)} WHERE NOT EXISTS (
+    SELECT {", ".join("?" * 17)} WHERE NOT EXISTS (
         SELECT 1 FROM pauses WHERE ended_at IS NULL AND (until_at IS NULL OR until_at > ?))"""
 _PROGRESS = """INSERT OR REPLACE INTO progress (intent, at, total_bytes, processed_bytes,
     remaining_bytes, iteration, elapsed_seconds, dirty_bytes_per_s, throttle_percent)
@@ -34,6 +36,7 @@ def intend(database: Database, intent: Intent) -> int | None:
         *(intent.bandwidth, intent.autostart, intent.target_defined),
         *(intent.predicted_seconds, intent.predicted_bytes),
         to_milliseconds(intent.predicted_downtime),
+        to_text(intent.basis),
     )
     with database.transaction():
         cursor = database.execute(_INTEND, (*values, float(intent.at)))
@@ -133,6 +136,7 @@ def intent_of(row: Row) -> Intent:
         predicted_seconds=row["predicted_seconds"],
         predicted_bytes=row["predicted_bytes"],
         predicted_downtime=from_milliseconds(row["predicted_downtime_ms"]),
+        basis=basis_of(row["basis"]),
         id=row["id"],
         seen=bool(row["seen"]),
     )

@@ -10,6 +10,7 @@ from balancerd.adapters.sqlite import audit, intents, operator, plans
 from balancerd.adapters.sqlite.database import Access, DamagedError, Database
 from balancerd.adapters.sqlite.intents import RecentMoves
 from balancerd.adapters.sqlite.inventory import Inventory
+from balancerd.adapters.sqlite.lessons import PastLessons
 from balancerd.adapters.sqlite.maintenance import (
     RETENTION,
     LedgerRetention,
@@ -47,6 +48,7 @@ class Ledger:
         self.database = Database(path, LEDGER, Access.OWN, "FULL" if durable else "OFF")
         self._durable, self._site, self._keeps_snapshots = durable, site, snapshots
         self._moves = RecentMoves(self.database)
+        self._lessons = PastLessons(self.database)
         self._power = PowerTimes(self.database)
         self._inventory = Inventory(self.database)
         self._snapshots = Snapshots(self.database)
@@ -105,6 +107,7 @@ class Ledger:
         """Commit how an intent ended; LedgerError when that is known already."""
         intent = intents.conclude(self.database, conclusion)
         self._moves.add(intent, conclusion)
+        self._lessons.add(intent, conclusion)
 
     def record_progress(self, intent: int, report: JobReport) -> None:
         """Note how far a migration is; a report without figures changes nothing."""
@@ -172,6 +175,7 @@ class Ledger:
             woken=self._power.woken(),
             slept=self._power.slept(),
             idle_since=self._inventory.empty_since(),
+            lessons=self._lessons.now(),
         )
 
     def requests(self) -> tuple[Request, ...]:

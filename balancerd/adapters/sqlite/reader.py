@@ -33,11 +33,13 @@ _BOOLEANS = {
     "accepted",
     "target_defined",
 }
-_JSON = {"tags", "arguments", "after", "refusal_counts", "certificate", "definition"}
+_JSON = {"tags", "arguments", "after", "refusal_counts", "certificate", "definition", "basis"}
 _PLAN = """id, at, policy, objective, state, reason, score_before, score_after, moves,
     power_actions"""
 _MIGRATION = """id, begun_at, ended_at, vm, source, target, method, outcome, bytes, iterations,
     downtime_ms, seconds, predicted_bytes, predicted_downtime_ms, predicted_seconds,
+    predicted_least_bytes, predicted_most_bytes, predicted_least_downtime_ms,
+    predicted_most_downtime_ms, predicted_least_seconds, predicted_most_seconds, link,
     bandwidth_bytes_per_s, plan, action, reason, detail, error, adopted"""
 _REQUEST = "id, at, verb, subject, by, arguments, answered_at, accepted, answer"
 

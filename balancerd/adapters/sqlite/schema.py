@@ -120,6 +120,7 @@ _TABLES = (
         predicted_downtime_ms REAL,
         score_after REAL, -- once this and all earlier moves are done
         parked INTEGER CHECK (parked IN (0, 1)), -- a stop on the way, to break a cycle
+        basis TEXT, -- JSON: what the predictions rest on
         PRIMARY KEY (plan, number)
     ) STRICT""",
     """CREATE TABLE refusals ( -- why a candidate was not taken: the most telling ones
@@ -159,7 +160,8 @@ _TABLES = (
         target_defined INTEGER NOT NULL CHECK (target_defined IN (0, 1)), -- before the move
         predicted_seconds REAL NOT NULL,
         predicted_bytes INTEGER NOT NULL,
-        predicted_downtime_ms REAL NOT NULL
+        predicted_downtime_ms REAL NOT NULL,
+        basis TEXT NOT NULL -- JSON: the model's own figures, by which factors they may be off
     ) STRICT""",
     "CREATE INDEX intents_of_plan ON intents (plan)",
     "CREATE INDEX intents_of_vm ON intents (vm, at)",
@@ -279,6 +281,19 @@ _VIEWS = (
             vm, host AS source, target, method, coalesce(outcome, 'under way') AS outcome,
             conclusions.bytes, iterations, downtime_ms, seconds,
             predicted_bytes, predicted_downtime_ms, predicted_seconds,
+            predicted_seconds / json_extract(basis, '$.seconds_factor')
+                AS predicted_least_seconds,
+            predicted_seconds * json_extract(basis, '$.seconds_factor')
+                AS predicted_most_seconds,
+            CAST(predicted_bytes / json_extract(basis, '$.bytes_factor') AS INTEGER)
+                AS predicted_least_bytes,
+            CAST(predicted_bytes * json_extract(basis, '$.bytes_factor') AS INTEGER)
+                AS predicted_most_bytes,
+            predicted_downtime_ms / json_extract(basis, '$.downtime_factor')
+                AS predicted_least_downtime_ms,
+            predicted_downtime_ms * json_extract(basis, '$.downtime_factor')
+                AS predicted_most_downtime_ms,
+            json_extract(basis, '$.link') AS link,
             bandwidth_bytes_per_s, intents.plan, intents.action, reason, detail, error, adopted,
             intents.at AS begun_at, conclusions.at AS ended_at
         FROM intents LEFT JOIN conclusions ON conclusions.intent = intents.id

@@ -1,0 +1,80 @@
+"""What the migrations on record teach: read once, then kept up with each conclusion."""
+
+import json
+from sqlite3 import Row
+
+from balancerd.adapters.sqlite.database import Database
+from balancerd.core.codec import decode, encode, from_milliseconds
+from balancerd.core.history import Outcome
+from balancerd.core.lessons import Basis, Lesson, Lessons
+from balancerd.core.record import Conclusion, IntentKind
+
+READ_AT_MOST = 5000  # migrations; what is older has faded anyway
+
+
+def to_text(basis: Basis) -> str:
+    """A prediction's basis as the ledger keeps it."""
+    return json.dumps(encode(basis), separators=(",", ":"))
+
+
+def basis_of(text: str) -> Basis:
+    """The basis that the ledger kept."""
+    found: Basis = decode(Basis, json.loads(text))
+    return found
+
+
+class PastLessons:
+    """The lessons of all migrations that were done, the oldest first."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lessons: Lessons | None = None
+        self._rollbacks = 0
+
+    def add(self, intent: Row, conclusion: Conclusion) -> None:
+        """Take in a migration that was concluded just now."""
+        done = conclusion.outcome is Outcome.DONE and not conclusion.adopted
+        if self._lessons is None or not done or intent["kind"] != IntentKind.MIGRATE:
+            return
+        actual = (conclusion.seconds, conclusion.bytes, conclusion.downtime)
+        names = (intent["vm"], intent["method"], intent["basis"])
+        self._lessons = self._lessons.after(_lesson(*names, *actual))
+
+    def now(self) -> Lessons:
+        """All lessons up to now."""
+        if self._lessons is None or self._rollbacks != self._database.rollbacks:
+            self._rollbacks = self._database.rollbacks
+            self._lessons = self._read()
+        return self._lessons
+
+    def _read(self) -> Lessons:
+        rows = self._database.rows(
+            "SELECT vm, method, basis, conclusions.seconds, conclusions.bytes,"
+            " conclusions.downtime_ms FROM conclusions JOIN intents ON intents.id = intent"
+            " WHERE kind = 'migrate' AND outcome = 'done' AND NOT adopted"
+            " ORDER BY conclusions.id DESC LIMIT ?",
+            (READ_AT_MOST,),
+        )
+        lessons = Lessons()
+        for vm, method, basis, seconds, sent, downtime in reversed(list(rows)):
+            paused = None if downtime is None else from_milliseconds(downtime)
+            lessons = lessons.after(_lesson(vm, method, basis, seconds, sent, paused))
+        return lessons
+
+
+def _lesson(
+    vm: str,
+    method: str | None,
+    basis: str,
+    seconds: float | None,
+    sent: int | None,
+    downtime: float | None,
+) -> Lesson:
+    """One migration's lesson; a figure that was not told teaches nothing."""
+    rests = basis_of(basis)
+    figures = {
+        "seconds": (rests.model_seconds, seconds or 0.0),
+        "bytes": (rests.model_bytes, float(sent or 0)),
+        "downtime": (rests.model_downtime, downtime or 0.0),
+    }
+    return Lesson(vm, method or "", rests.link, figures)
