@@ -20,9 +20,9 @@ FAILURES = 3  # hosts for which no room was found, after which no other is tried
 
 def pack(draft: Draft) -> None:
     """Decide the moves that empty hosts."""
-    search = _search(draft)
+    search = packing(draft)
     closing = Closing(
-        draft, search, host_prices(search.layout), _useful(search), _closable(draft, search)
+        draft, search, host_prices(search.layout), _useful(search), closable(draft, search)
     )
     failures = 0
     while failures < FAILURES and (host := closing.next_host()) is not None:
@@ -42,7 +42,7 @@ def pack(draft: Draft) -> None:
         draft.note(refusal)
 
 
-def _search(draft: Draft) -> Search:
+def packing(draft: Draft) -> Search:
     """A search on a copy of the draft's layout. Hosts too full to land on are not open."""
     layout, bands = draft.layout.copy(), draft.policy.thresholds
     search = Search(
@@ -71,7 +71,7 @@ def _useful(search: Search) -> Floats:
     return np.asarray(np.clip(share, 1e-3, 1.0) * np.maximum(layout.cpu_capacity, 1e-9))
 
 
-def _closable(draft: Draft, search: Search) -> Bools:
+def closable(draft: Draft, search: Search) -> Bools:
     """Hosts that may be emptied: neither just woken nor just filled, and nothing on them stays."""
     layout = search.layout
     staying = np.bincount(layout.place[~search.movable], minlength=len(layout.hosts))
