@@ -98,7 +98,8 @@ def done(snapshot: Snapshot, *moves: Move) -> Snapshot:
     """The snapshot once some moves were carried out, loads and all."""
     cluster = snapshot.cluster
     for move in moves:
-        cluster = cluster.finish(move.vm, move.target)
+        begun = cluster.begin(move.vm, move.target, move.numa)
+        cluster = begun.finish(move.vm, move.target)
     totals = dict.fromkeys(cluster.hosts, 0.0)
     for vm, host in cluster.placement.items():
         totals[host] += snapshot.loads[vm].cpu

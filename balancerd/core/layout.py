@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from balancerd.core.model import VM, Forecast, Host, Snapshot, VMState
+from balancerd.core.nodes import Nodes, Seat
 from balancerd.core.needs import Needs
 from balancerd.core.plan import Refusal
 from balancerd.core.policy import Policy
@@ -94,6 +95,7 @@ class Layout:
     groups: list[Group]
     groups_of: dict[int, tuple[tuple[int, int], ...]]  # block -> (group, how many of it)
     present: list[dict[int, int]]  # per group: domain -> VMs of the group charged there
+    nodes: Nodes | None = None  # NUMA nodes, where VMs of the site are bound to some
     moved: set[int] = field(default_factory=set)
 
     @property
@@ -114,11 +116,12 @@ class Layout:
             used_count=self.used_count.copy(),
             place=self.place.copy(),
             present=[dict(counts) for counts in self.present],
+            nodes=self.nodes.copy() if self.nodes else None,
             moved=set(self.moved),
         )
 
-    def charge(self, block: int, host: int, sign: int = 1) -> None:
-        """Add a block's demand to a host, or take it away again."""
+    def charge(self, block: int, host: int, sign: int = 1, seat: Seat | None = None) -> None:
+        """Add a block's demand to a host, or take it away again; `seat`: to these of its nodes."""
         self.used_now[host] += sign * self.now[block]
         self.used_cpu[host] += sign * self.cpu[block]
         self.used_variance[host] = max(0.0, self.used_variance[host] + sign * self.variance[block])
@@ -129,11 +132,19 @@ class Layout:
             domain = int(self.domains[self.groups[group].scope][host])
             counts = self.present[group]
             counts[domain] = counts.get(domain, 0) + sign * count
+        if self.nodes and sign > 0:
+            self.nodes.charge(block, host, seat)
+        elif self.nodes:
+            self.nodes.release(block, host)
 
-    def move(self, block: int, target: int) -> None:
-        """Place a block elsewhere, as if it had already arrived."""
+    def seat(self, block: int) -> Seat:
+        """The NUMA nodes that the block's bound VMs lie on; () where there is nothing to tell."""
+        return self.nodes.seats.get((block, int(self.place[block])), ()) if self.nodes else ()
+
+    def move(self, block: int, target: int, seat: Seat | None = None) -> None:
+        """Place a block elsewhere, as if it had already arrived; `seat`: on these of its nodes."""
         self.charge(block, int(self.place[block]), -1)
-        self.charge(block, target)
+        self.charge(block, target, seat=seat)
         self.place[block] = target
         self.moved.add(block)
 

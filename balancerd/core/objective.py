@@ -10,6 +10,7 @@ import numpy as np
 
 from balancerd.core.constraints import soft_cost_of_group
 from balancerd.core.layout import Bools, Floats, Layout
+from balancerd.core.nodes import Seat
 from balancerd.core.policy import Objective
 
 # A host's draw without a power curve: six tenths when idle, in units of its full draw.
@@ -37,10 +38,10 @@ class Score:
         term = _TERMS[self.layout.policy.objective](self.layout, self.awake)
         return term + _strain(self.layout) + self.broken
 
-    def move(self, block: int, target: int) -> None:
-        """Move a block of the layout."""
+    def move(self, block: int, target: int, seat: Seat | None = None) -> None:
+        """Move a block of the layout; `seat`: to these NUMA nodes of the target."""
         self.broken -= _broken_by(self.layout, block)
-        self.layout.move(block, target)
+        self.layout.move(block, target, seat)
         self.broken += _broken_by(self.layout, block)
 
 

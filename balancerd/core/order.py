@@ -17,6 +17,7 @@ import numpy as np
 from balancerd.core.constraints import accepts, refuses
 from balancerd.core.graphs import reduced, swap_cycle
 from balancerd.core.layout import Layout
+from balancerd.core.nodes import Seat
 from balancerd.core.plan import Refusal
 from balancerd.core.policy import Limits
 
@@ -30,6 +31,12 @@ class Step:
     target: int
     reason: str
     parked: bool = False
+    seat: Seat = ()  # NUMA nodes of the target, where VMs are bound to some
+
+    def numa(self, layout: Layout) -> dict[str, tuple[int, ...]]:
+        """The NUMA nodes of the target that are meant for each VM that is bound to some."""
+        nodes = layout.nodes
+        return nodes.named(self.block, self.target, self.seat) if nodes else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +69,10 @@ def schedule(layout: Layout, wants: Sequence[Want]) -> tuple[list[Step], list[Re
 
 
 def _step(layout: Layout, want: Want, target: int, parked: set[int]) -> Step:
-    step = Step(
-        want.block, int(layout.place[want.block]), target, want.reason, want.block in parked
-    )
+    source = int(layout.place[want.block])
     layout.move(want.block, target)
-    return step
+    is_parked, seat = want.block in parked, layout.seat(want.block)
+    return Step(want.block, source, target, want.reason, is_parked, seat)
 
 
 def _park(layout: Layout, pending: Sequence[Want], parked: set[int]) -> Step | None:
@@ -97,19 +103,24 @@ def dependencies(origin: Layout, steps: Sequence[Step]) -> list[tuple[int, ...]]
     after: list[set[int]] = []
     for index, step in enumerate(steps):
         waits = {last[step.block]} if step.block in last else set()
-        if refuses(visited, step.block, step.target):
+        if refuses(visited, step.block, step.target) or _is_seat_taken(visited, step):
             waits.update(touching.get(step.target, ()))
         for group in _rack_groups(origin, step.block):
             waits.update(gathered.get(group, ()))
             gathered.setdefault(group, []).append(index)
         after.append(waits)
-        visited.charge(step.block, step.target)
+        visited.charge(step.block, step.target, seat=step.seat)
         visited.place[step.block] = step.target
         touching.setdefault(step.source, []).append(index)
         touching.setdefault(step.target, []).append(index)
         last[step.block] = index
     lean = reduced({index: sorted(waits) for index, waits in enumerate(after)})
     return [lean[index] for index in range(len(steps))]
+
+
+def _is_seat_taken(layout: Layout, step: Step) -> bool:
+    nodes = layout.nodes
+    return nodes is not None and not nodes.fits(step.block, step.target, step.seat)
 
 
 def _rack_groups(layout: Layout, block: int) -> list[int]:

@@ -21,6 +21,7 @@ from balancerd.core.movable import fixed_vms
 from balancerd.core.policy import Policy
 from balancerd.core.reach import Reach, reach
 from balancerd.core.rule import ConstraintRule, meant
+from balancerd.core.seating import home_seat, landing_seat, lay_out_nodes
 from balancerd.core.tags import rules_in_force
 
 
@@ -93,6 +94,7 @@ def lay_out(snapshot: Snapshot, policy: Policy, history: History, now: float) ->
         groups=groups,
         groups_of=memberships,
         present=[{} for _ in groups],
+        nodes=lay_out_nodes(values, blocks, snapshot, policy),
     )
     _charge(layout)
     return layout
@@ -234,6 +236,10 @@ def _charge(layout: Layout) -> None:
             domain = int(layout.domains[layout.groups[group].scope][place[block]])
             counts = layout.present[group]
             counts[domain] = counts.get(domain, 0) + count
+    if layout.nodes:
+        for block in layout.nodes.shares:
+            here = int(place[block])
+            layout.nodes.charge(block, here, home_seat(layout.nodes, layout.snapshot, block, here))
     for vm, target in sorted(layout.snapshot.cluster.flights.items()):
         if vm in layout.block_of and target in layout.host_row:
             _charge_flight(layout, layout.block_of[vm], layout.host_row[target])
@@ -243,7 +249,9 @@ def _charge_flight(layout: Layout, block: int, target: int) -> None:
     source = layout.place[block]
     if source == target:
         return
-    layout.charge(block, target)
+    nodes, snapshot = layout.nodes, layout.snapshot
+    seat = landing_seat(nodes, snapshot, block, target) if nodes else None
+    layout.charge(block, target, seat=seat)
     for group, count in layout.groups_of.get(block, ()):
         if layout.groups[group].kind.endswith("together"):  # where it will be is what counts
             domain = int(layout.domains[layout.groups[group].scope][source])

@@ -18,6 +18,7 @@ from balancerd.core.model import (
     GapKind,
     Host,
     Load,
+    NumaNode,
     PowerState,
     Snapshot,
     VMState,
@@ -53,12 +54,15 @@ def snapshot(random: Random) -> Snapshot:
     names = HOSTS[: random.randint(2, 6)]
     machines = {name: host(random, name) for name in names}
     vms, loads, forecasts, placement = {}, {}, {}, {}
+    layered = random.random() < 0.3  # VMs are bound to NUMA nodes
     for name in VMS[: random.randint(2, 15)]:
         cpu = random.choice([0.0, 0.5, 1.0, 2.0, 3.0])
         size = random.choice([1, 4, 8, 16]) * GIB
         vms[name] = VM(name, size, vcpus=2, state=random.choice(STATES))
         placement[name] = random.choice(names)
         loads[name] = Load(cpu, cpu, size)
+        if layered and random.random() < 0.8:
+            vms[name] = replace(vms[name], numa=random.choice([(0,), (1,), (1,), (0, 1)]))
         if random.random() < 0.9:
             forecasts[name] = Forecast(cpu, random.choice([0.0, 0.0, 0.2, 0.5]))
     running = [name for name in vms if vms[name].state is VMState.RUNNING]
@@ -89,13 +93,21 @@ def snapshot(random: Random) -> Snapshot:
 
 
 def host(random: Random, name: str) -> Host:
-    """A host of 8 or 16 cores and 32 or 64 GiB in one of two racks, or in none."""
+    """A host of 8 or 16 cores and 32 or 64 GiB in one of two racks, or in none.
+
+    Half of them have two NUMA nodes, one of which may be the larger.
+    """
+    cpu, memory = random.choice([8.0, 16.0]), random.choice([32, 64]) * GIB
+    halves = [(cpu / 2, memory // 2), (cpu / 2, memory // 2)]
+    thirds = [(cpu / 4, memory // 4), (cpu * 3 / 4, memory * 3 // 4)]
+    nodes: list[tuple[float, int]] = random.choice([[], [], halves, thirds])
     return Host(
         name,
-        random.choice([8.0, 16.0]),
-        random.choice([32, 64]) * GIB,
+        cpu,
+        memory,
         rack=random.choice(["", "r1", "r2"]),
         power=random.choice(POWERS),
+        numa=tuple(NumaNode(*node) for node in nodes),
         can_sleep=random.random() < 0.7,
     )
 

@@ -1,5 +1,7 @@
 """Order, with targets drawn without the planner: any placement that can be reached safely, is."""
 
+from dataclasses import replace
+
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -28,7 +30,8 @@ def as_plan(layout: Layout, steps: list[Step], after: list[tuple[int, ...]]) -> 
         for vm in layout.blocks[step.block]:
             numbers[-1].append(len(moves) + 1)
             source, target = layout.hosts[step.source], layout.hosts[step.target]
-            moves.append(Move(len(moves) + 1, vm, source, target, Method.PRE_COPY, "", after=waits))
+            move = Move(len(moves) + 1, vm, source, target, Method.PRE_COPY, "", after=waits)
+            moves.append(replace(move, numa=step.numa(layout).get(vm, ())))
     return Plan(NOW, "", "", tuple(moves), "", 0.0, 0.0)
 
 
@@ -42,8 +45,9 @@ def wander(layout: Layout, data: st.DataObject, length: int) -> list[Step]:
         hosts = [row for row, free in enumerate(accepts(layout, block)) if free]
         if hosts and layout.gives[layout.place[block]]:
             target = data.draw(st.sampled_from(hosts))
-            steps.append(Step(block, int(layout.place[block]), target, ""))
+            source = int(layout.place[block])
             layout.move(block, target)
+            steps.append(Step(block, source, target, "", seat=layout.seat(block)))
     return steps
 
 

@@ -20,6 +20,7 @@ from balancerd.core.constraints import (
     violations,
 )
 from balancerd.core.history import History, Outcome, PastMove
+from balancerd.core.layout import Layout
 from balancerd.core.model import Cluster, PowerState, Snapshot
 from balancerd.core.plan import Move, Plan, Verdict, Wake
 from balancerd.core.planner import plan
@@ -35,12 +36,21 @@ def broken(snapshot: Snapshot, cluster: Cluster, policy: Policy) -> set[tuple[st
     return {found.key for found in violations(replace(snapshot, cluster=cluster), policy)}
 
 
+def seats(layout: Layout, block: int, host: int) -> dict[str, tuple[int, ...]]:
+    """The NUMA nodes of a host on which the VMs of a block would be put, where they are bound."""
+    trial = layout.copy()
+    trial.move(block, host)
+    return layout.nodes.named(block, host, trial.seat(block)) if layout.nodes else {}
+
+
 @EXAMPLES
 @given(snapshots(), policies(), histories(), st.data())
 def test_what_no_check_refuses_breaks_no_rule(
     snapshot: Snapshot, policy: Policy, history: History, data: st.DataObject
 ) -> None:
-    """Neither under way nor after. Dies without the flights' charge at their targets."""
+    """Neither under way nor after. Dies without the flights' charge at their targets, and if a VM
+    that is bound to NUMA nodes is seated on a full one.
+    """
     layout = lay_out(snapshot, policy, history, NOW)
     ways = [
         (block, host)
@@ -52,11 +62,11 @@ def test_what_no_check_refuses_breaks_no_rule(
     block, host = data.draw(st.sampled_from(ways))
     before = broken(snapshot, snapshot.cluster, policy)
     during = after = snapshot.cluster
+    nodes = seats(layout, block, host)
     for vm in layout.blocks[block]:
-        during, after = (
-            during.begin(vm, layout.hosts[host]),
-            after.finish(vm, layout.hosts[host]),
-        )
+        during = during.begin(vm, layout.hosts[host], nodes.get(vm, ()))
+        begun = after.begin(vm, layout.hosts[host], nodes.get(vm, ()))
+        after = begun.finish(vm, layout.hosts[host])
     assert {key for key in broken(snapshot, during, policy) - before if key[0] != "pin"} == set()
     assert broken(snapshot, after, policy) <= before
 
@@ -181,7 +191,8 @@ def test_a_plan_can_be_carried_out_in_any_order_that_its_waits_allow(
                 assert refusal.constraint == "together"
                 return
             assert refusal is None
-            snapshot = replace(snapshot, cluster=snapshot.cluster.begin(move.vm, move.target))
+            begun = snapshot.cluster.begin(move.vm, move.target, move.numa)
+            snapshot = replace(snapshot, cluster=begun)
         new = broken(snapshot, snapshot.cluster, policy) - known
         assert {key for key in new if key[0] not in ("pin", "avoid", "together")} == set()
     assert broken(snapshot, snapshot.cluster, policy) <= known

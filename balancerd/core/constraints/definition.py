@@ -8,6 +8,7 @@ from balancerd.core.rule import ConstraintRule, matches
 from balancerd.core.tags import rules_in_force
 from balancerd.core.units import format_size
 
+ROUNDING = 1e-9
 GONE = (VMState.SHUTOFF, VMState.MIGRATED, VMState.CRASHED)
 
 
@@ -42,6 +43,7 @@ def violations(snapshot: Snapshot, policy: Policy) -> tuple[Violation, ...]:
     for host in sorted(snapshot.cluster.hosts):
         found += _memory(snapshot, policy, host)
         found += _vcpus(snapshot, policy, host)
+        found += _numa(snapshot, policy, host)
         found += _count(snapshot, policy, host)
         found += _power(snapshot.cluster, host)
         found += _headroom(snapshot, policy, host, rules)
@@ -120,6 +122,41 @@ def _headroom(
                 detail = f"{cpu:.2f} of {left * value.cpu:.2f} cores expected"
                 found.append(Violation("headroom", f"{subject}, CPU", detail))
     return found
+
+
+def _numa(snapshot: Snapshot, policy: Policy, host: str) -> list[Violation]:
+    """A node that is to hold more than it has of VMs that are bound to it."""
+    cluster, value = snapshot.cluster, snapshot.cluster.hosts[host]
+    vcpus, memory = [0.0] * len(value.numa), [0.0] * len(value.numa)
+    for vm in _charged(cluster, host):
+        for number in _nodes(cluster, vm, host):
+            vcpus[number] += cluster.vms[vm].vcpus / len(cluster.vms[vm].numa)
+            memory[number] += cluster.vms[vm].memory / len(cluster.vms[vm].numa)
+    cores = (value.cores or value.cpu) * policy.capacity.cpu_overcommit
+    reserve = max(
+        policy.capacity.memory_reserve, policy.capacity.memory_reserve_share * value.memory
+    )
+    found = []
+    for number, node in enumerate(value.numa):
+        room = cores * node.cpu / sum(other.cpu for other in value.numa)
+        if vcpus[number] > room * (1 + ROUNDING):
+            told = f"{vcpus[number]:g} of {room:g} vCPUs"
+            found.append(Violation("NUMA", f"{host} node {number} vCPUs", told))
+        size = sum(other.memory for other in value.numa)
+        room = (value.memory - reserve) * node.memory / size
+        if policy.capacity.enforce_memory and memory[number] > room * (1 + ROUNDING):
+            told = f"{format_size(memory[number])} of {format_size(room)}"
+            found.append(Violation("NUMA", f"{host} node {number} memory", told))
+    return found
+
+
+def _nodes(cluster: Cluster, vm: str, host: str) -> list[int]:
+    """The nodes of the host that a VM is charged to: all of them where that is not known."""
+    count = len(cluster.hosts[host].numa)
+    if not cluster.vms[vm].numa:
+        return []
+    named = cluster.vms[vm].numa if cluster.placement[vm] == host else cluster.landing.get(vm, ())
+    return [node for node in named if node < count] or list(range(count))
 
 
 def _power(cluster: Cluster, host: str) -> list[Violation]:

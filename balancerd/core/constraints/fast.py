@@ -19,7 +19,7 @@ from balancerd.core.rule import matches
 from balancerd.core.units import format_size, format_time
 
 EPSILON = 1e-9
-ROOM = frozenset({"memory", "CPU", "busy"})  # checks that say that a host is too full
+ROOM = frozenset({"memory", "NUMA", "CPU", "busy"})  # checks that say that a host is too full
 Explanation = tuple[str, str]  # detail, remedy
 Rows = Ints | int  # hosts, or one of them: many small arrays of one element would be slow
 
@@ -267,6 +267,22 @@ def _explain_too_many(layout: Layout, block: int, host: int) -> Explanation:
     return f"{after} of at most {most} VMs", "raise capacity.vms_per_host"
 
 
+def _nodes_short(layout: Layout, block: int, rows: Rows) -> Bools:
+    """Hosts without NUMA nodes that have room for the block's VMs that are bound to nodes."""
+    if layout.nodes is None:
+        return np.zeros(np.shape(rows), dtype=np.bool_)
+    return ~layout.nodes.takes(block, rows)
+
+
+def _explain_nodes(layout: Layout, block: int, host: int) -> Explanation:
+    shares = layout.nodes.shares[block] if layout.nodes else ()
+    wanted = ", ".join(
+        f"{share.span} with {share.vcpus:g} vCPUs and {format_size(share.memory)}"
+        for share in shares
+    )
+    return f"no NUMA nodes of {layout.hosts[host]} have room for {wanted}", "free a node"
+
+
 def _busy(layout: Layout, block: int, rows: Rows) -> Bools:
     """Hosts that the block would bring over `release` at this moment, whatever is expected."""
     release = layout.policy.thresholds.cpu.release * layout.cpu_capacity[rows]
@@ -290,6 +306,7 @@ CHECKS = (
     Check("memory", _memory_short, _explain_memory),
     Check("CPU", _cpu_short, _explain_cpu),
     Check("vCPUs", _vcpus_short, _explain_vcpus),
+    Check("NUMA", _nodes_short, _explain_nodes),
     Check("VMs", _too_many, _explain_too_many),
     Check("busy", _busy, _explain_busy),
 )

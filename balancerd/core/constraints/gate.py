@@ -6,6 +6,7 @@ from balancerd.core.constraints.fast import refuses
 from balancerd.core.history import History
 from balancerd.core.layout import Layout
 from balancerd.core.model import Snapshot
+from balancerd.core.nodes import Seat
 from balancerd.core.plan import Move, Refusal
 from balancerd.core.policy import Policy
 from balancerd.core.survey import lay_out
@@ -37,12 +38,21 @@ class Gate:
             return fixed
         if not layout.gives[layout.place[block]]:
             return Refusal(move.vm, move.target, "host closed", f"{source} gives no VMs now")
+        seat = self._seat(move)
+        if layout.nodes and seat and not layout.nodes.fits(block, target, seat):
+            nodes = " and ".join(map(str, move.numa))
+            return Refusal(move.vm, move.target, "NUMA", f"no room on node {nodes} now")
         return refuses(layout, block, target)
 
     def admit(self, move: Move) -> None:
         """Charge the move's target from now on; its source goes on paying."""
         block = self.layout.block_of[move.vm]
-        self.layout.charge(block, self.layout.host_row[move.target])
+        self.layout.charge(block, self.layout.host_row[move.target], seat=self._seat(move))
+
+    def _seat(self, move: Move) -> Seat | None:
+        """The NUMA nodes that the move means; of a group's others nothing is known."""
+        alone = len(self.layout.blocks[self.layout.block_of[move.vm]]) == 1
+        return (move.numa,) if move.numa and alone else None
 
 
 def refuses_move(

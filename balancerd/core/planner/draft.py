@@ -9,6 +9,7 @@ from balancerd.core.constraints import accepts, refuses, refusing
 from balancerd.core.history import History
 from balancerd.core.layout import Bools, Floats, Layout
 from balancerd.core.model import Host, PowerState
+from balancerd.core.nodes import Seat
 from balancerd.core.order import Step
 from balancerd.core.plan import Assessment, Refusal, Verdict
 from balancerd.core.policy import Objective, Policy
@@ -87,10 +88,11 @@ class Draft:
         movable[[*layout.moved, *layout.fixed, *named]] = False
         return movable
 
-    def move(self, block: int, target: int, reason: str) -> None:
-        """Decide a move that the rules accept now."""
-        self.steps.append(Step(block, int(self.layout.place[block]), target, reason))
-        self.layout.move(block, target)
+    def move(self, block: int, target: int, reason: str, seat: Seat | None = None) -> None:
+        """Decide a move that the rules accept now; `seat`: to these NUMA nodes of the target."""
+        source = int(self.layout.place[block])
+        self.layout.move(block, target, seat)
+        self.steps.append(Step(block, source, target, reason, seat=self.layout.seat(block)))
 
     def note(self, refusal: Refusal) -> None:
         """Count a refusal, and keep it if there is still room and it is new."""

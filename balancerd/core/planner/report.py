@@ -82,7 +82,7 @@ def _moves(draft: Draft, origin: Layout, wakes: dict[int, int]) -> tuple[list[Mo
     for step, earlier in zip(draft.steps, waits, strict=True):
         woken = [wakes[step.target]] if step.target in wakes else []
         needed = tuple(woken + [number for index in earlier for number in numbers[index]])
-        scored.move(step.block, step.target)
+        scored.move(step.block, step.target, step.seat)
         value = scored.value()
         numbers.append([])
         for vm in origin.blocks[step.block]:
@@ -113,6 +113,7 @@ def _move(
         basis=cost.basis,
         score_after=value,
         parked=step.parked,
+        numa=step.numa(layout).get(vm, ()),
     )
 
 

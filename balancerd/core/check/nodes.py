@@ -1,0 +1,62 @@
+"""The NUMA nodes that a move's VM is to lie on, with all that can be there at the same time."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from balancerd.core.check.replay import Replay
+from balancerd.core.model import VM, Host
+from balancerd.core.plan import Move
+from balancerd.core.policy import Policy
+
+Limits = list[tuple[str, float, float]]  # name, use, limit
+Bound = tuple[VM, tuple[int, ...]]  # a VM, and the nodes that it would lie on
+
+
+def node_limits(replay: Replay, move: Move, target: Host, vms: Sequence[str]) -> Limits:
+    """What is used of the nodes that the move means, and what may be; a fault if they are none."""
+    values = replay.snapshot.cluster.vms
+    if not target.numa or not values[move.vm].numa:
+        return []
+    if len(move.numa) != len(values[move.vm].numa) or len(target.numa) <= max(move.numa):
+        replay.fault(move.number, f"{move.vm} is bound to NUMA nodes, but not told which")
+        return []
+    bound = [(values[vm], _nodes(replay, vm, target)) for vm in vms if values[vm].numa]
+    return [
+        (name, used, limit)
+        for node, name, used, limit in _use(target, replay.policy, bound)
+        if node in move.numa
+    ]
+
+
+def _nodes(replay: Replay, vm: str, host: Host) -> tuple[int, ...]:
+    """The nodes of the host that a VM lies on once it is there; all, where that is unknown."""
+    cluster = replay.snapshot.cluster
+    numa = cluster.vms[vm].numa if cluster.placement[vm] == host.name else ()
+    if cluster.flights.get(vm) == host.name:
+        numa = cluster.landing.get(vm, ())
+    for move in replay.moves_of.get(vm, ()):
+        numa = move.numa if move.target == host.name else numa
+    known = tuple(node for node in numa if node < len(host.numa))
+    return known or tuple(range(len(host.numa)))
+
+
+def _use(
+    host: Host, policy: Policy, bound: Iterable[Bound]
+) -> Iterator[tuple[int, str, float, float]]:
+    """Node, name, use and limit: of its vCPUs and, where it counts, of its memory to land in."""
+    vcpus = [0.0] * len(host.numa)
+    memory = [0.0] * len(host.numa)
+    for vm, nodes in bound:
+        for number in nodes:
+            vcpus[number] += vm.vcpus / len(vm.numa)
+            memory[number] += max(0, vm.memory) / len(vm.numa)
+    capacity = policy.capacity
+    reserve = max(capacity.memory_reserve, capacity.memory_reserve_share * host.memory)
+    room = policy.thresholds.memory.landing * (host.memory - reserve)
+    all_cpu = sum(node.cpu for node in host.numa)
+    all_memory = sum(node.memory for node in host.numa)
+    for number, node in enumerate(host.numa):
+        cores = (host.cores or host.cpu) * node.cpu / all_cpu
+        yield number, f"vCPUs of NUMA node {number}", vcpus[number], capacity.cpu_overcommit * cores
+        if capacity.enforce_memory:
+            limit = room * node.memory / all_memory
+            yield number, f"memory of NUMA node {number}", memory[number], limit
