@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from balancerd.core.model import VM, Forecast, Host, Snapshot, VMState
-from balancerd.core.nodes import Nodes, Seat
 from balancerd.core.needs import Needs
+from balancerd.core.nodes import Nodes, Seat
 from balancerd.core.plan import Refusal
 from balancerd.core.policy import Policy
 from balancerd.core.rule import ConstraintRule

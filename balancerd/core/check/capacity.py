@@ -31,8 +31,8 @@ def check_landing(replay: Replay, move: Move) -> None:
     _limit(replay, move, "vCPUs", vcpus, capacity.cpu_overcommit * (target.cores or target.cpu))
     if capacity.vms_per_host is not None:
         _limit(replay, move, "VMs", len(vms), capacity.vms_per_host)
-    for name, used, limit in node_limits(replay, move, target, vms):
-        _limit(replay, move, name, used, limit)
+    for name, taken, limit in node_limits(replay, move, target, vms):
+        _limit(replay, move, name, taken, limit)
 
 
 def _kept_free(replay: Replay, host: str) -> float:
