@@ -6,7 +6,7 @@ Every command that starts something carries the id of a committed intent.
 import logging
 from dataclasses import replace
 
-from balancerd.core.execution import (
+from balancerd.core.messages import (
     AbortMigration,
     Acted,
     Ask,
@@ -18,10 +18,12 @@ from balancerd.core.execution import (
     Intended,
     Located,
     NoteProgress,
+    SetBandwidth,
     Settle,
     StartMigration,
     StartRefused,
     SwitchPower,
+    Tuned,
     Watch,
 )
 from balancerd.core.model import PowerState
@@ -44,18 +46,30 @@ class Actuator:
 
     def perform(self, command: Command) -> Event | None:
         """Do one command; what came of it, where the executor has to know at once."""
-        recorder, ledger = self._recorder, self._recorder.ledger
         match command:
             case Ask():
                 return Located(command.task, self._locate(command))
             case Intend():
-                return Intended(command.task, recorder.keep(ledger.intend, command.intent))
+                ledger = self._recorder.ledger
+                return Intended(command.task, self._recorder.keep(ledger.intend, command.intent))
             case StartMigration():
                 return self._start(command)
             case SwitchPower():
                 return self._switch(command)
             case Settle():
                 return self._settle(command)
+            case SetBandwidth():
+                return self._tune(command)
+            case Watch() | AbortMigration():
+                self._influence(command)
+            case _:
+                self._note(command)
+        return None
+
+    def _note(self, command: Conclude | NoteProgress | EndPlan) -> None:
+        """Only for the record."""
+        recorder, ledger = self._recorder, self._recorder.ledger
+        match command:
             case Conclude():
                 recorder.conclude(command.conclusion)
             case NoteProgress():
@@ -66,9 +80,6 @@ class Actuator:
                 recorder.keep(
                     ledger.set_plan_state, command.plan_id, command.state, now, command.detail
                 )
-            case Watch() | AbortMigration():
-                self._influence(command)
-        return None
 
     def _locate(self, command: Ask) -> Location:
         """What both hosts say; of one that is proven to be off, that nothing runs there."""
@@ -138,6 +149,16 @@ class Actuator:
                 backend.undefine(vm, target)
             case Act.CARRY_AUTOSTART:
                 backend.set_autostart(vm, target, command.autostart)
+
+    def _tune(self, command: SetBandwidth) -> Event:
+        """Change a running migration; one that transfers no memory yet cannot be."""
+        try:
+            self._backend.set_bandwidth(command.vm, command.source, command.bandwidth)
+        except BackendError as error:
+            log.info("%s", error)
+            return Tuned(command.task, str(error))
+        log.info("%s may send %d MiB/s now", command.vm, command.bandwidth >> 20)
+        return Tuned(command.task)
 
     def _influence(self, command: Watch | AbortMigration) -> None:
         """Orders whose effect shows in reports; the executor repeats one that changed nothing."""

@@ -12,8 +12,6 @@ from dataclasses import dataclass, replace
 from balancerd.actuator import Actuator
 from balancerd.core.assess import assess
 from balancerd.core.execution import (
-    AbortWanted,
-    Event,
     Execution,
     Stage,
     View,
@@ -25,6 +23,7 @@ from balancerd.core.executor import adopt, advance, due, moving, project
 from balancerd.core.forecast import MEMORY, Past, remember
 from balancerd.core.history import History
 from balancerd.core.measurement import Known
+from balancerd.core.messages import AbortWanted, Event
 from balancerd.core.model import Exclusion, ExclusionKind, Host, Link, PowerState, Snapshot
 from balancerd.core.observation import Observation
 from balancerd.core.plan import Assessment, Move, Plan, Verdict

@@ -3,19 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from balancerd.core.execution import (
-    Command,
-    Conclude,
-    Event,
-    Execution,
-    Intended,
-    Located,
-    Stage,
-    View,
-    warrant_of_policy,
-)
+from balancerd.core.execution import Execution, Stage, View, warrant_of_policy
 from balancerd.core.executor import advance
 from balancerd.core.history import History, Outcome
+from balancerd.core.messages import Command, Conclude, Event, Intended, Located
 from balancerd.core.model import VM, Cluster, Forecast, Host, Load, Method, PowerState, Snapshot
 from balancerd.core.observation import JobProgress, JobReport, Location, Presence
 from balancerd.core.plan import Action, Move, Plan

@@ -1,7 +1,7 @@
-"""A plan being carried out, as values: stages and their table, tasks, events in, commands out.
+"""A plan being carried out, as values: stages and their table, tasks.
 
-The loop performs commands and feeds what comes of them back as events; `executor.advance` is the
-only function that turns one into the other. Nothing here or there touches the world.
+`executor.advance` is the only function that turns events into commands (see `messages`). Nothing
+here or there touches the world.
 
     WAITING ─► CHECKING ─► INTENDING ─► RUNNING ─► VERIFYING ─► SETTLING ─► done, failed, aborted,
        └──────────┴───────────┴─► dropped              └─────────────────►  lost, quarantined
@@ -13,12 +13,12 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from balancerd.core.history import History, Outcome
-from balancerd.core.model import Method, Snapshot
-from balancerd.core.observation import JobReport, Location, Presence
+from balancerd.core.model import Snapshot
+from balancerd.core.observation import JobReport, Presence
 from balancerd.core.plan import Action, Move, Plan
 from balancerd.core.policy import Mode, Policy
 from balancerd.core.reconcile import Act
-from balancerd.core.record import Conclusion, Intent, PlanState
+from balancerd.core.record import PlanState
 
 
 class Stage(StrEnum):
@@ -102,6 +102,8 @@ class Task:
     started: float = 0.0
     deadline: float = 0.0  # seconds it may run
     report: JobReport | None = None  # the last news of the migration
+    bandwidth: int = 0  # the cap it was given, bytes per second
+    limited: float = 0.0  # when that was changed last
     processed: int = 0  # bytes, by which progress is measured
     progressed: float = 0.0
     abort_asked: float = 0.0
@@ -185,166 +187,3 @@ class View:
     paused: bool = False
     frozen: str = ""
     fresh: bool = True  # the snapshot is young enough to start something on it
-
-
-# Events: what came of a command, or news from outside. `task` is an action's number.
-
-
-@dataclass(frozen=True, slots=True)
-class Located:
-    """The hosts answered where the VM is."""
-
-    task: int
-    location: Location
-
-
-@dataclass(frozen=True, slots=True)
-class Intended:
-    """The intent is committed under this id; None: a pause stands and nothing may be done."""
-
-    task: int
-    intent: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class StartRefused:
-    """The backend or power driver did not take the order."""
-
-    task: int
-    error: str
-
-
-@dataclass(frozen=True, slots=True)
-class Acted:
-    """An act of the state-pair table was carried out; `error` is "" when it was."""
-
-    task: int
-    error: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class AbortWanted:
-    """The operator wants a VM's migration given up."""
-
-    vm: str
-    by: str
-
-
-Event = Located | Intended | StartRefused | Acted | AbortWanted | JobReport
-
-
-# Commands: what the loop is to do. Each carries the task's number, so that an event can come back.
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """Read a VM's presence on both hosts, or on all."""
-
-    task: int
-    vm: str
-    uuid: str
-    hosts: tuple[str, ...]  # source and target first
-
-
-@dataclass(frozen=True, slots=True)
-class Intend:
-    """Commit an intent."""
-
-    task: int
-    intent: Intent
-
-
-@dataclass(frozen=True, slots=True)
-class StartMigration:
-    """Start what intent `intent` announced."""
-
-    task: int
-    intent: int
-    vm: str
-    source: str
-    target: str
-    method: Method
-    bandwidth: int
-    downtime: float
-
-
-@dataclass(frozen=True, slots=True)
-class Watch:
-    """Watch a migration that runs already."""
-
-    task: int
-    vm: str
-    source: str
-    target: str
-
-
-@dataclass(frozen=True, slots=True)
-class AbortMigration:
-    """Ask the source to give up."""
-
-    task: int
-    vm: str
-    source: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Settle:
-    """Carry out one act of the state-pair table."""
-
-    task: int
-    act: Act
-    vm: str
-    source: str
-    target: str
-    autostart: bool
-
-
-@dataclass(frozen=True, slots=True)
-class SwitchPower:
-    """Wake a host or put it to sleep, as intent `intent` announced."""
-
-    task: int
-    intent: int
-    host: str
-    wake: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Conclude:
-    """Commit how an intent ended."""
-
-    task: int
-    conclusion: Conclusion
-
-
-@dataclass(frozen=True, slots=True)
-class NoteProgress:
-    """Note how far a migration is."""
-
-    task: int
-    intent: int
-    report: JobReport
-
-
-@dataclass(frozen=True, slots=True)
-class EndPlan:
-    """Note that the plan is over."""
-
-    plan_id: int
-    state: PlanState
-    detail: str
-
-
-Command = (
-    Ask
-    | Intend
-    | StartMigration
-    | Watch
-    | AbortMigration
-    | Settle
-    | SwitchPower
-    | Conclude
-    | NoteProgress
-    | EndPlan
-)

@@ -5,31 +5,21 @@ done and the limits allow, each re-checked on the newest snapshot and the policy
 the first failure stops the plan, what runs already runs on to its end.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from types import MappingProxyType
 
 from balancerd.core import migration, powering, verification
 from balancerd.core.constraints import Gate
-from balancerd.core.execution import (
-    ENDED,
-    UNDER_WAY,
-    AbortWanted,
-    Command,
-    EndPlan,
-    Event,
-    Execution,
-    Stage,
-    Task,
-    View,
-)
+from balancerd.core.execution import ENDED, UNDER_WAY, Execution, Stage, Task, View
 from balancerd.core.history import History
+from balancerd.core.messages import AbortWanted, Command, EndPlan, Event
 from balancerd.core.model import Method, Snapshot
 from balancerd.core.observation import JobReport
 from balancerd.core.plan import Action, Move, Sleep, Wake
-from balancerd.core.policy import Limits, Mode
+from balancerd.core.policy import Mode
 from balancerd.core.record import Intent, IntentKind, PlanState
+from balancerd.core.throttle import Traffic, divide
 
 _STOPS_A_PLAN = frozenset({Stage.FAILED, Stage.ABORTED, Stage.LOST, Stage.QUARANTINED})
 
@@ -38,8 +28,7 @@ def advance(
     execution: Execution, events: Sequence[Event], view: View
 ) -> tuple[Execution, tuple[Command, ...]]:
     """The execution after these events, and what is to be done now, in order."""
-    tasks = dict(execution.tasks)
-    commands: list[Command] = []
+    tasks, commands = divide(execution.tasks, view)
     by_vm = _by_vm(tasks) if any(isinstance(e, JobReport | AbortWanted) for e in events) else {}
     for event in events:
         for number in _addressed(by_vm, event):
@@ -152,7 +141,7 @@ class _Starts:
         self._view = view
         self._gate: Gate | None = None
         self._snapshot = view.snapshot
-        self._traffic = _Traffic.of(tasks.values(), view)
+        self._traffic = Traffic.of(tasks.values(), view)
 
     def try_to(self, number: int) -> tuple[Task, tuple[Command, ...]]:
         """Start a waiting task if everything allows it; drop it if something never will."""
@@ -174,7 +163,7 @@ class _Starts:
 
     def _try_move(self, task: Task) -> tuple[Task, tuple[Command, ...]]:
         move, view = task.move, self._view
-        if self._traffic.is_full(move, view.policy.limits):
+        if self._traffic.is_full(move):
             return task, ()
         gate = self._gate or self._make_gate()
         refusal = gate.refuses(move)
@@ -182,7 +171,7 @@ class _Starts:
             detail = f"{refusal.constraint}: {refusal.detail}"
             return task.to(Stage.DROPPED, view.now, detail), ()
         gate.admit(move)
-        self._traffic.add(move.source, move.target)
+        self._traffic.admit(move)
         return migration.check(task, replace(view, snapshot=self._snapshot), move.number)
 
     def _make_gate(self) -> Gate:
@@ -191,39 +180,6 @@ class _Starts:
         past = _without(view.history, self._execution.created)
         self._gate = Gate.of(self._snapshot, view.policy, past, view.now)
         return self._gate
-
-
-@dataclass(slots=True)
-class _Traffic:
-    """Migrations under way, those of others included: in all, out of and into each host."""
-
-    site: int = 0
-    outgoing: Counter[str] = field(default_factory=Counter)
-    incoming: Counter[str] = field(default_factory=Counter)
-
-    @classmethod
-    def of(cls, tasks: Iterable[Task], view: View) -> "_Traffic":
-        traffic = cls()
-        own = {t.move.vm: t.move for t in tasks if _is_move(t) and t.stage in UNDER_WAY}
-        for move in own.values():
-            traffic.add(move.source, move.target)
-        cluster = view.snapshot.cluster
-        for vm, target in cluster.flights.items():
-            if vm not in own:
-                traffic.add(cluster.placement[vm], target)
-        return traffic
-
-    def add(self, source: str, target: str) -> None:
-        self.site += 1
-        self.outgoing[source] += 1
-        self.incoming[target] += 1
-
-    def is_full(self, move: Move, limits: Limits) -> bool:
-        return (
-            self.site >= limits.per_site
-            or self.outgoing[move.source] >= limits.per_host
-            or self.incoming[move.target] >= limits.per_host
-        )
 
 
 def _is_move(task: Task) -> bool:

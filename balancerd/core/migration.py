@@ -11,23 +11,21 @@ network. However the call ends, in success, in error or not at all, both hosts a
 
 from dataclasses import replace
 
-from balancerd.core.execution import (
+from balancerd.core.execution import Execution, Stage, Task, View
+from balancerd.core.messages import (
     AbortMigration,
     AbortWanted,
     Acted,
     Ask,
     Command,
     Event,
-    Execution,
     Intend,
     Intended,
     Located,
     NoteProgress,
-    Stage,
     StartMigration,
     StartRefused,
-    Task,
-    View,
+    Tuned,
 )
 from balancerd.core.observation import JobReport, Presence
 from balancerd.core.reconcile import may_start
@@ -72,6 +70,8 @@ def apply(task: Task, event: Event, execution: Execution, view: View) -> Step:
             return located(task, event, view)
         case (Stage.SETTLING, Acted()):
             return acted(task, event, view)
+        case (Stage.RUNNING, Tuned(error=str(error))) if error:
+            return replace(task, bandwidth=0), ()  # to be told again
         case (Stage.RUNNING, AbortWanted()):
             return _give_up(task, f"{event.by} wanted it", view.now)
         case _:
@@ -126,7 +126,7 @@ def _intent(task: Task, execution: Execution, view: View) -> Intent:
         reason=move.reason,
         plan=execution.plan_id,
         action=move.number,
-        bandwidth=view.policy.limits.bandwidth,
+        bandwidth=task.bandwidth,
         autostart=task.autostart,
         target_defined=task.target_defined,
         predicted_seconds=move.seconds,
@@ -145,6 +145,7 @@ def _intended(task: Task, event: Intended, view: View) -> Step:
         intent=event.intent,
         started=view.now,
         progressed=view.now,
+        limited=view.now,
         deadline=deadline(move.seconds, limits),
     ).to(Stage.RUNNING, view.now)
     start = StartMigration(
@@ -154,7 +155,7 @@ def _intended(task: Task, event: Intended, view: View) -> Step:
         move.source,
         move.target,
         move.method,
-        limits.bandwidth,
+        task.bandwidth,
         limits.downtime,
     )
     return running, (start,)

@@ -159,6 +159,12 @@ class Limits(Schema):
     per_link: Annotated[int, Field(ge=1)] = Field(
         4, description="migrations at once over a link, each way"
     )
+    storage_weight: Annotated[int, Field(ge=1)] = Field(
+        4, description="as how many migrations one counts that copies disks"
+    )
+    link_share: Fraction = Field(
+        0.9, description="share of what production leaves of a link that migrations may use"
+    )
     per_plan: Annotated[int, Field(ge=1)] = Field(1000, description="moves in one plan")
     moves_per_host: Annotated[int, Field(ge=1)] = Field(
         50, description="pack: moves that emptying one more host may take"

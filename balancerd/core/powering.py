@@ -6,21 +6,17 @@ that it is off, or awake and answering, is believed when a snapshot says so.
 
 from dataclasses import replace
 
-from balancerd.core.execution import (
-    OUTCOME_STAGE,
+from balancerd.core.execution import OUTCOME_STAGE, Execution, Stage, Task, View
+from balancerd.core.history import Outcome
+from balancerd.core.messages import (
     Command,
     Conclude,
     Event,
-    Execution,
     Intend,
     Intended,
-    Stage,
     StartRefused,
     SwitchPower,
-    Task,
-    View,
 )
-from balancerd.core.history import Outcome
 from balancerd.core.model import PowerState
 from balancerd.core.plan import Move, Sleep
 from balancerd.core.record import Conclusion, Intent, IntentKind

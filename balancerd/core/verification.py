@@ -13,20 +13,9 @@ host: every other host is asked first.
 from collections.abc import Mapping
 from dataclasses import replace
 
-from balancerd.core.execution import (
-    OUTCOME_STAGE,
-    Acted,
-    Ask,
-    Command,
-    Conclude,
-    Located,
-    Settle,
-    Stage,
-    Task,
-    View,
-    Watch,
-)
+from balancerd.core.execution import OUTCOME_STAGE, Stage, Task, View
 from balancerd.core.history import Outcome
+from balancerd.core.messages import Acted, Ask, Command, Conclude, Located, Settle, Watch
 from balancerd.core.model import PowerState
 from balancerd.core.observation import JobReport, Presence
 from balancerd.core.policy import Limits

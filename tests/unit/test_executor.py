@@ -6,6 +6,15 @@ import pytest
 
 from balancerd.core.execution import (
     TRANSITIONS,
+    Stage,
+    Task,
+    Warrant,
+    warrant_of_approval,
+    warrant_of_policy,
+)
+from balancerd.core.executor import adopt, due
+from balancerd.core.history import Outcome
+from balancerd.core.messages import (
     AbortMigration,
     AbortWanted,
     Acted,
@@ -15,18 +24,11 @@ from balancerd.core.execution import (
     Intend,
     Intended,
     Settle,
-    Stage,
     StartMigration,
     StartRefused,
     SwitchPower,
-    Task,
-    Warrant,
     Watch,
-    warrant_of_approval,
-    warrant_of_policy,
 )
-from balancerd.core.executor import adopt, due
-from balancerd.core.history import Outcome
 from balancerd.core.observation import Presence
 from balancerd.core.plan import Sleep, Wake
 from balancerd.core.policy import Limits, Mode

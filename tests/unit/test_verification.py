@@ -2,18 +2,18 @@
 
 import pytest
 
-from balancerd.core.execution import (
+from balancerd.core.execution import Stage
+from balancerd.core.executor import adopt
+from balancerd.core.history import Outcome
+from balancerd.core.messages import (
     AbortMigration,
     AbortWanted,
     Ask,
     Located,
     Settle,
-    Stage,
     StartRefused,
     Watch,
 )
-from balancerd.core.executor import adopt
-from balancerd.core.history import Outcome
 from balancerd.core.observation import JobProgress, JobReport, Location, Presence
 from balancerd.core.record import Intent, IntentKind
 from balancerd.core.units import GIB
