@@ -98,14 +98,14 @@ def dependencies(origin: Layout, steps: Sequence[Step]) -> list[tuple[int, ...]]
     """For each step the indices of the steps that must be done before it starts."""
     visited = origin.copy()
     touching: dict[int, list[int]] = {}  # host -> steps that enter or leave it
-    gathered: dict[int, list[int]] = {}  # group with a rack scope -> steps of its members
+    gathered: dict[int, list[int]] = {}  # group to look after -> steps of its members
     last: dict[int, int] = {}  # block -> its latest step
     after: list[set[int]] = []
     for index, step in enumerate(steps):
         waits = {last[step.block]} if step.block in last else set()
         if refuses(visited, step.block, step.target) or _is_seat_taken(visited, step):
             waits.update(touching.get(step.target, ()))
-        for group in _rack_groups(origin, step.block):
+        for group in _ordered_groups(origin, step.block):
             waits.update(gathered.get(group, ()))
             gathered.setdefault(group, []).append(index)
         after.append(waits)
@@ -123,10 +123,18 @@ def _is_seat_taken(layout: Layout, step: Step) -> bool:
     return nodes is not None and not nodes.fits(step.block, step.target, step.seat)
 
 
-def _rack_groups(layout: Layout, block: int) -> list[int]:
-    """Groups whose domain is wider than a host: there, visitors of the target are not enough."""
-    groups = layout.groups_of.get(block, ())
-    return [group for group, _ in groups if layout.groups[group].scope == "rack"]
+def _ordered_groups(layout: Layout, block: int) -> list[int]:
+    """Groups whose members move in the plan's order.
+
+    Where a group's domain is wider than a host, visitors of the target are not enough to look at.
+    And what is to be together goes where others are: they must have come, and not left again.
+    """
+    ordered = []
+    for index, _ in layout.groups_of.get(block, ()):
+        group = layout.groups[index]
+        if group.kind == "together" or (group.kind == "apart" and group.scope != "host"):
+            ordered.append(index)
+    return ordered
 
 
 def waves(

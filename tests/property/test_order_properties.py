@@ -6,7 +6,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from balancerd.core.check import check
-from balancerd.core.constraints import accepts, refuses
+from balancerd.core.constraints import accepts, contradictions, refuses
 from balancerd.core.history import History
 from balancerd.core.layout import Layout
 from balancerd.core.model import Method, Snapshot
@@ -14,6 +14,7 @@ from balancerd.core.order import Step, Want, dependencies, schedule, waves
 from balancerd.core.plan import Move, Plan
 from balancerd.core.policy import Limits, Policy
 from balancerd.core.survey import lay_out
+from tests.property.carried import carried_out
 from tests.property.drawn import policies, settled, snapshots
 from tests.sites import NOW
 
@@ -65,6 +66,23 @@ def test_the_waits_keep_any_legal_sequence_safe_in_every_order_they_allow(
     assume(steps)
     after = dependencies(origin, steps)
     assert check(snapshot, policy, as_plan(origin, steps, after)).violations == ()
+
+
+@EXAMPLES
+@given(snapshots(), policies(), st.data())
+def test_any_legal_sequence_can_be_carried_out_in_every_order_that_its_waits_allow(
+    snapshot: Snapshot, policy: Policy, data: st.DataObject
+) -> None:
+    """Dies if no step waits for another."""
+    snapshot = settled(snapshot)
+    assume(not contradictions(snapshot.cluster, policy))
+    layout = lay_out(snapshot, policy, History(), NOW)
+    origin = layout.copy()
+    steps = wander(layout, data, 8)
+    assume(steps)
+    made = as_plan(origin, steps, dependencies(origin, steps))
+    for _ in carried_out(snapshot, policy, History(), made, data):
+        pass
 
 
 @EXAMPLES

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from balancerd.core.check import check
 from balancerd.core.constraints import (
-    Gate,
     accepts,
     refuses,
     soft_breaks,
@@ -22,10 +21,11 @@ from balancerd.core.constraints import (
 from balancerd.core.history import History, Outcome, PastMove
 from balancerd.core.layout import Layout
 from balancerd.core.model import Cluster, PowerState, Snapshot
-from balancerd.core.plan import Move, Plan, Verdict, Wake
+from balancerd.core.plan import Plan, Verdict, Wake
 from balancerd.core.planner import plan
 from balancerd.core.policy import Objective, Policy
 from balancerd.core.survey import lay_out
+from tests.property.carried import carried_out
 from tests.property.drawn import histories, policies, settled, snapshots
 from tests.sites import NOW, done
 
@@ -167,35 +167,17 @@ def test_a_plan_can_be_carried_out_in_any_order_that_its_waits_allow(
 ) -> None:
     """The fast rules let every move start, on the snapshot of that moment, in each drawn order.
 
-    Dies without `visited` in `order.dependencies`; the checker is not asked. A "together" group
-    that is scattered from the start is the exception: reunited in another order than planned, a
-    member may be refused. It is then dropped, and planned again.
+    Dies without `visited` in `order.dependencies`, and if the members of a "together" group, which
+    may be scattered from the start, do not wait for each other; the checker is not asked.
     """
     snapshot = settled(snapshot)
     made = plan(snapshot, policy, history, NOW)
     assume(made.moves)
-    waiting, running = {move.number: move for move in made.moves}, dict[int, Move]()
-    finished = {action.number for action in made.actions if not isinstance(action, Move)}
     known = broken(snapshot, snapshot.cluster, policy)
-    while waiting or running:
-        ready = [n for n in sorted(waiting) if set(waiting[n].after) <= finished]
-        number = data.draw(st.sampled_from(ready + sorted(running)))
-        if number in running:
-            move = running.pop(number)
-            snapshot = done(snapshot, move)
-            finished.add(number)
-        else:
-            move = running[number] = waiting.pop(number)
-            refusal = Gate.of(snapshot, policy, history, NOW).refuses(move)
-            if refusal is not None and any(key[0] == "together" for key in known):
-                assert refusal.constraint == "together"
-                return
-            assert refusal is None
-            begun = snapshot.cluster.begin(move.vm, move.target, move.numa)
-            snapshot = replace(snapshot, cluster=begun)
-        new = broken(snapshot, snapshot.cluster, policy) - known
-        assert {key for key in new if key[0] not in ("pin", "avoid", "together")} == set()
-    assert broken(snapshot, snapshot.cluster, policy) <= known
+    for state in carried_out(snapshot, policy, history, made, data):
+        new = broken(state, state.cluster, policy) - known
+        assert {key for key in new if key[0] not in ("pin", "avoid", "one-of", "together")} == set()
+    assert broken(state, state.cluster, policy) <= known
 
 
 @settings(EXAMPLES, suppress_health_check=[HealthCheck.filter_too_much])

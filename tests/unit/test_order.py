@@ -78,3 +78,14 @@ def test_members_of_a_group_leave_a_rack_before_another_enters() -> None:
     steps, _ = schedule(layout, wants(layout, b="h2", a="h4"))
     assert ways(layout, steps) == ["a>h4", "b>h2"]
     assert dependencies(origin, steps) == [(), (0,)]
+
+
+def test_what_is_to_be_together_arrives_before_the_others_leave() -> None:
+    """Dies if only groups that are to be apart move in the plan's order."""
+    layout = drawn_up(
+        "r1/h1 10c 64G: a 1c 8G, b 1c 8G | r1/h2 10c 64G: | "
+        "r2/h3 10c 64G: c 1c 8G | r2/h4 10c 64G:",
+        rule("together", "a b c", scope="rack"),
+    )
+    a, c = layout.block_of["a"], layout.block_of["c"]
+    assert dependencies(layout, [Step(a, 0, 3, ""), Step(c, 2, 1, "")]) == [(), (0,)]
