@@ -20,7 +20,7 @@ from balancerd.core.execution import (
     warrant_of_policy,
 )
 from balancerd.core.executor import adopt, advance, due, moving, project
-from balancerd.core.forecast import MEMORY, Past, remember
+from balancerd.core.forecast import MEMORY, Pasts, taking_in
 from balancerd.core.history import History
 from balancerd.core.measurement import Known
 from balancerd.core.messages import AbortWanted, Event
@@ -142,12 +142,12 @@ class Loop:
 
     # Observing
 
-    def _pasts(self, now: float) -> dict[str, Past]:
+    def _pasts(self, now: float) -> Pasts:
         """What the samples tell of each VM's demand, so that a restart forgets none of it."""
-        pasts: dict[str, Past] = {}
+        pasts = Pasts.of({})
         try:
             for at, cpu in self._samples.recent(now, MEMORY):
-                pasts |= {vm: remember(pasts.get(vm), at, cores) for vm, cores in cpu.items()}
+                pasts = taking_in(pasts, at, cpu)
         except LedgerError as error:
             log.warning("samples: %s", error)
         return pasts

@@ -9,11 +9,13 @@ Level and variance are followed by exponential smoothing with a time constant (F
 long the past is.
 """
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from math import exp, sqrt
+from math import sqrt
 
-from balancerd.core.model import Forecast
+import numpy as np
+
+from balancerd.core.columns import Floats, Forecasts, Table, taken
 
 MEMORY = 3600.0  # seconds after which a reading weighs 1/e
 UNSEEN_SHARE = 0.5  # of its size is expected of a VM that was never seen
@@ -31,6 +33,43 @@ class Past:
     span: float = 0.0
 
 
+@dataclass(frozen=True, eq=False)
+class Pasts(Table[Past]):
+    """The pasts of many VMs by columns; `at` is NaN for those that were never seen."""
+
+    at: Floats
+    level: Floats
+    variance: Floats
+    span: Floats
+
+    @classmethod
+    def of(cls, pasts: Mapping[str, Past]) -> "Pasts":
+        """The same pasts by columns; nothing to do where they are that already."""
+        if isinstance(pasts, Pasts):
+            return pasts
+        values = list(pasts.values())
+        return cls(
+            tuple(pasts),
+            np.array([past.at for past in values], dtype=np.float64),
+            np.array([past.level for past in values], dtype=np.float64),
+            np.array([past.variance for past in values], dtype=np.float64),
+            np.array([past.span for past in values], dtype=np.float64),
+        )
+
+    def __getitem__(self, name: str) -> Past:
+        row = self.row[name]
+        columns = (self.at, self.level, self.variance, self.span)
+        return Past(*(float(column[row]) for column in columns))
+
+    def among(self, names: tuple[str, ...]) -> "Pasts":
+        """The pasts of these VMs, in their order."""
+        if names == self.names:
+            return self
+        rows = self.rows(names)
+        columns = (self.at, self.level, self.variance, self.span)
+        return Pasts(names, *(taken(column, rows) for column in columns))
+
+
 @dataclass(frozen=True, slots=True)
 class Crowd:
     """What VMs of a site ask for, as shares of their size: mean and standard deviation."""
@@ -39,53 +78,65 @@ class Crowd:
     spread: float
 
 
-def crowd(levels: Iterable[tuple[float, float]]) -> Crowd | None:
-    """The crowd of (level, size) pairs in reference cores; None of too few."""
-    shares = [level / size for level, size in levels if size > 0]
+def crowd(levels: Floats, sizes: Floats) -> Crowd | None:
+    """The crowd of VMs with these levels and sizes in reference cores; None of too few.
+
+    VMs that were never seen (NaN) and sizes that cannot be do not count.
+    """
+    counted = ~np.isnan(levels) & (sizes > 0)
+    shares = (levels[counted] / sizes[counted]).tolist()
     if len(shares) < ENOUGH:
         return None
     mean = sum(shares) / len(shares)
     return Crowd(mean, sqrt(sum((share - mean) ** 2 for share in shares) / len(shares)))
 
 
-def remember(past: Past | None, at: float, cpu: float) -> Past:
-    """The past with one more reading, in reference cores."""
-    if past is None:
-        return Past(at, cpu)
-    if at <= past.at:
-        return past
-    weight = 1.0 - exp(-(at - past.at) / MEMORY)
-    step = cpu - past.level
-    return Past(
-        at,
-        past.level + weight * step,
-        (1.0 - weight) * (past.variance + weight * step * step),
-        past.span + at - past.at,
+def remember(pasts: Pasts, at: Floats, cpu: Floats) -> Pasts:
+    """The pasts with one more reading each, in reference cores; none where `at` is NaN."""
+    first = np.isnan(pasts.at) & ~np.isnan(at)
+    later = at > pasts.at
+    gap = np.where(later, at - pasts.at, 0.0)
+    weight = 1.0 - np.exp(-gap / MEMORY)
+    step = np.where(later, cpu - pasts.level, 0.0)
+    variance = (1.0 - weight) * (pasts.variance + weight * step * step)
+    return Pasts(
+        pasts.names,
+        np.where(first | later, at, pasts.at),
+        np.where(first, cpu, pasts.level + weight * step),
+        np.where(first, 0.0, variance),
+        np.where(first, 0.0, pasts.span + gap),
     )
 
 
+def taking_in(pasts: Pasts, at: float, cpu: Mapping[str, float]) -> Pasts:
+    """The pasts with a reading of these VMs, in reference cores; of VMs not known yet too."""
+    new = tuple(name for name in cpu if name not in pasts)
+    known = pasts.among((*pasts.names, *new)) if new else pasts
+    rates = np.array([cpu.get(name, np.nan) for name in known.names], dtype=np.float64)
+    return remember(known, np.where(np.isnan(rates), np.nan, at), rates)
+
+
 def expect(
-    past: Past | None, size: float, trusted_after: float, others: Crowd | None = None
-) -> Forecast:
-    """The forecast of a VM of this size, in reference cores.
+    pasts: Pasts, sizes: Floats, trusted_after: float, others: Crowd | None = None
+) -> Forecasts:
+    """The forecasts of VMs of these sizes, in reference cores.
 
     A past shorter than `trusted_after` seconds leans on the others, or without them on a safe
     share of the size, the more so the shorter it is. What was never seen counts at the safe share.
     """
-    if past is not None and others is not None:
-        return _among(past, size, trusted_after, others)
-    if past is None:
-        return Forecast(size * UNSEEN_SHARE, size * UNSEEN_SHARE / 2)
-    trust = min(past.span / trusted_after, 1.0) if trusted_after else 1.0
-    level = trust * past.level + (1.0 - trust) * max(past.level, size * UNSEEN_SHARE)
-    spread = trust * sqrt(past.variance) + (1.0 - trust) * size * UNSEEN_SHARE / 2
-    return Forecast(min(level, size), spread)
-
-
-def _among(past: Past, size: float, trusted_after: float, others: Crowd) -> Forecast:
-    """A forecast between the VM's own past and what the others do."""
-    seen = min(past.span / trusted_after, 1.0) if trusted_after else 1.0
-    trust = FIRST_TRUST + (1.0 - FIRST_TRUST) * seen
-    level = trust * past.level + (1.0 - trust) * others.share * size
-    variance = trust * past.variance + (1.0 - trust) * (others.spread * size) ** 2
-    return Forecast(min(level, size), sqrt(variance))
+    safe = sizes * UNSEEN_SHARE
+    seen = np.minimum(pasts.span / trusted_after, 1.0) if trusted_after else np.ones(len(sizes))
+    if others is None:
+        level = seen * pasts.level + (1.0 - seen) * np.maximum(pasts.level, safe)
+        spread = seen * np.sqrt(pasts.variance) + (1.0 - seen) * safe / 2
+    else:
+        trust = FIRST_TRUST + (1.0 - FIRST_TRUST) * seen
+        level = trust * pasts.level + (1.0 - trust) * others.share * sizes
+        variance = trust * pasts.variance + (1.0 - trust) * (others.spread * sizes) ** 2
+        spread = np.sqrt(variance)
+    never = np.isnan(pasts.at)
+    return Forecasts(
+        pasts.names,
+        np.where(never, safe, np.minimum(level, sizes)),
+        np.where(never, safe / 2, spread),
+    )

@@ -12,18 +12,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from balancerd.core.model import VM, Forecast, Host, Snapshot, VMState
+from balancerd.core.columns import Bools as Bools
+from balancerd.core.columns import Floats as Floats
+from balancerd.core.columns import Ints as Ints
+from balancerd.core.model import Host, Snapshot, VMState
 from balancerd.core.needs import Needs
 from balancerd.core.nodes import Nodes, Seat
 from balancerd.core.plan import Refusal
 from balancerd.core.policy import Policy
 from balancerd.core.rule import ConstraintRule
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 
 CHARGED = frozenset(VMState) - {VMState.SHUTOFF, VMState.MIGRATED, VMState.CRASHED}
 # A VM nobody has seen at work yet: half of what it may ask for, give or take a quarter.
@@ -186,13 +184,6 @@ def _share(used: Floats, capacity: Floats) -> Floats:
 def is_sane(host: Host) -> bool:
     """Whether a host's capacity can be believed."""
     return bool(np.isfinite(host.cpu) and host.cpu > 0 and host.memory > 0)
-
-
-def demand(vm: VM, forecast: Forecast | None) -> tuple[float, float]:
-    """Expected CPU of a VM and its standard deviation; a guess on the safe side where unknown."""
-    if forecast is None or not (np.isfinite(forecast.cpu) and np.isfinite(forecast.spread)):
-        return UNSEEN_SHARE * vm.size, UNSEEN_SPREAD * vm.size
-    return max(0.0, forecast.cpu), max(0.0, forecast.spread)
 
 
 def memory_capacity(host: Host, policy: Policy) -> float:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from balancerd.core.load import Doubt
+from balancerd.core.counters import Doubt
 from balancerd.core.measurement import Known, Measured, measure
 from balancerd.core.model import (
     Cluster,
@@ -54,9 +54,9 @@ def assemble(
     snapshot = Snapshot(
         at=now,
         cluster=_cluster(hosts, where, links),
-        loads=MappingProxyType(measured.loads),
-        host_loads=MappingProxyType(measured.host_loads),
-        forecasts=MappingProxyType(measured.forecasts),
+        loads=measured.loads,
+        host_loads=measured.host_loads,
+        forecasts=measured.forecasts,
         overhead=MappingProxyType(measured.overhead),
         gaps=(*gaps, *_vm_gaps(where, measured, unknown, detection, now)),
         exclusions=tuple(_exclusions(where, measured.vm_doubts, unknown)),
@@ -116,7 +116,8 @@ def _hosts(
         facts = reading.facts or known.hosts.get(name)
         if reading.error or reading.facts is None:
             state = power.get(name, PowerState.UNKNOWN)
-            hosts[name] = replace(facts or Host(name, 0.0, 0), power=state)
+            host = facts or Host(name, 0.0, 0)
+            hosts[name] = host if host.power is state else replace(host, power=state)
             if state in (PowerState.UNKNOWN, PowerState.ON):
                 since = known.readings[name].at if name in known.readings else observation.at
                 gaps.append(Gap("host", name, GapKind.UNREACHABLE, reading.error, since))
@@ -164,6 +165,7 @@ def _vm_gaps(
     now: float,
 ) -> Iterable[Gap]:
     """Running VMs whose demand is not known well: no figures, absurd ones, or too few yet."""
+    since = dict(zip(measured.loads.names, measured.loads.since.tolist(), strict=True))
     for name, vm in where.vms.items():
         if vm.state is not VMState.RUNNING or where.placement[name] in unknown:
             continue
@@ -172,8 +174,7 @@ def _vm_gaps(
             kind = GapKind.NO_STATS if doubt.missing else GapKind.ABSURD
             yield Gap("vm", name, kind, doubt.detail, now)
             continue
-        load = measured.loads.get(name)
-        seen = now - load.since if load else 0.0
+        seen = now - since.get(name, now)
         if seen < detection.warm_up:
             yield Gap("vm", name, GapKind.WARMING_UP, f"seen for {seen:.0f} s", now - seen)
 
@@ -189,7 +190,7 @@ def _exclusions(
             yield reason
         elif where.placement[name] in unknown:
             yield Exclusion(name, ExclusionKind.HOST_GAP, where.placement[name])
-        elif any(copy.reading.job for copy in where.copies[name]):
+        elif name in where.busy:
             yield Exclusion(name, ExclusionKind.FOREIGN_JOB, "a migration is under way")
         elif name in doubts:
             yield Exclusion(name, _exclusion_kind(doubts[name]), doubts[name].detail)

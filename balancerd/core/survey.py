@@ -4,15 +4,17 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from balancerd.core.columns import Forecasts, Loads, taken
 from balancerd.core.groups import blocks_of, domains_of, groups_of
 from balancerd.core.history import History, Outcome, barred_until, rests_until
 from balancerd.core.layout import (
     CHARGED,
+    UNSEEN_SHARE,
+    UNSEEN_SPREAD,
     Bools,
     Floats,
     Ints,
     Layout,
-    demand,
     is_sane,
     memory_capacity,
 )
@@ -40,7 +42,8 @@ def lay_out(snapshot: Snapshot, policy: Policy, history: History, now: float) ->
     blocks = blocks_of(vms, snapshot, rules)
     block_of = {vm: index for index, block in enumerate(blocks) for vm in block}
     place = np.array([row[cluster.placement[block[0]]] for block in blocks], dtype=np.int64)
-    cpu, variance, memory, vcpus = _demands(blocks, snapshot)
+    home = np.array([block_of[vm] for vm in vms], dtype=np.int64)
+    cpu, variance, memory, vcpus = _demands(vms, home, len(blocks), snapshot)
     groups, memberships = groups_of(rules, block_of)
     found = reach(blocks, place, values, cluster.vms, rules)
     spare = 1.0 - _kept_free(row, rules)
@@ -74,7 +77,7 @@ def lay_out(snapshot: Snapshot, policy: Policy, history: History, now: float) ->
         leaving_memory=np.zeros(count),
         blocks=blocks,
         block_of=block_of,
-        now=_now(blocks, cpu, snapshot),
+        now=_now(vms, home, cpu, snapshot),
         cpu=cpu,
         variance=variance,
         memory=memory,
@@ -160,31 +163,38 @@ def _curves(hosts: Sequence[Host]) -> tuple[tuple[Floats, Ints], ...]:
 
 
 def _demands(
-    blocks: Sequence[Sequence[str]], snapshot: Snapshot
+    vms: Sequence[str], home: Ints, count: int, snapshot: Snapshot
 ) -> tuple[Floats, Floats, Floats, Floats]:
-    """CPU, variance of CPU, memory and vCPUs of each block."""
-    sums = np.zeros((4, len(blocks)))
-    vms, forecasts = snapshot.cluster.vms, snapshot.forecasts
-    for index, block in enumerate(blocks):
-        for name in block:
-            vm = vms[name]
-            cpu, spread = demand(vm, forecasts.get(name))
-            sums[0, index] += cpu
-            sums[1, index] += spread * spread
-            sums[2, index] += max(0, vm.memory)
-            sums[3, index] += vm.vcpus
+    """CPU, variance of CPU, memory and vCPUs of each block; `home` is the block of each VM.
+
+    A VM of which nothing is known counts with a guess on the safe side.
+    """
+    values = [snapshot.cluster.vms[name] for name in vms]
+    forecasts = Forecasts.of(snapshot.forecasts)
+    rows = forecasts.rows(tuple(vms))
+    cpu, spread = taken(forecasts.cpu, rows), taken(forecasts.spread, rows)
+    known = np.isfinite(cpu) & np.isfinite(spread)
+    sizes = _floats(vm.size for vm in values)
+    cpu = np.where(known, np.maximum(cpu, 0.0), UNSEEN_SHARE * sizes)
+    spread = np.where(known, np.maximum(spread, 0.0), UNSEEN_SPREAD * sizes)
+    memory = _floats(max(0, vm.memory) for vm in values)
+    vcpus = _floats(vm.vcpus for vm in values)
+    sums = [_summed(home, x, count) for x in (cpu, spread * spread, memory, vcpus)]
     return sums[0], sums[1], sums[2], sums[3]
 
 
-def _now(blocks: Sequence[Sequence[str]], cpu: Floats, snapshot: Snapshot) -> Floats:
+def _summed(home: Ints, values: Floats, count: int) -> Floats:
+    return np.bincount(home, values, count).astype(np.float64)
+
+
+def _now(vms: Sequence[str], home: Ints, expected: Floats, snapshot: Snapshot) -> Floats:
     """CPU each block asks for now, what it waits for included; else what is expected of it."""
-    loads, vms = snapshot.loads, snapshot.cluster.vms
-    now = cpu.copy()
-    for index, block in enumerate(blocks):
-        if all(vm in loads and np.isfinite(loads[vm].cpu + loads[vm].steal) for vm in block):
-            asked = (loads[vm].cpu + loads[vm].steal * vms[vm].size for vm in block)
-            now[index] = max(0.0, sum(asked))
-    return now
+    loads = Loads.of(snapshot.loads)
+    rows = loads.rows(tuple(vms))
+    sizes = _floats(snapshot.cluster.vms[name].size for name in vms)
+    asked = taken(loads.cpu, rows) + taken(loads.steal, rows) * sizes
+    sums = _summed(home, asked, len(expected))
+    return np.where(np.isfinite(sums), np.maximum(sums, 0.0), expected)
 
 
 def _barred(

@@ -12,6 +12,8 @@ def tie(vm: VM) -> Exclusion | None:
         return Exclusion(vm.name, ExclusionKind.OTHER_OWNER, f"managed by {vm.owner}")
     if vm.host_devices:
         return Exclusion(vm.name, ExclusionKind.HOST_DEVICE, ", ".join(vm.host_devices))
+    if not vm.disks and not vm.tags:
+        return None
     local = [disk.source for disk in vm.disks if not disk.shared]
     if local:
         return Exclusion(vm.name, ExclusionKind.LOCAL_STORAGE, ", ".join(local))

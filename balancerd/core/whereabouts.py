@@ -1,6 +1,5 @@
 """Where each VM is, out of what every host shows of it: copies, halves under way, split brains."""
 
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -44,41 +43,78 @@ class Copy:
 
 @dataclass(frozen=True, slots=True)
 class Whereabouts:
-    """Every VM with all its copies, where it is, and where it is going to.
+    """Every VM, in order of its name: how it shows itself, where it is, and where it is going.
 
-    `ambiguous` VMs share their name with another one; they are told apart as "name@host".
+    `ambiguous` VMs share their name with another one; they are told apart as "name@host". `busy`
+    are those that some host has a job for.
     """
 
-    copies: Mapping[str, Sequence[Copy]]
-    ambiguous: frozenset[str]
+    shown: dict[str, VMReading]  # on the host where it is
     vms: dict[str, VM]
     placement: dict[str, str]
     flights: dict[str, str]
     landing: dict[str, tuple[int, ...]]  # NUMA nodes that those under way are going to
+    ambiguous: frozenset[str]
+    busy: frozenset[str]
 
 
 def whereabouts(readings: Iterable[HostReading], fresh: Collection[str]) -> Whereabouts:
     """Where each VM is; `fresh` are the hosts whose readings are of now."""
-    copies, ambiguous = _copies(readings, fresh)
-    return Whereabouts(copies, ambiguous, *_place(copies))
+    single, several, busy = _copies(readings, fresh)
+    copies, ambiguous = _told_apart(several)
+    main = {name: min(found, key=_standing) for name, found in copies.items()}
+    single |= {name: (copy.host, copy.reading) for name, copy in main.items()}
+    single = {name: single[name] for name in sorted(single)}
+    halves = {name: _other_half(main[name], copies[name]) for name in sorted(copies)}
+    flights = {name: half for name, half in halves.items() if half is not None}
+    busy |= {n for n, found in copies.items() if any(copy.reading.job for copy in found)}
+    return Whereabouts(
+        shown={name: reading for name, (_, reading) in single.items()},
+        vms={name: _as_shown(reading) for name, (_, reading) in single.items()},
+        placement={name: host for name, (host, _) in single.items()},
+        flights={name: half.host for name, half in flights.items()},
+        landing={n: half.reading.vm.numa for n, half in flights.items() if half.reading.vm.numa},
+        ambiguous=ambiguous,
+        busy=frozenset(busy),
+    )
 
 
 def _copies(
     readings: Iterable[HostReading], fresh: Collection[str]
+) -> tuple[dict[str, tuple[str, VMReading]], dict[str, list[Copy]], set[str]]:
+    """VMs that one host alone shows, with that host; all copies of the others, by name; and which
+    of the first have a job."""
+    single: dict[str, tuple[str, VMReading]] = {}
+    several: dict[str, list[Copy]] = {}
+    busy: set[str] = set()
+    for reading in readings:
+        host = reading.host
+        for vm in reading.vms:
+            name = vm.vm.name
+            if name in several:
+                several[name].append(Copy(host, vm, host in fresh))
+            elif name in single:
+                first, other = single.pop(name)
+                several[name] = [Copy(first, other, first in fresh), Copy(host, vm, host in fresh)]
+            else:
+                single[name] = (host, vm)
+                if vm.job:
+                    busy.add(name)
+    return single, several, busy - several.keys()
+
+
+def _told_apart(
+    several: Mapping[str, Sequence[Copy]],
 ) -> tuple[dict[str, list[Copy]], frozenset[str]]:
-    """All copies of each VM, and the VMs whose name stands for more than one UUID.
+    """The copies of each VM, and the VMs whose name stands for more than one UUID.
 
     Those are told apart as "name@host", so that each still counts on its host.
     """
-    by_name: dict[str, list[Copy]] = defaultdict(list)
-    for reading in readings:
-        for vm in reading.vms:
-            by_name[vm.vm.name].append(Copy(reading.host, vm, reading.host in fresh))
     copies: dict[str, list[Copy]] = {}
     ambiguous: set[str] = set()
-    for name, found in by_name.items():
-        if len(found) == 1 or len({copy.reading.vm.uuid for copy in found}) == 1:
-            copies[name] = found
+    for name, found in several.items():
+        if len({copy.reading.vm.uuid for copy in found}) == 1:
+            copies[name] = list(found)
             continue
         for copy in found:
             apart = f"{name}@{copy.host}"
@@ -88,26 +124,10 @@ def _copies(
     return copies, frozenset(ambiguous)
 
 
-def _place(
-    copies: Mapping[str, Sequence[Copy]],
-) -> tuple[dict[str, VM], dict[str, str], dict[str, str], dict[str, tuple[int, ...]]]:
-    """VMs, where each is, and where those under way are going, by host and by NUMA nodes."""
-    vms: dict[str, VM] = {}
-    placement: dict[str, str] = {}
-    flights: dict[str, str] = {}
-    landing: dict[str, tuple[int, ...]] = {}
-    for name in sorted(copies):
-        found = copies[name]
-        main = found[0] if len(found) == 1 else min(found, key=lambda c: _standing(c))
-        vm = main.reading.vm
-        vms[name] = vm if vm.state is main.reading.state else replace(vm, state=main.reading.state)
-        placement[name] = main.host
-        half = _other_half(main, found) if len(found) > 1 else None
-        if half is not None:
-            flights[name] = half.host
-            if half.reading.vm.numa:
-                landing[name] = half.reading.vm.numa
-    return vms, placement, flights, landing
+def _as_shown(reading: VMReading) -> VM:
+    """The VM in the state that its host shows."""
+    vm = reading.vm
+    return vm if vm.state is reading.state else replace(vm, state=reading.state)
 
 
 def _standing(copy: Copy) -> tuple[bool, int, str]:
@@ -127,14 +147,15 @@ def split_brains(readings: Iterable[HostReading]) -> list[SplitBrain]:
 
     Hosts of one UUID may be one machine that was configured twice; what they both show is no proof.
     """
-    running: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
+    running: dict[str, list[tuple[str, str, str]]] = {}
     for reading in readings:
         machine = (reading.facts.uuid if reading.facts else "") or reading.host
         for vm in reading.vms:
             if vm.state is VMState.RUNNING and vm.vm.uuid:
-                running[vm.vm.uuid].append((vm.vm.name, reading.host, machine))
+                seen = (vm.vm.name, reading.host, machine)
+                running.setdefault(vm.vm.uuid, []).append(seen)
     return [
         SplitBrain(min(found)[0], uuid, tuple(sorted(host for _, host, _ in found)))
         for uuid, found in sorted(running.items())
-        if len({machine for _, _, machine in found}) > 1
+        if len(found) > 1 and len({machine for _, _, machine in found}) > 1
     ]

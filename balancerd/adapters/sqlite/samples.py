@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import repeat
 from math import inf
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -12,6 +13,7 @@ from typing import Any, Self, TypeVar
 from balancerd.adapters.sqlite.database import Access, DamagedError, Database
 from balancerd.adapters.sqlite.samples_schema import SAMPLES
 from balancerd.adapters.sqlite.series import recent
+from balancerd.core.columns import Loads
 from balancerd.core.model import Load
 from balancerd.core.units import DAY, HOUR, MINUTE
 
@@ -96,13 +98,7 @@ class SamplesStore:
             tick = self._tick(at)
             for kind, loads in (("host", hosts), ("vm", vms)):
                 ids = self._ids(kind, loads)
-                self.database.execute_many(
-                    _READING,
-                    [
-                        (tick, number, x.cpu, x.memory, x.steal, x.network, x.block)
-                        for number, x in zip(ids, loads.values(), strict=True)
-                    ],
-                )
+                self.database.execute_many(_READING, _rows(tick, ids, Loads.of(loads)))
 
     def _tick(self, at: float) -> int:
         self.database.execute("INSERT OR IGNORE INTO ticks (at) VALUES (?)", (at,))
@@ -176,3 +172,9 @@ class SamplesStore:
         _LOG.warning(self.notice)
         self.database.__enter__()
         self._rollbacks = None
+
+
+def _rows(tick: int, ids: list[int], loads: Loads) -> Iterator[tuple[Any, ...]]:
+    """A row of `readings` for each load; NULL is what is not known."""
+    columns = (loads.cpu, loads.memory, loads.steal, loads.network, loads.block)
+    return zip(repeat(tick), ids, *(column.tolist() for column in columns), strict=False)
