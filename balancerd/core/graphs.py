@@ -18,6 +18,28 @@ def swap_cycle(ways: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
         return []
 
 
+def overcrowded(choices: Mapping[str, frozenset[int]], at_most: int) -> tuple[list[str], list[int]]:
+    """Names that have too few places among them, and these places; ([], []) if all can be placed.
+
+    By Hall's theorem, a placement with `at_most` names in each place exists exactly if there is no
+    such set of names: it is what a minimal cut leaves on the side of the names.
+    """
+    graph: nx.DiGraph[tuple[str, str | int]] = nx.DiGraph()
+    source, sink = ("end", "source"), ("end", "sink")
+    for name in sorted(choices):
+        graph.add_edge(source, ("name", name), capacity=1)
+        for place in sorted(choices[name]):
+            graph.add_edge(("name", name), ("place", place))
+            graph.add_edge(("place", place), sink, capacity=at_most)
+    if sink not in graph:
+        return sorted(choices), []
+    value, (before, _) = nx.minimum_cut(graph, source, sink)
+    if value >= len(choices):
+        return [], []
+    tight = sorted(name for name in choices if ("name", name) in before)
+    return tight, sorted({place for name in tight for place in choices[name]})
+
+
 def dependency_graph(after: Mapping[int, Sequence[int]]) -> "nx.DiGraph[int]":
     """A plan's actions by number, with an edge from each to those that wait for it."""
     graph: nx.DiGraph[int] = nx.DiGraph()

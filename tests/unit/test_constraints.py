@@ -260,11 +260,80 @@ def test_rules_that_cannot_be_kept_are_found_and_named() -> None:
     )
     assert [(found.vm, found.detail) for found in contradictions(site(SITE).cluster, rules)] == [
         ("", "pin a: no host is called h9"),
-        ("a", "apart *: 3 VMs to keep apart, 2 racks"),
         ("a", "pin a: together they leave a no host"),
         ("b", "pin b, avoid b: together they leave b no host"),
+        ("", "apart *: 3 VMs to keep apart, 2 racks"),
         ("b", "together b c and apart b c: b, c both together and apart"),
         ("c", "together b c and apart b c: b, c both together and apart"),
         ("b", "together b c and apart *: b, c both together and apart"),
         ("c", "together b c and apart *: b, c both together and apart"),
     ]
+
+
+def clashes(snapshot: Snapshot, *rules: object, **tables: dict[str, object]) -> list[str]:
+    found = contradictions(snapshot.cluster, policy("quiet", *rules, **tables))  # type: ignore[arg-type]
+    return [refusal.detail for refusal in found]
+
+
+def test_a_host_that_is_not_there_is_named_though_others_are() -> None:
+    assert clashes(site(SITE), rule("avoid", "a", "h2 h9 x*")) == [
+        "avoid a: no host is called h9",
+        "avoid a: no host matches x*",
+    ]
+
+
+def test_a_pin_to_hosts_that_are_too_small_is_named() -> None:
+    small = site("h1 10c 64G: a 1c 40G | h2 10c 32G:")
+    assert clashes(small, rule("pin", "a", "h2")) == [
+        "pin a: a needs 40.0 GiB, the largest host left to it has room for 30.4 GiB"
+    ]
+    assert clashes(small, rule("pin", "a", "h2"), capacity={"enforce_memory": False}) == []
+    assert clashes(small, rule("pin", "a", "h1 h2")) == []
+
+
+def test_a_group_kept_apart_in_too_few_hosts_by_pins_is_named() -> None:
+    """Hall's condition: dies if only the number of hosts is counted."""
+    crowd = site("h1 10c 64G: a 1c 4G, b 1c 4G, c 1c 4G | h2 10c 64G: | h3 10c 64G: | h4 10c 64G:")
+    pins = [rule("pin", "a b", "h1 h2"), rule("pin", "c", "h[12]")]
+    assert clashes(crowd, *pins, rule("apart", "a b c")) == [
+        "apart a b c: a, b, c may only be on h1, h2, 2 hosts"
+    ]
+    assert clashes(crowd, *pins, apart("a b c", at_most=2)) == []
+    assert clashes(crowd, *pins[:1], rule("apart", "a b c")) == []
+
+
+def apart(vms: str, **keys: object) -> object:
+    return rule("apart", vms).model_copy(update=keys)
+
+
+def test_a_group_that_fits_in_no_place_together_is_named() -> None:
+    pair = site("h1 10c 64G: a 1c 40G | h2 10c 64G: b 1c 40G | h3 10c 64G:")
+    needs = "its VMs need 80.0 GiB, the largest"
+    assert clashes(pair, rule("together", "a b")) == [
+        f"together a b: {needs} host open to them has room for 60.8 GiB"
+    ]
+    assert clashes(pair, rule("one-of", "a b", "h[12] h3")) == []
+    assert clashes(pair, rule("one-of", "a b", "h[12] h3"), rule("pin", "a", "h3")) == [
+        f"one-of a b: {needs} group of hosts open to them has room for 60.8 GiB"
+    ]
+    assert clashes(
+        pair, rule("together", "*"), rule("pin", "a", "h1"), rule("avoid", "b", "h1")
+    ) == ["together *: no host is open to all of its VMs"]
+
+
+def test_what_a_policy_asks_of_the_number_of_hosts_is_named() -> None:
+    power = {"sleep_idle": True, "reserve": 3, "keep_on": 4}
+    assert clashes(site(SITE), power=power, capacity={"vms_per_host": 1}) == [
+        "power.reserve: 3 hosts in reserve, of 3 hosts",
+        "power.keep_on: 4 hosts to keep on, of 3 hosts",
+    ]
+    assert clashes(
+        site(SITE.replace("c 1c 8G", "c 1c 8G, d 1c 8G")), capacity={"vms_per_host": 1}
+    ) == ["capacity.vms_per_host: 4 VMs, 3 hosts take 3"]
+
+
+def test_soft_rules_contradict_nothing() -> None:
+    rules = [rule("together", "a c"), rule("apart", "a c"), rule("pin", "a", "h2")]
+    soft = [one.model_copy(update={"weight": 1.0}) for one in rules]
+    assert clashes(site(SITE), *rules) != []
+    assert clashes(site(SITE), *soft) == []

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from balancerd.core.constraints import accepts, refuses, refusing
+from balancerd.core.constraints import accepts, refuses, refusing, soft_cost
 from balancerd.core.history import History
 from balancerd.core.layout import Bools, Floats, Layout
 from balancerd.core.model import Host, PowerState
@@ -119,6 +119,7 @@ class Draft:
     ) -> int | None:
         """The accepting host with most room, under `pack` one that is in use; None if none accepts.
 
+        What soft rules cost on a host counts like use of it.
         `fill` asks for an efficient one with little room instead, whose CPU stays below it.
         """
         layout = self.layout
@@ -129,12 +130,13 @@ class Draft:
         if not len(rows):
             return None
         cpu, use = (values[rows] for values in _use_after(layout, block))
+        soft = soft_cost(layout, block)[rows]
         if fill is not None:
             price = layout.peak[rows] / layout.cpu_capacity[rows]
-            best = np.lexsort((-use, price, cpu > fill))[0]
+            best = np.lexsort((-use, price, soft, cpu > fill))[0]
             return None if cpu[best] > fill else int(rows[best])
         idle = (layout.used_count[rows] == 0) & (self.policy.objective is Objective.PACK)
-        return int(rows[np.lexsort((use, idle))[0]])
+        return int(rows[np.lexsort((use + soft, idle))[0]])
 
     def wake_one(self, reason: str, block: int | None = None, *, urgent: bool = False) -> bool:
         """Wake the sleeping host that gives the most for its power; with a block, one to take it.
