@@ -177,8 +177,7 @@ class Layout:
 
 def _share(used: Floats, capacity: Floats) -> Floats:
     """used / capacity; a host without capacity is full."""
-    safe = np.where(capacity > 0, capacity, 1.0)
-    return np.where(capacity > 0, used / safe, 1.0)
+    return np.divide(used, capacity, out=np.ones(len(used)), where=capacity > 0)
 
 
 def is_sane(host: Host) -> bool:

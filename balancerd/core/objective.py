@@ -4,6 +4,7 @@ A score is the objective's own term plus the strain, which every objective has: 
 broken rules, and VMs on hosts that are to be emptied.
 """
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -48,10 +49,10 @@ class Score:
 def _strain(layout: Layout) -> float:
     """Use above `release` in hosts' worth, plus VMs on draining hosts, each 1."""
     bands = layout.policy.thresholds
-    over = np.maximum(0.0, layout.expected_cpu() - bands.cpu.release)[layout.gives].sum()
+    over = np.maximum(0.0, layout.expected_cpu() - bands.cpu.release) @ layout.gives
     if layout.policy.capacity.enforce_memory:
         excess = layout.expected_memory() - bands.memory.release
-        over += np.maximum(0.0, excess)[layout.gives].sum()
+        over += np.maximum(0.0, excess) @ layout.gives
     draining = [layout.host_row[h] for h in layout.snapshot.draining if h in layout.host_row]
     left = sum(int(layout.used_count[row]) for row in draining)
     return float(over) + left
@@ -95,10 +96,16 @@ def _spread(layout: Layout, awake: Bools) -> float:
     """Standard deviation of use over the hosts that are on, CPU and memory added."""
     if not awake.any():
         return 0.0
-    deviation = float(np.std(layout.expected_cpu()[awake]))
+    deviation = _deviation(layout.expected_cpu()[awake])
     if layout.policy.capacity.enforce_memory:
-        deviation += float(np.std(layout.expected_memory()[awake]))
+        deviation += _deviation(layout.expected_memory()[awake])
     return deviation
+
+
+def _deviation(values: Floats) -> float:
+    """Like `np.std`, at a third of its price for a hundred hosts: plans ask after every move."""
+    from_mean = values - values.sum() / len(values)
+    return math.sqrt(from_mean @ from_mean / len(values))
 
 
 def _pack(layout: Layout, awake: Bools) -> float:
