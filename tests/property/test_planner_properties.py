@@ -200,9 +200,9 @@ def test_planning_again_after_some_of_the_moves_gives_the_rest_or_nothing_better
     assert not {move.vm for move in again.moves} & {move.vm for move in first}
     rest = {(move.vm, move.target) for move in made.moves[count:]}
     is_rest = {(move.vm, move.target) for move in again.moves} <= rest
-    # Packing is no exact science: from halfway it may see a better way.
-    is_packing = policy.objective is Objective.PACK
-    assert is_packing or is_rest or again.score_after >= made.score_after - 1e-9
+    # Searching is no exact science: from halfway it may see a better way.
+    is_search = policy.objective in (Objective.PACK, Objective.SPREAD)
+    assert is_search or is_rest or again.score_after >= made.score_after - 1e-9
 
 
 def mutants(made: Plan, snapshot: Snapshot) -> list[tuple[str, Plan]]:

@@ -1,105 +1,148 @@
-"""Objective "spread": the busiest host gives to the one where it helps most, until all are alike.
+"""Objective "spread": hosts above the mean give their largest VMs, until all are alike.
 
 Nothing happens before some host is further than `thresholds.imbalance` above the mean; then it goes
 on until none is further than half of that, so that noise around the threshold moves nothing.
-"""
 
-from collections.abc import Set as AbstractSet
+Each round lifts the fewest blocks off the hosts that are too high, puts them down where they help
+most, largest first, and lets `exchange` even out what is left. Where each block ends up is what
+counts; `order.schedule` finds the steps.
+"""
 
 import numpy as np
 
 from balancerd.core.constraints import accepts, refuses
-from balancerd.core.layout import Bools, Floats, Ints
+from balancerd.core.layout import Bools, Floats, Ints, Layout
+from balancerd.core.order import Want, schedule
 from balancerd.core.planner.draft import Draft
-
-LEAST_GAIN = 1e-9  # below it, arithmetic would move VMs for nothing
+from balancerd.core.planner.exchange import LEAST_GAIN, Exchange
+from balancerd.core.planner.levels import Levels
 
 
 def spread(draft: Draft) -> None:
     """Decide the moves that equalise use."""
     limit = draft.policy.thresholds.imbalance
     open_ = draft.serving()
-    if not open_.any() or _furthest(draft, open_, set())[1] <= limit:
+    if not open_.any():
         return
-    while _round(draft, open_, limit / 2):
+    levels = Levels.of(draft.layout, open_)
+    if levels.distances().max() <= limit:
+        return
+    trial = draft.layout.copy()
+    trial.origin = draft.layout.place
+    free = _free(draft, open_)
+    untried = free.copy()
+    while _round(draft, trial, levels, free, untried, limit / 2):
         pass
+    Exchange.of(trial, levels, free).run(limit / 2, _room(draft, trial))
+    _schedule(draft, trial)
 
 
-def _round(draft: Draft, open_: Bools, enough: float) -> int:
-    """Relieve the furthest host again and again, each until nothing helps it; how many moves."""
-    given_up: set[int] = set()
-    moves = len(draft.steps)
-    while draft.room() > 0:
-        host, distance = _furthest(draft, open_, given_up)
-        if distance <= enough:
+def _free(draft: Draft, open_: Bools) -> Bools:
+    """Blocks on open hosts that may be moved."""
+    layout = draft.layout
+    blocks = np.flatnonzero(open_[layout.place])
+    free = np.zeros(len(layout.blocks), dtype=np.bool_)
+    free[[block for block in blocks.tolist() if draft.is_movable(block)]] = True
+    return free
+
+
+def _round(
+    draft: Draft, trial: Layout, levels: Levels, free: Bools, untried: Bools, enough: float
+) -> int:
+    """Lift, put down, exchange; how many blocks found another place. No block is lifted twice."""
+    still = untried & (trial.place == trial.origin)
+    lifted = _lift(levels, trial.place, still, enough, _room(draft, trial))
+    placed = [block for block in lifted if _put_down(draft, trial, levels, block)]
+    untried[lifted] = False
+    if placed:
+        Exchange.of(trial, levels, free).run(enough)
+    return len(placed)
+
+
+def _room(draft: Draft, trial: Layout) -> int:
+    """How many more blocks the plan may move."""
+    sizes = [len(trial.blocks[block]) for block in np.flatnonzero(trial.place != trial.origin)]
+    return draft.room() - sum(sizes)
+
+
+def _lift(levels: Levels, place: Ints, free: Bools, enough: float, room: int) -> list[int]:
+    """Blocks to move, largest first: for each host that is too high the fewest that are enough."""
+    high = levels.distances().max(axis=0)
+    hosts = [int(host) for host in np.argsort(-high, kind="stable") if high[host] > enough]
+    candidates = np.flatnonzero(free)
+    candidates = candidates[np.argsort(place[candidates], kind="stable")]
+    places = place[candidates]
+    lifted: list[int] = []
+    for host in hosts:
+        begin, end = np.searchsorted(places, [host, host + 1])
+        chosen = _chosen(levels, candidates[begin:end], host, enough)
+        chosen = chosen[: max(0, room - len(lifted))]
+        levels.used[:, host] -= levels.amounts[:, chosen].sum(axis=1)
+        lifted += chosen.tolist()
+    size = levels.amounts.max(axis=0)
+    return sorted(lifted, key=lambda block: (-size[block], block))
+
+
+def _chosen(levels: Levels, blocks: Ints, host: int, enough: float) -> Ints:
+    """The fewest blocks whose leaving brings a host down to the mean, as exactly as they can."""
+    distances = levels.distances()[:, host]
+    resource = int(distances.argmax())
+    amounts, capacity = levels.amounts[resource, blocks], levels.capacity[resource, host]
+    order = np.argsort(-amounts, kind="stable")
+    sums = np.cumsum(amounts[order])
+    count = int(np.searchsorted(sums, (distances[resource] - enough) * capacity)) + 1
+    chosen, others = order[:count], order[count:]
+    over = sums[min(count, len(sums)) - 1] - distances[resource] * capacity if len(sums) else 0.0
+    while len(others) and over > 0:
+        left = np.abs(over - (amounts[chosen][:, np.newaxis] - amounts[others]))
+        here, there = divmod(int(left.argmin()), len(others))
+        if left[here, there] >= over - LEAST_GAIN:
             break
-        if not _relieve(draft, host):
-            given_up.add(host)
-    return len(draft.steps) - moves
+        over -= amounts[chosen[here]] - amounts[others[there]]
+        chosen[here], others[there] = others[there], chosen[here]
+    return blocks[chosen]
 
 
-def _uses(draft: Draft) -> list[Floats]:
-    """Use of each host per resource, each as a fraction of capacity."""
-    layout = draft.layout
-    uses = [layout.expected_cpu()]
-    if draft.policy.capacity.enforce_memory:
-        uses.append(layout.expected_memory())
-    return uses
-
-
-def _furthest(draft: Draft, open_: Bools, given_up: AbstractSet[int]) -> tuple[int, float]:
-    """The host furthest above the mean of the open ones in any resource, and how far."""
-    distance = np.full(len(open_), -np.inf)
-    for use in _uses(draft):
-        distance = np.maximum(distance, use - use[open_].mean())
-    distance[~open_] = -np.inf
-    distance[list(given_up)] = -np.inf
-    host = int(np.argmax(distance))
-    return host, float(distance[host])
-
-
-def _relieve(draft: Draft, host: int) -> bool:
-    """Move one block off the host to where that lowers the sum of squares most; False if none."""
-    layout = draft.layout
-    blocks = [block for block in layout.blocks_on(host) if draft.is_movable(block)]
-    if not blocks:
-        return False
-    gains = _gains(draft, np.array(blocks), host)
-    gains[:, ~layout.receives] = -np.inf
-    gains[:, host] = -np.inf
-    while True:
-        index, target = divmod(int(np.argmax(gains)), len(layout.hosts))
-        block = blocks[index]
-        if gains[index, target] <= LEAST_GAIN:
-            return False
-        refusal = refuses(layout, block, target)
-        if refusal is None:
-            draft.move(block, target, _reason(draft, host))
-            return True
+def _put_down(draft: Draft, trial: Layout, levels: Levels, block: int) -> bool:
+    """Put a lifted block where it helps most; back where it was if that is nowhere else."""
+    home, size = int(trial.place[block]), levels.amounts[:, [block]]
+    rise = (size * (2.0 * levels.distances() + size / levels.capacity)).sum(axis=0)
+    stay = rise[home]
+    rise[~trial.receives | ~levels.open] = np.inf
+    rise[home] = np.inf
+    target = int(rise.argmin())
+    refusal = refuses(trial, block, target) if rise[target] < stay - LEAST_GAIN else None
+    if refusal is not None:
         # Only now is it worth asking all hosts about this block.
         draft.note(refusal)
-        gains[index, ~accepts(layout, block)] = -np.inf
+        rise[~accepts(trial, block)] = np.inf
+        target = int(rise.argmin())
+    if rise[target] >= stay - LEAST_GAIN:
+        target = home
+    levels.used[:, target] += levels.amounts[:, block]
+    if target != home:
+        trial.move(block, target)
+    return target != home
 
 
-def _reason(draft: Draft, host: int) -> str:
-    use = max(float(use[host]) for use in _uses(draft))
-    now = draft.assessments[host].cpu
-    return f"level {draft.layout.hosts[host]} (use {use:.0%}, CPU now {now:.0%})"
-
-
-def _gains(draft: Draft, blocks: Ints, host: int) -> Floats:
-    """By how much the sum of squared uses falls if a block goes from the host to each other.
-
-    One row for each block, one column for each host.
-    """
-    layout = draft.layout
-    gains = np.zeros((len(blocks), len(layout.hosts)))
-    resources = [(layout.used_cpu, layout.cpu[blocks], layout.cpu_capacity)]
+def _schedule(draft: Draft, trial: Layout) -> None:
+    """The steps from where blocks are to where the trial has them, as far as rules allow."""
+    use = [draft.layout.expected_cpu()]
     if draft.policy.capacity.enforce_memory:
-        resources.append((layout.used_memory, layout.memory[blocks], layout.memory_capacity))
-    for used, amounts, capacity in resources:
-        safe = np.where(capacity > 0, capacity, 1e-9)
-        use, step = used / safe, amounts[:, np.newaxis] / safe
-        here = step[:, [host]]
-        gains += 2 * here * use[host] - here**2 - 2 * step * use - step**2
-    return gains
+        use.append(draft.layout.expected_memory())
+    highest = np.max(use, axis=0)
+    wants, room = [], draft.room()
+    for block in np.flatnonzero(trial.place != trial.origin).tolist():
+        room -= len(trial.blocks[block])
+        if room >= 0:
+            reason = _reason(draft, int(trial.origin[block]), highest)
+            wants.append(Want(block, int(trial.place[block]), reason))
+    steps, refused = schedule(draft.layout, wants)
+    draft.steps += steps
+    for refusal in refused:
+        draft.note(refusal)
+
+
+def _reason(draft: Draft, host: int, use: Floats) -> str:
+    now = draft.assessments[host].cpu
+    return f"level {draft.layout.hosts[host]} (use {use[host]:.0%}, CPU now {now:.0%})"

@@ -1,0 +1,159 @@
+"""Local search for an even placement: blocks swap places, if it can be without one move more.
+
+The host furthest from the mean looks among the hosts furthest on the other side for the exchange
+that helps most: one of its blocks for one of theirs, or for nothing. A block that already moves may
+go elsewhere instead, or home, or another block of its old host goes in its stead. So what the first
+choice left uneven is evened out for nothing. Only hosts that this leaves too high may have further
+moves for it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from balancerd.core.constraints import refuses
+from balancerd.core.layout import Bools, Floats, Ints, Layout
+from balancerd.core.planner.levels import Levels
+
+PARTNERS = 48  # hosts that one host looks for an exchange with
+TRIES = 4  # exchanges that rules may refuse, until the host is left as it is
+LEAST_GAIN = 1e-9  # below it, arithmetic would move VMs for nothing
+NOTHING = -1  # takes a block's place where only one of two hosts gives one
+
+
+@dataclass(slots=True)
+class Exchange:
+    """The search on a layout and levels, both of which it changes."""
+
+    layout: Layout
+    levels: Levels
+    on: list[Ints]  # per host: NOTHING, and the blocks on it that may be moved
+    amounts: Floats  # as in the levels; NOTHING, the last, has none
+    origin: Ints  # of each block; NOTHING is the last
+    closed: Bools
+
+    @classmethod
+    def of(cls, layout: Layout, levels: Levels, free: Bools) -> "Exchange":
+        """`free`: blocks that may be moved; `layout.origin` is where they are without the plan."""
+        on = [[NOTHING] for _ in layout.hosts]
+        for block in np.flatnonzero(free).tolist():
+            on[layout.place[block]].append(block)
+        return cls(
+            layout,
+            levels,
+            [np.array(blocks) for blocks in on],
+            np.append(levels.amounts, np.zeros((len(levels.mean), 1)), axis=1),
+            np.append(layout.origin, NOTHING),
+            ~layout.receives | ~levels.open,
+        )
+
+    def run(self, enough: float, room: int = 0) -> None:
+        """Help the host furthest from the mean again and again, each until nothing helps it.
+
+        Done when none that is left is further than `enough`. With `room` for so many more moves
+        only hosts above the mean are helped, where that gains as much as `enough` is worth.
+        """
+        given_up = np.zeros(len(self.layout.hosts), dtype=np.bool_)
+        while True:
+            distances = self.levels.distances()
+            distance = (distances if room else np.abs(distances)).max(axis=0)
+            distance[given_up] = 0.0
+            host = int(distance.argmax())
+            if distance[host] <= enough:
+                return
+            longer = self._help(host, distances, enough**2, room)
+            if longer is None:
+                given_up[host] = True
+            else:
+                room -= longer
+
+    def _help(self, host: int, distances: Floats, least: float, room: int) -> int | None:
+        """Make the best exchange that the rules accept; by how many moves the plan grew."""
+        here, partners = self.on[host], self._partners(host, distances)
+        if not len(partners):
+            return None
+        there = np.concatenate([self.on[partner] for partner in partners])
+        hosts = np.repeat(partners, [len(self.on[partner]) for partner in partners])
+        gains = self._gains(host, here, hosts, there, distances)
+        longer = self._longer(host, here, hosts, there)
+        gains[longer > room] = -np.inf
+        gains[(longer > 0) & (gains <= least)] = -np.inf
+        for _ in range(TRIES):
+            row, column = divmod(int(gains.argmax()), len(there))
+            if gains[row, column] <= LEAST_GAIN:
+                return None
+            if self._swap(int(here[row]), host, int(there[column]), int(hosts[column])):
+                return int(longer[row, column])
+            gains[row, column] = -np.inf
+        return None
+
+    def _partners(self, host: int, distances: Floats) -> Ints:
+        """The hosts furthest on the other side, in what the host is furthest from the mean in."""
+        resource = int(np.abs(distances[:, host]).argmax())
+        sign = 1.0 if distances[resource, host] > 0 else -1.0
+        towards = np.where(self.closed, np.inf, sign * distances[resource])
+        towards[host] = np.inf
+        count = min(PARTNERS, len(towards) - 1)
+        partners = np.sort(np.argpartition(towards, count)[:count])
+        return np.asarray(partners[towards[partners] < np.inf])
+
+    def _gains(self, host: int, here: Ints, hosts: Ints, there: Ints, distances: Floats) -> Floats:
+        """What it is worth to change each block here for each there."""
+        gains = np.zeros((len(here), len(there)))
+        for distance, capacity, amounts in zip(
+            distances, self.levels.capacity, self.amounts, strict=True
+        ):
+            passed = amounts[here][:, np.newaxis] - amounts[there]
+            slope = 2.0 * (distance[host] - distance[hosts])
+            gains += passed * (slope - passed * (1.0 / capacity[host] + 1.0 / capacity[hosts]))
+        return gains
+
+    def _longer(self, host: int, here: Ints, hosts: Ints, there: Ints) -> Ints:
+        """By how many moves each of these exchanges would make the plan longer."""
+        away = self._away(here, host)[:, np.newaxis] + self._away(there, hosts)
+        after = self._away(here[:, np.newaxis], hosts) + self._away(there, host)
+        return np.asarray(after - away)
+
+    def _away(self, blocks: Ints, hosts: Ints | int) -> Ints:
+        """1 for each block that would be moved if it were on that host."""
+        away = (self.origin[blocks] != hosts) & (blocks != NOTHING)
+        return np.asarray(away, dtype=np.int64)
+
+    def _swap(self, block: int, host: int, other: int, partner: int) -> bool:
+        """Let two blocks change places, where the rules accept both; False if they do not."""
+        layout, moved = self.layout, list[tuple[int, int, int]]()
+        if block != NOTHING:
+            layout.move(block, partner)
+            moved.append((block, host, partner))
+        if other != NOTHING:
+            if self._refuses(other, host):
+                self._undo(moved)
+                return False
+            layout.move(other, host)
+            moved.append((other, partner, host))
+        if block != NOTHING and not self._stands(block, host, partner):
+            self._undo(moved)
+            return False
+        for mover, source, target in moved:
+            self.levels.move(mover, source, target)
+            self.on[source] = self.on[source][self.on[source] != mover]
+            self.on[target] = np.append(self.on[target], mover)
+        return True
+
+    def _stands(self, block: int, host: int, partner: int) -> bool:
+        """Whether the rules accept where a block was put before it could be asked."""
+        self.layout.move(block, host)
+        accepted = not self._refuses(block, partner)
+        self.layout.move(block, partner)
+        return accepted
+
+    def _refuses(self, block: int, target: int) -> bool:
+        """Whether a host would refuse it; a block is always welcome where it is now."""
+        if target == self.layout.origin[block]:
+            return False
+        return refuses(self.layout, block, target) is not None
+
+    def _undo(self, moved: Sequence[tuple[int, int, int]]) -> None:
+        for block, source, _ in reversed(moved):
+            self.layout.move(block, source)

@@ -1,0 +1,53 @@
+"""How far each host's use lies from the mean, while blocks are taken off hosts and put on others.
+
+Amounts are in units of the mean host's capacity, so that resources can be added. What is to be
+small is the sum over hosts and resources of capacity x distance²; its fall when amount `a` goes
+from host k to host j is a (2 (d_k - d_j) - a (1/c_k + 1/c_j)): hosts of any size level out at
+the same use.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from balancerd.core.layout import Bools, Floats, Layout
+
+
+@dataclass(slots=True)
+class Levels:
+    """Resources × hosts, and resources × blocks. Only `used` changes."""
+
+    open: Bools  # hosts that count
+    capacity: Floats
+    used: Floats
+    mean: Floats  # use of all open hosts together, per resource
+    amounts: Floats
+
+    @classmethod
+    def of(cls, layout: Layout, open_: Bools) -> "Levels":
+        """The levels of a layout; CPU counts with its spread, in proportion to its variance."""
+        typical = np.sqrt(layout.used_variance[open_].mean()) or 1.0
+        weight = layout.factor / typical
+        used = [layout.used_cpu + weight * layout.used_variance]
+        amounts = [layout.cpu + weight * layout.variance]
+        capacity = [layout.cpu_capacity]
+        if layout.policy.capacity.enforce_memory:
+            used.append(layout.used_memory)
+            amounts.append(layout.memory)
+            capacity.append(layout.memory_capacity)
+        unit = np.array([c[open_].mean() or 1.0 for c in capacity])[:, np.newaxis]
+        scaled = np.array(used) / unit
+        room = np.where(open_, np.array(capacity) / unit, 1.0)
+        mean = scaled[:, open_].sum(axis=1) / room[:, open_].sum(axis=1)
+        return cls(open_, room, scaled, mean, np.array(amounts) / unit)
+
+    def distances(self) -> Floats:
+        """Use above the mean (below: negative) as a fraction of capacity; closed hosts have 0."""
+        distance = self.used / self.capacity - self.mean[:, np.newaxis]
+        distance[:, ~self.open] = 0.0
+        return distance
+
+    def move(self, block: int, source: int, target: int) -> None:
+        """Take a block off one host and put it on another."""
+        self.used[:, source] -= self.amounts[:, block]
+        self.used[:, target] += self.amounts[:, block]
