@@ -2,8 +2,8 @@
 
     python benchmarks/placement.py FILE...
 
-Each FILE is an instance of kind "pack" or "balance" (integers without units; every VM of a "pack"
-instance may only go to one of its candidates, which becomes a pin). Prints one JSON object.
+Each FILE is an instance of kind "pack" (integers without units; every VM may only go to one of its
+candidates, which becomes a pin). Prints one JSON object.
 """
 
 import json
@@ -11,8 +11,6 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from balancerd.core.history import History
 from balancerd.core.model import VM, Cluster, Forecast, Host, Load, Snapshot
@@ -104,23 +102,7 @@ def pack(instance: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def balance(instance: dict[str, Any]) -> dict[str, Any]:
-    """Standard deviation of the hosts' memory in percent, before and after."""
-    seen = snapshot(instance, 1e6, instance["memory_capacity"])
-    made, seconds = solve(seen, policy("spread", instance, imbalance=0.002))
-    before, after = (
-        100 * float(np.std([figures.memory for figures in table]))
-        for table in (made.before, made.after)
-    )
-    return {
-        "sd_before": round(before, 3),
-        "sd_after": round(after, 3),
-        "moves": len(made.moves),
-        "cpu_seconds": round(seconds, 3),
-    }
-
-
-KINDS = {"pack": pack, "balance": balance}
+KINDS = {"pack": pack}
 
 
 def main(paths: list[str]) -> None:
