@@ -74,7 +74,6 @@ class Host:
     power_curve: tuple[float, ...] = ()  # W at equal steps of CPU use from 0 to 100 %
     numa: tuple[NumaNode, ...] = ()
     can_sleep: bool = False  # a power driver is configured, and nothing forbids it
-    cpu_models: tuple[str, ...] = ()  # named models that it can offer; none: not known
     machines: tuple[str, ...] = ()  # machine types that it can run; none: not known
     storage: tuple[str, ...] = ()  # shared paths and pools that it reaches
 

@@ -1,8 +1,9 @@
 """What VMs need of a host beside room: its CPU, machine types, and the storage their disks lie on.
 
-What is not known of a host's CPU models or machine types is no obstacle here: libvirt compares
-them again before anything starts, and a migration that it refuses has done no harm. Storage is
-strict, as disks may be anywhere.
+Storage is strict: a disk that lies on something shared needs a host that is known to reach it. So
+is a CPU passed through. A machine type counts where both hosts list theirs, and whether a host can
+offer a *named* CPU model depends on each of the VM's features: before a migration starts libvirt
+compares both, and one that it refuses has done no harm.
 """
 
 from collections.abc import Iterable
@@ -18,7 +19,6 @@ class Needs:
     """Of a VM, or of several that go together. `same_cpu`: their host's CPU; None: any will do."""
 
     same_cpu: str | None = None
-    cpu_models: tuple[str, ...] = ()
     machines: tuple[str, ...] = ()
     storage: tuple[str, ...] = ()
 
@@ -31,12 +31,10 @@ def needs_of(vms: Iterable[VM], home: Host) -> Needs:
     demanding = [vm for vm in vms if vm.cpu_model or vm.machine or vm.disks]
     if not demanding:
         return NOTHING
-    models = {vm.cpu_model for vm in demanding} - {""}
     storage = {place for vm in demanding for disk in vm.disks for place in disk.storage}
     return Needs(
-        same_cpu=home.cpu_model if PASSTHROUGH in models else None,
-        cpu_models=tuple(sorted(models - {PASSTHROUGH})),
-        machines=tuple(sorted({vm.machine for vm in demanding} - {""})),
+        same_cpu=home.cpu_model if any(vm.cpu_model == PASSTHROUGH for vm in demanding) else None,
+        machines=tuple(sorted({vm.machine for vm in demanding}.intersection(home.machines))),
         storage=tuple(sorted(storage)),
     )
 
@@ -45,11 +43,9 @@ def lacks(host: Host, needs: Needs) -> str:
     """The first thing needed that a host does not have, in words; "" if it has all of them."""
     if needs.same_cpu is not None and (not needs.same_cpu or host.cpu_model != needs.same_cpu):
         return f"the CPU {needs.same_cpu}" if needs.same_cpu else "a CPU known to be the same"
-    for wanted, known in ((needs.cpu_models, host.cpu_models), (needs.machines, host.machines)):
-        missing = [name for name in wanted if known and name not in known]
-        if missing:
-            return missing[0]
-    return next((place for place in needs.storage if not reaches(host, place)), "")
+    missing = [name for name in needs.machines if host.machines and name not in host.machines]
+    missing += [place for place in needs.storage if not reaches(host, place)]
+    return missing[0] if missing else ""
 
 
 def reaches(host: Host, place: str) -> bool:

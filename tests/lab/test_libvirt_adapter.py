@@ -22,7 +22,7 @@ from tests.lab.rig import Disk, Guest, GuestSpec, Host, Load, Rig
 
 MIB = 2**20
 ALL = ("h1", "h2", "h3")
-TAGS = "<b:policy xmlns:b='urn:balancerd:policy' group='web'/>"
+TAGS = "<b:policy xmlns:b='urn:balancerd:policy' apart='web'/>"
 NOVA = "<n:instance xmlns:n='http://openstack.org/xmlns/libvirt/nova/1.1'/>"
 
 
@@ -166,7 +166,7 @@ def test_definitions_of_real_guests_say_what_ties_them_down(
     observation = backend.observe()
     found = vm(observation, "h1", "web").vm
     assert (found.memory, found.vcpus, found.uuid) == (128 * MIB, 1, uuid_of(web))
-    assert (found.persistent, found.autostart, found.tags) == (True, False, {"group": "web"})
+    assert (found.persistent, found.autostart, found.tags) == (True, False, {"apart": "web"})
     [disk] = found.disks
     assert (disk.source, disk.shared, disk.safe_cache) == ("/lab/shared/web.qcow2", True, True)
     assert disk.size == 64 * MIB
@@ -206,7 +206,7 @@ def test_metadata_changed_on_a_live_guest_is_seen_in_the_next_reading(
     backend: LibvirtBackend, web: Guest
 ) -> None:
     """Dies without the events: nothing else in the statistics changes with the metadata."""
-    assert vm(backend.observe(), "h1", "web").vm.tags == {"group": "web"}
+    assert vm(backend.observe(), "h1", "web").vm.tags == {"apart": "web"}
 
     def tag(words: str) -> None:
         web.rig.host("h1").ask(
@@ -219,10 +219,10 @@ def test_metadata_changed_on_a_live_guest_is_seen_in_the_next_reading(
             )
         )
 
-    tag("group='web' pin='yes'")
-    pinned = {"group": "web", "pin": "yes"}
+    tag("apart='web' pin='h1'")
+    pinned = {"apart": "web", "pin": "h1"}
     until(lambda: vm(backend.observe(), "h1", "web").vm.tags == pinned, 2, "the tag is seen")
-    tag("group='web'")
+    tag("apart='web'")
 
 
 def test_a_host_that_hangs_costs_the_others_nothing_and_shows_within_20_seconds(
@@ -475,7 +475,7 @@ def test_a_migration_of_a_killed_process_is_adopted_and_its_end_told_once(
     other.wait()
     first = backend.observe()  # of a balancerd that knows nothing yet, of a VM with a job
     assert vm(first, "h1", "web").job is not None
-    assert vm(first, "h1", "web").vm.tags == {"group": "web"}
+    assert vm(first, "h1", "web").vm.tags == {"apart": "web"}
     assert (vm(first, "h2", "web").state, reading(first, "h2").error) == (VMState.INCOMING, "")
     backend.adopt("web", "h1", "h2")
     backend.adopt("web", "h1", "h2")

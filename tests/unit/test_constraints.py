@@ -5,20 +5,32 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from balancerd.core.check import check
 from balancerd.core.constraints import (
     Gate,
     accepts,
     contradictions,
     refuses,
     refuses_move,
+    soft_breaks,
     violations,
 )
 from balancerd.core.history import History, Outcome, PastMove
 from balancerd.core.model import Disk, Method, PowerState, Snapshot, VMState
-from balancerd.core.plan import Move, Refusal
-from balancerd.core.policy import Policy
+from balancerd.core.plan import Move, Plan, Refusal
+from balancerd.core.policy import ConstraintRule, Policy
 from balancerd.core.survey import lay_out
+from balancerd.core.tags import rules_in_force
 from tests.sites import NOW, changed, policy, rule, site, under_way
+
+
+def apart_at_most(most: int, vms: str, scope: str = "host") -> ConstraintRule:
+    return rule("apart", vms, scope=scope).model_copy(update={"at_most": most})
+
+
+def headroom(share: float, hosts: str) -> ConstraintRule:
+    return ConstraintRule(kind="headroom", hosts=(hosts,), share=share, name="headroom")
+
 
 SITE = "r1/h1 10c 64G: a 2c 8G, b 1c 8G | r1/h2 10c 64G: c 1c 8G | r2/h3 10c 64G:"
 
@@ -141,6 +153,107 @@ def test_host_passthrough_goes_to_an_equal_cpu() -> None:
         snapshot = changed(snapshot, host=host, cpu_model=model)
     assert refused(snapshot, policy(), "a", "h2") == "not reachable"
     assert refused(snapshot, policy(), "a", "h3") == ""
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "vm", "missing"),
+    [
+        ({"machines": ("q35", "old")}, {"machines": ("q35",)}, {"machine": "old"}, "old"),
+        ({"machines": ("q35", "old")}, {"machines": ("q35",)}, {"machine": "q35"}, ""),
+        ({"machines": ("q35", "old")}, {}, {"machine": "old"}, ""),
+        ({"machines": ("q35",)}, {"machines": ("q35",)}, {"machine": "unlisted"}, ""),
+        ({}, {"storage": ("/srv", "rbd")}, {"on": "/srv/vms"}, ""),
+        ({}, {"storage": ("/srv", "rbd")}, {"on": "/srv2"}, "/srv2"),
+        ({}, {"storage": ("/srv", "rbd")}, {"on": "rbd"}, ""),
+        ({}, {"storage": ("rb",)}, {"on": "rbd"}, "rbd"),
+        ({}, {}, {"on": "rbd"}, "rbd"),
+    ],
+)
+def test_a_vm_goes_only_where_its_machine_type_and_its_storage_are(
+    here: dict[str, object], there: dict[str, object], vm: dict[str, object], missing: str
+) -> None:
+    on = vm.pop("on", "")
+    disk = Disk("a", shared=True, storage=(str(on),) if on else ())
+    snapshot = changed(site(SITE), vm="a", disks=(disk,), **vm)
+    snapshot = changed(changed(snapshot, host="h1", **here), host="h3", **there)
+    found = refusal(snapshot, policy(), "a", "h3")
+    assert (found.detail if found else "") == (missing and f"h3 does not have {missing}")
+    move = Move(1, "a", "h1", "h3", Method.PRE_COPY, "")
+    faults = check(snapshot, policy(), Plan(NOW, "", "", (move,), "", 0.0, 0.0)).violations
+    assert bool(faults) == bool(missing)
+
+
+def test_tags_are_rules_that_say_where_they_are_from() -> None:
+    snapshot = site(SITE)
+    for vm, tags in (("a", {"apart": "db x", "pin": "h2 h1"}), ("c", {"apart": "db"})):
+        snapshot = changed(snapshot, vm=vm, tags=tags)
+    assert [rule.name for rule in rules_in_force(snapshot.cluster, policy())] == [
+        'tag apart="db"',
+        'tag apart="x"',
+        'tag pin="h1 h2"',
+    ]
+    found = refusal(snapshot, policy(), "a", "h2")
+    assert found is not None
+    assert found.detail == 'tag apart="db": another member is in that host'
+    assert refusal(snapshot, policy(), "a", "h3") == Refusal(
+        "a", "h3", "not reachable", 'tag pin="h1 h2" keeps it off h3', "change the rule"
+    )
+
+
+def test_a_vm_with_an_unreadable_tag_stays_but_what_can_be_read_holds() -> None:
+    snapshot = changed(site(SITE), vm="a", tags={"apart": "db", "aparrt": "x"})
+    snapshot = changed(snapshot, vm="c", tags={"apart": "db"})
+    found = refusal(snapshot, policy(), "a", "h3")
+    assert found is not None
+    assert (found.constraint, found.remedy) == ("unreadable tag", "mend the VM's metadata")
+    assert refused(snapshot, policy(), "c", "h1") == "apart"
+
+
+def test_a_name_that_looks_like_a_glob_is_meant_as_it_is() -> None:
+    odd = site("h1 10c 64G: a[1] 1c 8G, a1 1c 8G | h2 10c 64G:")
+    odd = changed(odd, vm="a[1]", tags={"avoid": "h2"})
+    assert refused(odd, policy(), "a[1]", "h2") == "not reachable"
+    assert refused(odd, policy(), "a1", "h2") == ""
+
+
+@pytest.mark.parametrize(
+    ("rules", "target", "constraint"),
+    [
+        (rule("one-of", "a b", "h[12] h3"), "h2", ""),
+        (rule("one-of", "a b", "h[12] h3"), "h3", "together"),
+        (rule("one-of", "a", "h[12]"), "h3", "not reachable"),
+        (apart_at_most(2, "a b c", "rack"), "h3", ""),
+        (apart_at_most(2, "a c"), "h2", ""),
+        (apart_at_most(2, "a c d"), "h2", "apart"),
+        (headroom(0.3, "h2"), "h2", ""),
+        (headroom(0.5, "h2"), "h2", "CPU"),
+        (headroom(0.9, "h2"), "h2", "memory"),
+        (headroom(0.9, "h3"), "h2", ""),
+    ],
+)
+def test_rules_for_groups_of_hosts_numbers_and_headroom(
+    rules: object, target: str, constraint: str
+) -> None:
+    crowded = site(SITE.replace("c 1c 8G", "c 1c 8G, d 1c 8G"))
+    assert refused(crowded, policy("quiet", rules), "a", target) == constraint  # type: ignore[arg-type]
+
+
+def test_a_host_takes_so_many_vms() -> None:
+    rules = policy(capacity={"vms_per_host": 1})
+    assert refused(site(SITE), rules, "a", "h2") == "VMs"
+    assert refused(site(SITE), rules, "a", "h3") == ""
+    assert broken(site(SITE), rules) == ["VMs"]
+
+
+def test_a_soft_rule_refuses_nothing_and_breaks_nothing() -> None:
+    rules = [rule("pin", "a", "h1"), rule("apart", "a b c"), rule("together", "a c")]
+    soft = policy("quiet", *[one.model_copy(update={"weight": 0.5}) for one in rules])
+    assert refused(site(SITE), soft, "a", "h3") == ""
+    assert broken(site(SITE), soft) == []
+    assert [(found.constraint, found.cost) for found in soft_breaks(site(SITE), soft)] == [
+        ("apart", 0.5),
+        ("together", 0.5),
+    ]
 
 
 @pytest.mark.parametrize("power", [PowerState.OFF, PowerState.WAKING, PowerState.UNKNOWN])
@@ -298,12 +411,8 @@ def test_a_group_kept_apart_in_too_few_hosts_by_pins_is_named() -> None:
     assert clashes(crowd, *pins, rule("apart", "a b c")) == [
         "apart a b c: a, b, c may only be on h1, h2, 2 hosts"
     ]
-    assert clashes(crowd, *pins, apart("a b c", at_most=2)) == []
+    assert clashes(crowd, *pins, apart_at_most(2, "a b c")) == []
     assert clashes(crowd, *pins[:1], rule("apart", "a b c")) == []
-
-
-def apart(vms: str, **keys: object) -> object:
-    return rule("apart", vms).model_copy(update=keys)
 
 
 def test_a_group_that_fits_in_no_place_together_is_named() -> None:

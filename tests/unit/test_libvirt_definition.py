@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from balancerd.adapters.libvirt.definition import Storage, unreadable, vm_of
 from balancerd.adapters.libvirt.xml import SIZE_AT_MOST, XMLError, parse
-from balancerd.core.model import Disk
+from balancerd.core.model import VM, Disk, ExclusionKind
+from balancerd.core.tie import tie
 
 GUEST = """<domain type='kvm' id='7'>
   <name>web-1</name>
@@ -211,9 +212,59 @@ def test_an_owner_is_known_by_what_it_writes_to_the_firmware() -> None:
 
 
 def test_only_balancerds_own_namespace_gives_tags() -> None:
-    ours = "<b:policy xmlns:b='urn:balancerd:policy' pin='true' group=' db '/>"
     theirs = "<b:policy xmlns:b='urn:balancerd:policyx' avoid='h1'/>"
-    assert vm_of(guest(metadata=ours + theirs), NFS).tags == {"pin": "true", "group": "db"}
+    assert tagged("pin='h1 h2' apart=' db '", beside=theirs).tags == {"pin": "h1 h2", "apart": "db"}
+
+
+def tagged(attributes: str, inside: str = "", beside: str = "") -> VM:
+    ours = f"<b:policy xmlns:b='urn:balancerd:policy' {attributes}>{inside}</b:policy>"
+    return vm_of(guest(metadata=ours + beside), NFS)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "inside", "complaint"),
+    [
+        ("pin='h1'", "<avoid hosts='h2'/>", "tags are attributes, and there is something inside"),
+        ("pin='h1'", "exclude", "tags are attributes, and there is something inside the element"),
+        (f"pin='{'h' * 257}'", "", '"pin" or its value is longer than 256 characters'),
+        (" ".join(f"a{n}='x'" for n in range(33)), "", "there are 33 tags, more than 32"),
+        ("pine='h1'", "", 'there is no tag "pine"'),
+        ("pin=' '", "", 'pin="": names no hosts'),
+        ("exclude='true'", "", 'exclude="true": must be "yes", or left out'),
+        ("move-cost='dear'", "", 'move-cost="dear": must be a number, zero or more'),
+        ("move-cost='-1'", "", 'move-cost="-1": must be a number, zero or more'),
+    ],
+)
+def test_what_cannot_be_read_of_the_tags_is_told_and_never_passed_over(
+    attributes: str, inside: str, complaint: str
+) -> None:
+    """Dies if children of the element are ignored, or what is too long is cut."""
+    found = tie(tagged(attributes, inside))
+    assert found is not None
+    assert found.kind is ExclusionKind.UNREADABLE_TAG
+    assert found.detail.startswith(complaint)
+
+
+def test_a_tag_given_by_two_elements_is_told() -> None:
+    again = "<c:more xmlns:c='urn:balancerd:policy' pin='h2'/>"
+    found = tie(tagged("pin='h1'", beside=again))
+    assert found is not None
+    assert found.detail == '"pin" is there twice'
+
+
+def test_a_disk_names_the_shared_storage_that_it_and_its_backing_images_lie_on() -> None:
+    chain = (
+        "<backingStore type='file'><source file='/golden/base.qcow2'/>"
+        "<backingStore type='volume'><source pool='rbd' volume='b'/></backingStore></backingStore>"
+    )
+    document = guest(devices=disk("<source file='/srv/vms/a.qcow2'/>", rest=chain))
+    storage = Storage(shared=("/srv", "/srv/vms/", "/golden"), shared_pools=frozenset({"rbd"}))
+    assert only_disk(document, storage).storage == ("/golden", "/srv/vms/", "rbd")
+    assert storage.names() == ("/golden", "/srv", "/srv/vms/", "rbd")
+
+
+def test_a_vm_has_a_machine_type() -> None:
+    assert vm_of(guest(), NFS).machine == "pc-q35-7.2"
 
 
 LAUGHS = (

@@ -8,7 +8,7 @@ import libvirt
 import pytest
 
 from balancerd.adapters.libvirt import HostConfig, LibvirtBackend
-from balancerd.adapters.libvirt.facts import cpu_model, numa_nodes
+from balancerd.adapters.libvirt.facts import cpu_model, machines, numa_nodes
 from balancerd.adapters.libvirt.observe import HostReader, statistics_of
 from balancerd.adapters.libvirt.statistics import disk_sizes, vm_counters
 from balancerd.adapters.libvirt.xml import parse
@@ -272,3 +272,15 @@ def test_hosts_have_equal_cpus_when_their_features_are_equal_in_any_order() -> N
 def test_numa_nodes_are_in_reference_cores_and_bytes() -> None:
     nodes = numa_nodes(parse(CAPABILITIES.format(features="")), 2.0)
     assert [(node.cpu, node.memory) for node in nodes] == [(8.0, 2**20), (8.0, 2**21)]
+
+
+def test_a_host_lists_the_machine_types_of_its_own_architecture() -> None:
+    """Dies if those of every emulator that is installed count."""
+    guests = "".join(
+        f"<guest><arch name='{arch}'><machine>{name}</machine>"
+        f"<domain type='kvm'><machine>{name}-kvm</machine></domain></arch></guest>"
+        for arch, name in (("x86_64", "pc-q35-9.0"), ("aarch64", "virt-9.0"))
+    )
+    host = "<host><cpu><arch>x86_64</arch></cpu></host>"
+    found = machines(parse(f"<capabilities>{host}{guests}</capabilities>"))
+    assert found == ("pc-q35-9.0", "pc-q35-9.0-kvm")

@@ -1,12 +1,14 @@
 """A domain's XML as a VM: what it needs, what ties it down, and whose it is."""
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from xml.etree.ElementTree import Element
 
 from balancerd.adapters.libvirt.xml import XMLError, attribute, number, parse
 from balancerd.core.model import VM, Disk
+from balancerd.core.tags import COMPLAINT
 
 TAGS_NAMESPACE = "urn:balancerd:policy"
 TAGS_AT_MOST = 32
@@ -52,11 +54,16 @@ class Storage:
     drops_cache: bool = False
     sizes: Mapping[str, int] = field(default_factory=dict)  # bytes, by source
 
-    def has(self, path: str) -> bool:
-        """Whether a path lies below one of the shared prefixes."""
+    def prefix(self, path: str) -> str:
+        """The longest of the shared prefixes that a path lies below; "" where it is not shared."""
         if "/../" in path or path.endswith("/.."):
-            return False
-        return any(path.startswith(prefix.rstrip("/") + "/") for prefix in self.shared)
+            return ""
+        below = [shared for shared in self.shared if path.startswith(shared.rstrip("/") + "/")]
+        return max(below, key=len, default="")
+
+    def names(self) -> tuple[str, ...]:
+        """What is shared, as `Host.storage` has it: paths and pools."""
+        return tuple(sorted({*self.shared, *self.shared_pools}))
 
 
 def vm_of(document: str, storage: Storage) -> VM:
@@ -76,9 +83,10 @@ def vm_of(document: str, storage: Storage) -> VM:
         disks=tuple(_disks(root, storage)),
         host_devices=tuple(_host_devices(root)),
         cpu_model=_cpu_model(root.find("cpu")),
+        machine=attribute(root.find("os/type"), "machine"),
         owner=_owner(root),
         numa=_numa(root),
-        tags=MappingProxyType(dict(_tags(root))),
+        tags=MappingProxyType(_tags(root)),
     )
 
 
@@ -157,13 +165,14 @@ def _cpu_model(cpu: Element | None) -> str:
 def _disks(root: Element, storage: Storage) -> Iterator[Disk]:
     """The disks, without the empty drives."""
     for disk in root.iterfind("devices/disk"):
-        place = _place(disk)
+        place, layers = _place(disk), (disk, *_backing(disk))
         if place:
             yield Disk(
                 source=place,
-                shared=all(_is_shared(layer, storage) for layer in (disk, *_backing(disk))),
+                shared=all(_is_shared(layer, storage) for layer in layers),
                 size=storage.sizes.get(place, 0),
                 safe_cache=_has_safe_cache(disk, storage),
+                storage=tuple(sorted({_lies_on(layer, storage) for layer in layers} - {""})),
             )
 
 
@@ -190,15 +199,21 @@ def _place(disk: Element) -> str:
             return f"{kind} disk"
 
 
+def _lies_on(layer: Element, storage: Storage) -> str:
+    """The shared pool or path that one image lies on; "" where there is none to be reached."""
+    if layer.get("type") == "volume":
+        pool = attribute(layer.find("source"), "pool")
+        return pool if pool in storage.shared_pools else ""
+    return storage.prefix(_place(layer)) if layer.get("type") in ("file", "block", "dir") else ""
+
+
 def _is_shared(layer: Element, storage: Storage) -> bool:
     """Whether one image (of a disk, or below it) is the same from every host."""
     kind, source = layer.get("type", ""), layer.find("source")
     if kind == "network":
         hosts = source.findall("host") if source is not None else []
         return not any(_is_local(host) for host in hosts)
-    if kind == "volume":
-        return attribute(source, "pool") in storage.shared_pools
-    return kind in ("file", "block", "dir") and storage.has(_place(layer))
+    return bool(_lies_on(layer, storage))
 
 
 def _is_local(host: Element) -> bool:
@@ -258,10 +273,38 @@ def _owner(root: Element) -> str:
     return next((owner for mark, owner in FIRMWARE_OWNERS if mark in firmware), "")
 
 
-def _tags(root: Element) -> Iterator[tuple[str, str]]:
-    """balancerd's own metadata: the attributes of its element. What they mean is policy's."""
+def _tags(root: Element) -> dict[str, str]:
+    """balancerd's own metadata: the attributes of its element. What they mean is `core.tags`'.
+
+    What cannot be passed on whole is told instead, so that nothing is overlooked.
+    """
     metadata = root.find("metadata")
-    for element in () if metadata is None else metadata:
-        if str(element.tag).startswith("{" + TAGS_NAMESPACE + "}"):
-            for key, value in sorted(element.items())[:TAGS_AT_MOST]:
-                yield key[:TAG_LENGTH_AT_MOST], value.strip()[:TAG_LENGTH_AT_MOST]
+    ours = [
+        element
+        for element in (() if metadata is None else metadata)
+        if str(element.tag).startswith("{" + TAGS_NAMESPACE + "}")
+    ]
+    items = [item for element in ours for item in sorted(element.items())]
+    complaint = _tags_complaint(ours, items)
+    tags = {key: value.strip() for key, value in items[:TAGS_AT_MOST] if _is_short(key, value)}
+    return tags | ({COMPLAINT: complaint} if complaint else {})
+
+
+def _tags_complaint(ours: Sequence[Element], items: Sequence[tuple[str, str]]) -> str:
+    """What is wrong with the form of the metadata; "" for nothing."""
+    keys = Counter(key for key, _ in items)
+    twice = [key for key, count in sorted(keys.items()) if count > 1]
+    long = [key for key, value in items if not _is_short(key, value)]
+    if any(len(element) or (element.text or "").strip() for element in ours):
+        return "tags are attributes, and there is something inside the element"
+    if len(items) > TAGS_AT_MOST:
+        return f"there are {len(items)} tags, more than {TAGS_AT_MOST}"
+    if twice:
+        return f'"{twice[0][:TAG_LENGTH_AT_MOST]}" is there twice'
+    if long:
+        return f'"{long[0][:32]}" or its value is longer than {TAG_LENGTH_AT_MOST} characters'
+    return ""
+
+
+def _is_short(key: str, value: str) -> bool:
+    return max(len(key), len(value.strip())) <= TAG_LENGTH_AT_MOST

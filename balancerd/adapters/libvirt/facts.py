@@ -36,6 +36,7 @@ def facts_of(config: HostConfig, connection: libvirt.virConnect) -> Host:
         power_curve=config.power_curve,
         numa=numa_nodes(capabilities, config.speed),
         can_sleep=config.can_sleep,
+        machines=machines(capabilities),
     )
 
 
@@ -71,6 +72,14 @@ def cpu_model(capabilities: Element) -> str:
     features = sorted(feature.get("name", "") for feature in cpu.iterfind("feature"))
     described = "\n".join([cpu.findtext("vendor") or "", cpu.findtext("arch") or "", *features])
     return f"{model}/{hashlib.sha256(described.encode()).hexdigest()[:8]}"
+
+
+def machines(capabilities: Element) -> tuple[str, ...]:
+    """The machine types that it can run guests of its own architecture as."""
+    own = capabilities.findtext("host/cpu/arch")
+    guests = [arch for arch in capabilities.iterfind("guest/arch") if arch.get("name") == own]
+    names = {(machine.text or "").strip() for arch in guests for machine in arch.iter("machine")}
+    return tuple(sorted(names - {""}))
 
 
 def numa_nodes(capabilities: Element, speed: float) -> tuple[NumaNode, ...]:

@@ -68,8 +68,9 @@ class HostReader:
     def _current_facts(self, connection: libvirt.virConnect) -> Host:
         now = time.monotonic()
         if self._facts is None or now > self._facts_at + REFRESH_SECONDS:
-            self._facts = facts_of(self._config, connection)
+            facts = facts_of(self._config, connection)
             self._storage = storage_of(self._config, connection)
+            self._facts = replace(facts, storage=self._storage.names())
             self._facts_at = now
         return self._facts
 

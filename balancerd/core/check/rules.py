@@ -51,12 +51,10 @@ def _check_machine(replay: Replay, move: Move) -> None:
     missing = [
         place for disk in vm.disks for place in disk.storage if not _has(target.storage, place)
     ]
-    if vm.cpu_model == "host-passthrough":
-        if not home.cpu_model or home.cpu_model != target.cpu_model:
-            missing.append(f"the CPU of {home.name}")
-    elif vm.cpu_model and target.cpu_models and vm.cpu_model not in target.cpu_models:
-        missing.append(vm.cpu_model)
-    if vm.machine and target.machines and vm.machine not in target.machines:
+    same_cpu = home.cpu_model != "" and home.cpu_model == target.cpu_model
+    if vm.cpu_model == "host-passthrough" and not same_cpu:
+        missing.append(f"the CPU of {home.name}")
+    if vm.machine in home.machines and target.machines and vm.machine not in target.machines:
         missing.append(vm.machine)
     if missing:
         replay.fault(move.number, f"{move.target} does not have {missing[0]}, as {move.vm} needs")
