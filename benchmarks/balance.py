@@ -77,7 +77,7 @@ def policy() -> Policy:
                 "memory_reserve_share": 0.0,
                 "cpu_overcommit": 1e6,
             },
-            "limits": {"gain": 0.0, "per_plan": 10**6},
+            "limits": {"gain": 0.0, "benefit": 0.0, "per_plan": 10**6},
             "power": {"reserve": 0},
         }
     )

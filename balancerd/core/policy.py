@@ -119,6 +119,9 @@ class Detection(Schema):
     trusted_after: Duration = Field(
         1800.0, description="a VM seen for less counts, in part, at half its size"
     )
+    horizon: Duration = Field(
+        3600.0, description="how far ahead demand is expected, and a plan's gain counted"
+    )
     stale_after: Duration = Field(90.0, description="an older reading is a gap")
     unknown_hosts: Fraction = Field(
         0.3, description="with a larger share of hosts unknown nothing is planned"
@@ -188,6 +191,12 @@ class Limits(Schema):
     plan_life: Duration = Field(1800.0, description="an older plan is not carried out")
     gain: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         0.05, description="a plan has to better the score by this share"
+    )
+    benefit: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        3.0, description="spread: moves have to spare VMs so many times the waiting that they cost"
+    )
+    drift: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.25, description="share by which demand may change beyond what is forecast, for `benefit`"
     )
 
     @model_validator(mode="after")

@@ -15,7 +15,7 @@ from balancerd.core.policy import Policy
 from balancerd.core.survey import lay_out
 from tests.sites import NOW, changed, planned, policy, rule, site, told
 
-EVEN = {"thresholds": {"imbalance": 0.02}, "limits": {"gain": 0.0}}
+EVEN = {"thresholds": {"imbalance": 0.02}, "limits": {"gain": 0.0, "benefit": 0.0}}
 
 
 def exchange(snapshot: Snapshot, rules: Policy, **moved: str) -> Exchange:
@@ -47,7 +47,7 @@ def test_hosts_of_different_size_level_out_at_the_same_use() -> None:
     """Dies if uses are squared without the hosts' size: the large host would get too little."""
     guests = ", ".join(f"v{n:02d} 1c 1G" for n in range(30))
     snapshot = site(f"h1 10c 64G: {guests} | h2 20c 64G: | h3 30c 64G:")
-    rules = policy("spread", thresholds={"imbalance": 0.02}, capacity={"enforce_memory": False})
+    rules = policy("spread", capacity={"enforce_memory": False}, **EVEN)
     made = planned(snapshot, rules)
     assert [round(figures.cpu, 2) for figures in made.after] == [0.5, 0.5, 0.5]
     assert len(made.moves) == 25

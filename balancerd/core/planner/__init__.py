@@ -23,6 +23,7 @@ from balancerd.core.assess import assess_layout
 from balancerd.core.check import check
 from balancerd.core.constraints import contradictions
 from balancerd.core.history import History
+from balancerd.core.layout import Layout
 from balancerd.core.model import PowerState, Snapshot
 from balancerd.core.objective import score
 from balancerd.core.plan import Plan, Verdict
@@ -33,6 +34,7 @@ from balancerd.core.planner.relieve import relieve
 from balancerd.core.planner.repair import repair
 from balancerd.core.planner.report import condemned, empty_plan, finished
 from balancerd.core.planner.spread import spread
+from balancerd.core.planner.worth import worth
 from balancerd.core.policy import Objective, Policy
 from balancerd.core.snapshot import freeze_reason
 from balancerd.core.survey import lay_out
@@ -103,19 +105,43 @@ def _frozen(draft: Draft) -> str:
 
 
 def _improve(draft: Draft, stage: Stage | None) -> None:
-    """Let the objective propose moves, and drop them if they gain less than `limits.gain`."""
+    """Let the objective propose moves, and drop them if they are not worth what they cost."""
     if stage is None:
         return
     kept, layout = len(draft.steps), draft.layout.copy()
     before = score(draft.layout, draft.awake())
     stage(draft)
-    after = score(draft.layout, draft.awake())
-    needed = draft.policy.limits.gain * before
-    if len(draft.steps) > kept and before - after < needed:
-        moves = len(draft.steps) - kept
-        draft.declined = (
-            f"{counted(moves, 'move')} would better the score from {before:.4g} to {after:.4g}, "
-            f"less than the {draft.policy.limits.gain:.0%} that limits.gain asks for"
-        )
+    if len(draft.steps) == kept:
+        return
+    moves = sum(len(layout.blocks[step.block]) for step in draft.steps[kept:])
+    reason = _too_little(draft, before) or _too_dear(draft, layout, kept)
+    if reason:
+        draft.declined = f"{counted(moves, 'move')} would {reason}"
         draft.layout = layout
         del draft.steps[kept:]
+
+
+def _too_little(draft: Draft, before: float) -> str:
+    """What a gain in score is short of; "" if it is enough."""
+    after, gain = score(draft.layout, draft.awake()), draft.policy.limits.gain
+    if before - after >= gain * before:
+        return ""
+    return (
+        f"better the score from {before:.4g} to {after:.4g}, "
+        f"less than the {gain:.0%} that limits.gain asks for"
+    )
+
+
+def _too_dear(draft: Draft, layout: Layout, kept: int) -> str:
+    """Why the steps decided since `layout` cost more than they spare; "" if they do not.
+
+    Packing weighs its moves against hosts itself, by the policy's `[costs]`.
+    """
+    if draft.policy.objective is not Objective.SPREAD:
+        return ""
+    times = draft.policy.limits.benefit
+    seen = worth(layout, draft.layout, draft.steps[kept:], draft.history)
+    if seen.suffices(times):
+        draft.worth = str(seen)
+        return ""
+    return f"{seen}, less than the {times:g} times that limits.benefit asks for"

@@ -33,6 +33,7 @@ class Draft:
     _used: tuple[int, int] = (0, 0)  # steps counted so far, and the VMs in them
     contradictory: set[str] = field(default_factory=set)  # VMs whose rules cannot all be kept
     declined: str = ""  # what was not worth its cost
+    worth: str = ""  # what is, and by how much
 
     def on(self, layout: Layout) -> "Draft":
         """A draft of its own on another layout, to try things out."""

@@ -157,7 +157,8 @@ def _sentence(draft: Draft, before: float, after: float) -> str:
     ]
     refused = f", refused {sum(draft.counts.values())}" if draft.counts else ""
     if done:
-        return f"{', '.join(done)}: score {before:.4g} -> {after:.4g}{refused}"
+        worth = f", {draft.worth}" if draft.worth else ""
+        return f"{', '.join(done)}: score {before:.4g} -> {after:.4g}{worth}{refused}"
     if draft.declined:
         return f"nothing to do: {draft.declined}"
     busiest = max((a.cpu for a in draft.assessments), default=0.0)
