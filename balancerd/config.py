@@ -8,6 +8,7 @@ their own.
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -21,11 +22,13 @@ from pydantic import (
 )
 
 from balancerd.complaints import nearest
-from balancerd.core.policy import Policy
+from balancerd.core.policy import Engine, Policy
 from balancerd.core.quantity import Duration, Rate, Schema, Size, Text, Zone, refuse
 from balancerd.core.units import DAY, HOUR, format_duration
-from balancerd.documents import load
+from balancerd.documents import DocumentError, load, parse, read_text
+from balancerd.toml_lines import lines_of
 
+SOLVER = "highspy"  # what the engines "exact" and "shadow" need; an extra of the package
 DEFAULT_PATH = Path("/etc/balancerd/balancerd.toml")
 DEFAULT_STATE = Path("/var/lib/balancerd")
 _PACKAGE = Path(__file__).parent
@@ -276,5 +279,9 @@ def load_configuration(path: Path | str) -> Configuration:
 
 def load_policy(path: Path | str) -> Policy:
     """A policy, named after its file unless it has a name; DocumentError otherwise."""
-    policy = load(path, Policy)
+    text = read_text(path)
+    policy = parse(text, Policy, str(path))
+    if policy.engine is not Engine.BUILTIN and find_spec(SOLVER) is None:
+        line, key = lines_of(text)["engine",], policy.engine.value
+        raise DocumentError([f'{path}:{line}: engine: "{key}" needs balancerd[optimizer]'])
     return policy if policy.name else policy.model_copy(update={"name": Path(path).stem})

@@ -35,6 +35,7 @@ from balancerd.core.model import Link
 from balancerd.core.policy import Policy
 from balancerd.core.units import format_size
 from balancerd.documents import DocumentError, read_text
+from balancerd.engines import planner
 from balancerd.loop import Loop
 from balancerd.notify import notify
 from balancerd.ports import LedgerError
@@ -170,6 +171,7 @@ def composed(setup: Setup) -> Iterator[Service]:
             SystemClock(),
             lambda: service.setup.policy,
             tuple(Link(link.a, link.b, float(link.bandwidth)) for link in configuration.link),
+            planner=planner,
         )
         if samples.notice:
             log.warning("%s", samples.notice)

@@ -18,9 +18,9 @@ from balancerd.adapters.sim.score import Score, score
 from balancerd.adapters.sim.site import Site
 from balancerd.adapters.sim.world import World
 from balancerd.core.model import PowerState
-from balancerd.core.planner import plan as make_plan
 from balancerd.core.policy import Policy
 from balancerd.core.record import Cycle
+from balancerd.engines import planner as production_planner
 from balancerd.loop import Loop, Planner
 from balancerd.ports import Ledger, Samples
 
@@ -60,7 +60,7 @@ def simulate(
     ledger: Ledger,
     samples: Samples,
     watch: Watcher | None = None,
-    planner: Planner = make_plan,
+    planner: Planner = production_planner,
 ) -> Result:
     """Live through a scenario under a policy; the record is written as by the daemon.
 

@@ -23,9 +23,9 @@ from balancerd.core.explain import Decision
 from balancerd.core.history import History
 from balancerd.core.model import Snapshot
 from balancerd.core.plan import Plan
-from balancerd.core.planner import plan as make_plan
 from balancerd.core.policy import Policy
 from balancerd.documents import parse
+from balancerd.engines import planner
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -121,4 +121,4 @@ def _recorded(reader: Reader, record: Path, number: int) -> Decision:
 
 def _planned(snapshot: Snapshot, policy: Policy, history: History) -> Decision:
     rules = policy.at(snapshot.at)
-    return Decision(snapshot, rules, history, make_plan(snapshot, rules, history, snapshot.at))
+    return Decision(snapshot, rules, history, planner(snapshot, rules, history, snapshot.at))

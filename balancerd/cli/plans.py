@@ -23,7 +23,7 @@ from balancerd.cli.words import moment
 from balancerd.config import load_policy
 from balancerd.core.history import History
 from balancerd.core.plan_document import plan_document
-from balancerd.core.planner import plan as make_plan
+from balancerd.engines import planner
 
 STATES = {"proposed": "yellow", "running": "cyan", "done": "green", "failed": "red"}
 
@@ -47,7 +47,7 @@ def new(snapshot: str, policy_file: str, all_hosts: bool, form: Form) -> None:
     policy = load_policy(policy_file)
     cluster = read_cluster(snapshot)
     begun = time.perf_counter()
-    made = make_plan(cluster, policy.at(cluster.at), History(), cluster.at)
+    made = planner(cluster, policy.at(cluster.at), History(), cluster.at)
     seconds = time.perf_counter() - begun
     document = plan_document(made) | {"plan_seconds": round(seconds, 6)}
     heading = heading_of(made, f"Plan for {Path(snapshot).name}", f"made in {seconds:.3f} s")

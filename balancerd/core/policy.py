@@ -59,6 +59,14 @@ class Objective(StrEnum):
     DRAIN = "drain"  # only empty the hosts that are being drained
 
 
+class Engine(StrEnum):
+    """What decides, once all that is urgent is decided."""
+
+    BUILTIN = "builtin"
+    EXACT = "exact"  # a solver, from the built-in plan on
+    SHADOW = "shadow"  # the built-in plan, and what the solver would have had for it
+
+
 class Band(Schema):
     """The dual threshold of one resource, as fractions of a host's capacity."""
 
@@ -259,6 +267,17 @@ class PowerRules(Schema):
     )
 
 
+class Exact(Schema):
+    """What the solver of the exact engine may take, each time."""
+
+    seconds: Annotated[Duration, Field(gt=0, le=60)] = Field(
+        10.0, description="time to find something better than the built-in plan"
+    )
+    memory: Annotated[Size, Field(gt=0)] = Field(
+        2 * 2**30, description="memory; a program too large for it leaves the built-in plan"
+    )
+
+
 class Rules(Schema):
     """Everything that a window of time may change."""
 
@@ -385,6 +404,12 @@ class Policy(Rules):
     """A policy file. `at` gives the rules in force at a moment."""
 
     summary: Text = Field(description="what the policy is for, in one line")
+    engine: Engine = Field(
+        Engine.BUILTIN,
+        description='what decides about objective "pack"; "exact" and "shadow" need the extra '
+        "balancerd[optimizer]",
+    )
+    exact: Exact = Exact()
     constraint: tuple[ConstraintRule, ...] = ()
     window: tuple[Window, ...] = ()
     name: str = Field("", description="what plans call it; without it, the file's name")

@@ -1,0 +1,158 @@
+"""The exact engine: what it is asked, what is taken of its answers, and what where it has none."""
+
+import numpy as np
+
+from balancerd.adapters.highs import process
+from balancerd.adapters.highs.solver import ARRAYS
+from balancerd.core.assess import assess_layout
+from balancerd.core.exact import Program, Solution, planner_with
+from balancerd.core.exact.assignment import Question, assignment
+from balancerd.core.exact.engine import QUESTIONS, Attempt
+from balancerd.core.history import History
+from balancerd.core.plan import Plan
+from balancerd.core.planner.draft import Draft
+from balancerd.core.policy import Policy
+from balancerd.core.survey import lay_out
+from tests.sites import NOW, policy, rule, site, told
+
+SITE = "h1 10c 64G: a 3c 8G, b 3c 8G | h2 10c 64G: c 2c 8G, d 2c 8G | h3 10c 64G: e 1c 4G"
+COSTS = {"host": 25.0, "move": 1.0, "gib": 0.05}
+
+
+def highs(program: Program, seconds: float, _memory: int) -> Solution:
+    """HiGHS in this process, which is quicker than to start one for each test."""
+    found = process.solution({name: getattr(program, name) for name in ARRAYS}, seconds)
+    x = found["x"] if len(found["x"]) else None
+    return Solution(x, float(found["bound"]), str(found["told"]))
+
+
+def rules(engine: str, *constraints: object, **tables: object) -> Policy:
+    found = policy("pack", *constraints, costs=COSTS, power={"reserve": 0}, **tables)  # type: ignore[arg-type]
+    return Policy.model_validate(found.model_dump() | {"engine": engine})
+
+
+def planned(text: str, found: Policy, solve: object = highs) -> Plan:
+    made = planner_with(solve)(site(text), found, History(), NOW)  # type: ignore[arg-type]
+    assert made.certificate is not None
+    assert made.certificate.violations == ()
+    return made
+
+
+def test_the_builtin_engine_asks_no_solver() -> None:
+    def never(*_: object) -> Solution:
+        raise AssertionError("was asked")
+
+    made = planned(SITE, rules("builtin"), never)
+    assert "exact" not in made.reason
+
+
+def test_a_proven_optimum_is_said_to_be_one() -> None:
+    made = planned(SITE, rules("exact"))
+    assert "; exact: optimal, costs " in made.reason
+
+
+def worse(program: Program, _seconds: float, _memory: int) -> Solution:
+    """Everything stays where it is: an answer, but not as good as the built-in one."""
+    return Solution(np.zeros(len(program.cost)), 0.0, "time limit reached")
+
+
+def test_an_answer_that_is_no_better_is_not_taken() -> None:
+    builtin, made = planned(SITE, rules("builtin")), planned(SITE, rules("exact"), worse)
+    assert told(made) == told(builtin) != []
+    assert "time limit reached, costs " in made.reason
+
+
+def test_where_the_solver_fails_the_built_in_plan_stands_and_says_so() -> None:
+    def failing(*_: object) -> Solution:
+        return Solution(None, float("-inf"), "was killed after 15 s")
+
+    builtin, made = planned(SITE, rules("builtin")), planned(SITE, rules("exact"), failing)
+    assert told(made) == told(builtin)
+    assert made.reason.endswith("; exact: was killed after 15 s; the built-in plan stands")
+
+
+def test_an_objective_without_costs_is_left_to_the_built_in_planner() -> None:
+    found = rules("exact").model_copy(update={"objective": policy("spread").objective})
+    assert 'has no say in objective "spread"' in planned(SITE, found).reason
+
+
+def asked(text: str, found: Policy) -> Question:
+    """The question of a site, as the solver gets it."""
+    layout = lay_out(site(text), found, History(), NOW)
+    draft = Draft(layout, assess_layout(layout, NOW), History(), NOW)
+    return QUESTIONS[found.objective](draft)
+
+
+def test_the_program_weighs_moves_and_hosts_as_the_policy_does() -> None:
+    """The cost of an answer in the program is the one that the search counts."""
+    question = asked(SITE, rules("exact"))
+    found = assignment(question)
+    home = question.search.home
+    x = np.zeros(len(found.program.cost))
+    x[: len(found.block)] = found.host == home[found.block]
+    x[len(found.block) :] = 1.0
+    assert float(found.program.cost @ x) == question.cost(home) == 75.0
+    place = home.copy()
+    place[question.search.layout.block_of["e"]] = 1
+    assert question.cost(place) == 50.0 + 1.0 + 4 * 0.05
+
+
+def broken_rows(program: Program, x: np.ndarray) -> list[int]:
+    """Rows that an answer does not keep."""
+    broken = []
+    for row in range(len(program.low)):
+        span = slice(program.starts[row], program.starts[row + 1])
+        value = float(program.values[span] @ x[program.columns[span]])
+        if not program.low[row] - 1e-6 <= value <= program.high[row] + 1e-6:
+            broken.append(row)
+    return broken
+
+
+def test_vms_kept_apart_do_not_meet_in_the_program() -> None:
+    """Dies when groups are left out of the program."""
+    question = asked(SITE, rules("exact", rule("apart", "c e")))
+    found = assignment(question)
+    e, h2, h3 = question.search.layout.block_of["e"], 1, 2
+    x = found.program.start.copy()
+    assert broken_rows(found.program, x) == []
+    pairs = len(found.block)
+    x[:pairs][found.block == e] = found.host[found.block == e] == h2
+    x[pairs + h3] = 0.0
+    assert len(broken_rows(found.program, x)) == 1
+    free = assignment(asked(SITE, rules("exact"))).program
+    assert broken_rows(free, x) == []
+
+
+def test_only_so_many_vms_move_as_a_plan_may() -> None:
+    made = planned(SITE, rules("exact", limits={"per_plan": 1, "gain": 0.0}))
+    assert len(made.moves) <= 1
+
+
+def decided(found: Policy) -> tuple[Draft, str]:
+    """What becomes of a draft for which the built-in stage has no idea at all."""
+    layout = lay_out(site(SITE), found, History(), NOW)
+    draft = Draft(layout, assess_layout(layout, NOW), History(), NOW)
+    attempt = Attempt(highs, found)
+    attempt.stage(lambda _: None, draft)
+    return draft, attempt.told
+
+
+def test_what_is_better_is_taken_with_what_each_move_is_for() -> None:
+    draft, words = decided(rules("exact"))
+    assert words == (
+        "optimal, costs 51.2 where the built-in plan costs 75 and nothing less than 51.2"
+    )
+    assert {step.reason for step in draft.steps} == {"exact: empty h3"}
+
+
+def test_a_shadow_tells_what_there_was_to_gain_and_leaves_it() -> None:
+    """Dies when the shadow acts."""
+    draft, words = decided(rules("shadow"))
+    assert draft.steps == []
+    assert (draft.layout.place == draft.layout.origin).all()
+    assert words == decided(rules("exact"))[1]
+
+
+def test_emptying_a_host_takes_no_more_moves_than_the_policy_lets_it() -> None:
+    draft, _ = decided(rules("exact", limits={"moves_per_host": 1}))
+    assert [step.reason for step in draft.steps] == ["exact: empty h3"]
