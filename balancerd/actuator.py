@@ -19,20 +19,24 @@ from balancerd.core.messages import (
     Located,
     NoteProgress,
     SetBandwidth,
+    SetDowntime,
     Settle,
     StartMigration,
     StartRefused,
     SwitchPower,
+    SwitchToPostCopy,
     Tuned,
     Watch,
 )
 from balancerd.core.model import PowerState
 from balancerd.core.observation import Location, Presence
 from balancerd.core.reconcile import Act
-from balancerd.ports import Backend, BackendError, Clock, Power, PowerError
+from balancerd.ports import Backend, BackendError, Clock, LedgerError, Power, PowerError
 from balancerd.recorder import Recorder
 
 log = logging.getLogger("balancerd")
+
+_WHAT = {SetBandwidth: "bandwidth", SetDowntime: "downtime", SwitchToPostCopy: "post-copy"}
 
 
 class Actuator:
@@ -58,7 +62,7 @@ class Actuator:
                 return self._switch(command)
             case Settle():
                 return self._settle(command)
-            case SetBandwidth():
+            case SetBandwidth() | SetDowntime() | SwitchToPostCopy():
                 return self._tune(command)
             case Watch() | AbortMigration():
                 self._influence(command)
@@ -150,15 +154,34 @@ class Actuator:
             case Act.CARRY_AUTOSTART:
                 backend.set_autostart(vm, target, command.autostart)
 
-    def _tune(self, command: SetBandwidth) -> Event:
-        """Change a running migration; one that transfers no memory yet cannot be."""
+    def _tune(self, command: SetBandwidth | SetDowntime | SwitchToPostCopy) -> Event:
+        """Change a running migration. Caps change often; the steps of a ladder are audited."""
+        vm, source, backend = command.vm, command.source, self._backend
         try:
-            self._backend.set_bandwidth(command.vm, command.source, command.bandwidth)
-        except BackendError as error:
-            log.info("%s", error)
-            return Tuned(command.task, str(error))
-        log.info("%s may send %d MiB/s now", command.vm, command.bandwidth >> 20)
-        return Tuned(command.task)
+            match command:
+                case SetBandwidth():
+                    backend.set_bandwidth(vm, source, command.bandwidth)
+                    log.info("%s may send %d MiB/s now", vm, command.bandwidth >> 20)
+                    return Tuned(command.task, "bandwidth")
+                case SetDowntime():
+                    pause = f"may pause for {command.downtime * 1000:.0f} ms"
+                    self._audit("ladder", vm, f"{pause}: {command.reason}")
+                    backend.set_downtime(vm, source, command.downtime)
+                    return Tuned(command.task, "downtime")
+                case SwitchToPostCopy():
+                    self._audit("ladder", vm, f"goes on in post-copy: {command.reason}")
+                    backend.switch_to_post_copy(vm, source)
+                    return Tuned(command.task, "post-copy")
+        except (BackendError, LedgerError) as error:
+            log.warning("%s", error)
+            return Tuned(command.task, _WHAT[type(command)], str(error))
+
+    def _audit(self, kind: str, subject: str, detail: str) -> None:
+        """A line of the audit before the act it tells of; LedgerError: it must not be done."""
+        log.warning("%s %s", subject, detail)
+        self._recorder.event(self._clock.now(), kind, subject, detail)
+        if self._recorder.broken:
+            raise LedgerError("cannot be recorded, so it is not done")
 
     def _influence(self, command: Watch | AbortMigration) -> None:
         """Orders whose effect shows in reports; the executor repeats one that changed nothing."""

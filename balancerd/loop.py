@@ -23,7 +23,7 @@ from balancerd.core.executor import adopt, advance, due, moving, project
 from balancerd.core.forecast import MEMORY, Pasts, taking_in
 from balancerd.core.history import History
 from balancerd.core.measurement import Known
-from balancerd.core.messages import AbortWanted, Event
+from balancerd.core.messages import AbortWanted, Event, HurryWanted
 from balancerd.core.model import Exclusion, ExclusionKind, Host, Link, PowerState, Snapshot
 from balancerd.core.observation import Observation
 from balancerd.core.plan import Assessment, Move, Plan, Verdict
@@ -289,6 +289,16 @@ class Loop:
                     return False, "is not being moved"
                 self._advance([AbortWanted(request.subject, request.by)], policy)
                 return True, "its source is asked to give up"
+            case Verb.HURRY:
+                return self._hurry(request, policy)
+
+    def _hurry(self, request: Request, policy: Policy) -> tuple[bool, str]:
+        if request.subject not in moving(self._executions):
+            return False, "is not being moved"
+        force = request.arguments.get("force_complete") == "yes"
+        self._advance([HurryWanted(request.subject, request.by, force)], policy)
+        longest = f"of {policy.limits.downtime * 1000:.0f} ms"
+        return True, f"may end with a pause {'as long as it takes' if force else longest}"
 
     def _approve(self, request: Request, policy: Policy) -> tuple[bool, str]:
         proposal = self._proposal

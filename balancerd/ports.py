@@ -72,6 +72,10 @@ class Backend(Protocol):
         """Change the longest pause a running migration may end with, in seconds."""
         ...
 
+    def switch_to_post_copy(self, vm: str, host: str) -> None:
+        """Let a VM run on its target now, if its migration was started with method POST_COPY."""
+        ...
+
     def abort(self, vm: str, host: str) -> None:
         """Ask the source to give up its migration of the VM. Returns before it has."""
         ...

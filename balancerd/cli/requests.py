@@ -1,4 +1,4 @@
-"""What an operator tells balancerd: pause, resume, approve, reject, drain, undrain, abort.
+"""What an operator tells balancerd: pause, resume, approve, reject, drain, undrain, abort, hurry.
 
 All of it goes through the ledger. A pause is in force when the command returns, whether a daemon
 runs or not; everything else is a request that the daemon answers.
@@ -7,8 +7,9 @@ runs or not; everything else is a request that the daemon answers.
 import getpass
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import click
@@ -26,6 +27,7 @@ from balancerd.core.units import DAY, format_duration, parse_duration
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 POLL_SECONDS = 0.1
+NONE: Mapping[str, str] = MappingProxyType({})
 LONGEST = 10 * 366 * DAY
 
 
@@ -132,14 +134,30 @@ def abort(vm: str, wait: float, record: Path) -> None:
     _ask(record, Verb.ABORT, vm, wait)
 
 
-def _ask(record: Path, verb: Verb, subject: str, wait: float) -> None:
+@click.command()
+@click.argument("vm")
+@click.option(
+    "--force-complete",
+    is_flag=True,
+    help="Whatever pause it takes; in post-copy where policy and VM allow that.",
+)
+@wait_option
+@record_option
+def hurry(vm: str, force_complete: bool, wait: float, record: Path) -> None:
+    """Let the migration of a VM end with the longest pause that the policy allows."""
+    _ask(record, Verb.HURRY, vm, wait, {"force_complete": "yes"} if force_complete else {})
+
+
+def _ask(
+    record: Path, verb: Verb, subject: str, wait: float, arguments: Mapping[str, str] = NONE
+) -> None:
     """Leave a request and show its answer; CommandError where it is refused or nobody answers."""
     with opened(record, Access.WRITE) as ledger:
         reader = Reader(ledger)
         _check_subject(reader, verb, subject)
         if not is_locked(record):
             raise not_running(f"balancerd does not run on {record}: nobody would {verb} {subject}")
-        request = Request(id=0, at=time.time(), verb=verb, subject=subject, by=_who())
+        request = Request(0, time.time(), verb, subject, _who(), arguments)
         number = operator.ask(ledger, request)
         answer = _answer(reader, number, wait)
     if answer is None:

@@ -39,6 +39,7 @@ VERBS: Mapping[str, str] = {
     "drain": "requests",
     "undrain": "requests",
     "abort": "requests",
+    "hurry": "requests",
 }
 
 

@@ -13,6 +13,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from balancerd.core.history import History, Outcome
+from balancerd.core.ladder import GROUND, Climb
 from balancerd.core.model import Snapshot
 from balancerd.core.observation import JobReport, Presence
 from balancerd.core.plan import Action, Move, Plan
@@ -104,6 +105,13 @@ class Task:
     report: JobReport | None = None  # the last news of the migration
     bandwidth: int = 0  # the cap it was given, bytes per second
     limited: float = 0.0  # when that was changed last
+    downtime: float = 0.0  # the longest pause it may end with by now
+    climb: Climb = GROUND  # the policy's ladder, as far as it got
+    remaining: int = 0  # bytes, when last heard of
+    post_copy: bool = False  # it was started so that it can go on in post-copy
+    switched: bool = False  # it was told to go on in post-copy: there is no way back
+    hurry: str = ""  # how an operator wants it hurried, until it is
+    hurried_by: str = ""
     processed: int = 0  # bytes, by which progress is measured
     progressed: float = 0.0
     abort_asked: float = 0.0

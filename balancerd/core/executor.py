@@ -13,7 +13,7 @@ from balancerd.core import migration, powering, verification
 from balancerd.core.constraints import Gate
 from balancerd.core.execution import ENDED, UNDER_WAY, Execution, Stage, Task, View
 from balancerd.core.history import History
-from balancerd.core.messages import AbortWanted, Command, EndPlan, Event
+from balancerd.core.messages import AbortWanted, Command, EndPlan, Event, HurryWanted
 from balancerd.core.model import Method, Snapshot
 from balancerd.core.observation import JobReport
 from balancerd.core.plan import Action, Move, Sleep, Wake
@@ -21,6 +21,7 @@ from balancerd.core.policy import Mode
 from balancerd.core.record import Intent, IntentKind, PlanState
 from balancerd.core.throttle import Traffic, divide
 
+BY_VM = (JobReport, AbortWanted, HurryWanted)  # news from outside, which knows no numbers
 _STOPS_A_PLAN = frozenset({Stage.FAILED, Stage.ABORTED, Stage.LOST, Stage.QUARANTINED})
 
 
@@ -29,7 +30,7 @@ def advance(
 ) -> tuple[Execution, tuple[Command, ...]]:
     """The execution after these events, and what is to be done now, in order."""
     tasks, commands = divide(execution.tasks, view)
-    by_vm = _by_vm(tasks) if any(isinstance(e, JobReport | AbortWanted) for e in events) else {}
+    by_vm = _by_vm(tasks) if any(isinstance(e, BY_VM) for e in events) else {}
     for event in events:
         for number in _addressed(by_vm, event):
             tasks[number], more = _apply(tasks[number], event, execution, view)
@@ -90,7 +91,7 @@ def _by_vm(tasks: Mapping[int, Task]) -> dict[str, list[int]]:
 
 def _addressed(by_vm: Mapping[str, list[int]], event: Event) -> Sequence[int]:
     """The tasks an event is for: by VM where the news came from outside, else by number."""
-    if isinstance(event, JobReport | AbortWanted):
+    if isinstance(event, BY_VM):
         return by_vm.get(event.vm, ())
     return (event.task,)
 

@@ -47,9 +47,11 @@ class Acted:
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """A running migration was given another cap or pause; `error` is "" when it was."""
+    """A running migration was given another "bandwidth" or "downtime", or went on in "post-copy";
+    `error` is "" when it did."""
 
     task: int
+    what: str
     error: str = ""
 
 
@@ -61,7 +63,16 @@ class AbortWanted:
     by: str
 
 
-Event = Located | Intended | StartRefused | Acted | Tuned | AbortWanted | JobReport
+@dataclass(frozen=True, slots=True)
+class HurryWanted:
+    """The operator wants a VM's migration to end soon; `force`: whatever pause that takes."""
+
+    vm: str
+    by: str
+    force: bool
+
+
+Event = Located | Intended | StartRefused | Acted | Tuned | AbortWanted | HurryWanted | JobReport
 
 
 # Commands: what the loop is to do. Each carries the task's number, so that an event can come back.
@@ -117,6 +128,27 @@ class SetBandwidth:
     vm: str
     source: str
     bandwidth: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetDowntime:
+    """Allow a running migration a longer pause, seconds."""
+
+    task: int
+    vm: str
+    source: str
+    downtime: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchToPostCopy:
+    """Let the VM run on the target now, and its memory follow."""
+
+    task: int
+    vm: str
+    source: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +215,8 @@ Command = (
     | StartMigration
     | Watch
     | SetBandwidth
+    | SetDowntime
+    | SwitchToPostCopy
     | AbortMigration
     | Settle
     | SwitchPower

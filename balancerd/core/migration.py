@@ -11,14 +11,22 @@ network. However the call ends, in success, in error or not at all, both hosts a
 
 from dataclasses import replace
 
+from balancerd.core.convergence import (
+    first_pause,
+    give_up,
+    hurry,
+    press,
+    start_method,
+    tuned,
+)
 from balancerd.core.execution import Execution, Stage, Task, View
 from balancerd.core.messages import (
-    AbortMigration,
     AbortWanted,
     Acted,
     Ask,
     Command,
     Event,
+    HurryWanted,
     Intend,
     Intended,
     Located,
@@ -27,6 +35,7 @@ from balancerd.core.messages import (
     StartRefused,
     Tuned,
 )
+from balancerd.core.model import Method
 from balancerd.core.observation import JobReport, Presence
 from balancerd.core.reconcile import may_start
 from balancerd.core.record import Intent, IntentKind
@@ -70,10 +79,12 @@ def apply(task: Task, event: Event, execution: Execution, view: View) -> Step:
             return located(task, event, view)
         case (Stage.SETTLING, Acted()):
             return acted(task, event, view)
-        case (Stage.RUNNING, Tuned(error=str(error))) if error:
-            return replace(task, bandwidth=0), ()  # to be told again
+        case (Stage.RUNNING, Tuned()):
+            return tuned(task, event)
+        case (Stage.RUNNING, HurryWanted()):
+            return hurry(task, event, view)
         case (Stage.RUNNING, AbortWanted()):
-            return _give_up(task, f"{event.by} wanted it", view.now)
+            return give_up(task, f"{event.by} wanted it", view.now)
         case _:
             return task, ()
 
@@ -146,6 +157,8 @@ def _intended(task: Task, event: Intended, view: View) -> Step:
         started=view.now,
         progressed=view.now,
         limited=view.now,
+        downtime=first_pause(task, view),
+        post_copy=start_method(task, view) is Method.POST_COPY,
         deadline=deadline(move.seconds, limits),
     ).to(Stage.RUNNING, view.now)
     start = StartMigration(
@@ -154,9 +167,9 @@ def _intended(task: Task, event: Intended, view: View) -> Step:
         move.vm,
         move.source,
         move.target,
-        move.method,
+        start_method(task, view),
         task.bandwidth,
-        limits.downtime,
+        running.downtime,
     )
     return running, (start,)
 
@@ -176,7 +189,8 @@ def _told(task: Task, report: JobReport, view: View) -> Step:
     if report.ended:
         return _verify(task, view, report.error), ()
     if report.progress and (task.ours or not task.adopted):
-        return replace(task, ours=True), (NoteProgress(task.move.number, task.intent, report),)
+        task, steps = press(replace(task, ours=True), report.progress, view)
+        return task, (NoteProgress(task.move.number, task.intent, report), *steps)
     return task, ()
 
 
@@ -196,22 +210,15 @@ def _watch(task: Task, view: View) -> Step:
     limits = view.policy.limits
     if not task.ours:
         return (_verify(task, view, "no news of the job") if silent > SILENCE else task), ()
-    if task.abort_reason:
+    if task.switched:
+        pass  # there is no way back from post-copy
+    elif task.abort_reason:
         if view.now - task.abort_asked >= ABORT_AGAIN:
-            return _give_up(task, task.abort_reason, view.now)
+            return give_up(task, task.abort_reason, view.now)
     elif task.deadline and ran > task.deadline:
-        return _give_up(task, f"not done after {ran:.0f} s", view.now)
+        return give_up(task, f"not done after {ran:.0f} s", view.now)
     elif stood > limits.stall:
-        return _give_up(task, f"no progress for {stood:.0f} s", view.now)
+        return give_up(task, f"no progress for {stood:.0f} s", view.now)
     if silent > SILENCE:
         return _verify(task, view, "no news of the job"), ()
     return task, ()
-
-
-def _give_up(task: Task, reason: str, now: float) -> Step:
-    """Ask the source to give up, once the job is known to be ours; until then keep the wish."""
-    if not task.ours:
-        return replace(task, abort_reason=reason), ()
-    move = task.move
-    task = replace(task, abort_asked=now, abort_reason=reason)
-    return task, (AbortMigration(move.number, move.vm, move.source, reason),)

@@ -28,6 +28,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
+from balancerd.core.ladder import Ladders
 from balancerd.core.quantity import Duration as Duration
 from balancerd.core.quantity import Fraction as Fraction
 from balancerd.core.quantity import Rate as Rate
@@ -182,7 +183,9 @@ class Limits(Schema):
     )
     per_vm_per_day: Annotated[int, Field(ge=1)] = Field(6, description="moves of one VM in 24 h")
     bandwidth: Annotated[Rate, Field(gt=0)] = Field(100 * 2**20, description="cap of one migration")
-    downtime: Duration = Field(0.3, description="the longest pause a migration may end with")
+    downtime: Duration = Field(
+        0.5, description="the longest pause a migration may end with, on whatever ladder"
+    )
     deadline: Duration = Field(
         300.0, description="a migration is given up after this, or three times its prediction"
     )
@@ -290,6 +293,7 @@ class Rules(Schema):
     costs: Costs = Costs()
     methods: Methods = Methods()
     power: PowerRules = PowerRules()
+    ladder: Ladders = Ladders()
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,6 +377,9 @@ class Window(Schema):
     )
     power: Annotated[dict[str, Any], Changes(PowerRules)] = Field(
         {}, description="keys of `[power]`"
+    )
+    ladder: Annotated[dict[str, Any], Changes(Ladders)] = Field(
+        {}, description="keys of `[ladder]`"
     )
 
     def contains(self, now: float) -> bool:

@@ -36,6 +36,7 @@ class Verb(StrEnum):
     DRAIN = "drain"  # subject: a host
     UNDRAIN = "undrain"  # subject: a host
     ABORT = "abort"  # subject: a VM
+    HURRY = "hurry"  # subject: a VM; argument force_complete: "yes"
 
 
 @dataclass(frozen=True, slots=True)

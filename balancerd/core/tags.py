@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Literal
 
+from balancerd.core.ladder import CLASSES
 from balancerd.core.model import VM, Cluster
 from balancerd.core.policy import Policy
 from balancerd.core.rule import ConstraintRule, Kind, literal
@@ -16,13 +17,14 @@ from balancerd.core.rule import ConstraintRule, Kind, literal
 COMPLAINT = "!"  # under this key the adapter says what of the metadata it could not pass on
 MOVE_COST = "move-cost"
 POST_COPY = "post-copy"
+CLASS = "class"
 
 
 @dataclass(frozen=True, slots=True)
 class Tag:
     """What a tag's value is ("groups" or "hosts", several with spaces; "yes"), and its rule."""
 
-    value: Literal["groups", "hosts", "yes", "number"]
+    value: Literal["groups", "hosts", "yes", "number", "class"]
     meaning: str
     kind: Kind | None = None
     scope: Literal["host", "rack"] = "host"
@@ -36,6 +38,7 @@ VOCABULARY: Mapping[str, Tag] = {
     "pin": Tag("hosts", "only on these hosts", "pin"),
     "avoid": Tag("hosts", "never on these hosts", "avoid"),
     "exclude": Tag("yes", "never moved", "exclude"),
+    CLASS: Tag("class", "which ladder its migrations climb: " + ", ".join(CLASSES)),
     POST_COPY: Tag("yes", "may be moved by post-copy, where the policy allows that, too"),
     MOVE_COST: Tag("number", "what moving it costs, in place of `costs.move`"),
 }
@@ -84,6 +87,12 @@ def says_yes(vm: VM, tag: str) -> bool:
     return vm.tags.get(tag) == "yes"
 
 
+def class_of(vm: VM) -> str:
+    """The VM's class, which chooses the ladder of its migrations."""
+    value = vm.tags.get(CLASS, "normal")
+    return value if value in CLASSES else "normal"
+
+
 def unreadable(vm: VM) -> str:
     """What is wrong with a VM's tags, in a sentence; "" where all of them can be read."""
     complaints = (_complaint(key, value) for key, value in sorted(vm.tags.items()))
@@ -98,6 +107,8 @@ def _complaint(key: str, value: str) -> str:
         return f'there is no tag "{key}", only {", ".join(VOCABULARY)}'
     if tag.value == "yes" and value != "yes":
         return f'{key}="{value}": must be "yes", or left out'
+    if tag.value == "class" and value not in CLASSES:
+        return f'{key}="{value}": must be one of {", ".join(CLASSES)}'
     if tag.value == "number" and not _is_cost(value):
         return f'{key}="{value}": must be a number, zero or more'
     if not value.split():

@@ -155,7 +155,9 @@ def test_auto_converge_slows_the_vm_until_it_fits():
 def test_post_copy_runs_at_the_target_while_memory_follows():
     world = big_world(dirty_rate=400, working_set=0.5)
     send(world, "v0", "a1", "a2", method=Method.POST_COPY)
-    live(world, 12)
+    live(world, ALONE)
+    world.switch_to_post_copy("v0", "a1")
+    live(world, 2)
     assert world.running("v0") == ("a2",)
     assert world.locate("v0", "", ["a1", "a2"]).presence == {
         "a1": Presence.OUTGOING,
@@ -167,6 +169,14 @@ def test_post_copy_runs_at_the_target_while_memory_follows():
         world.abort("v0", "a1")
     (end,) = live(world, 60)
     assert end.seconds == pytest.approx(15.0, rel=1e-6)
+
+
+def test_only_a_migration_begun_for_it_goes_on_in_post_copy():
+    world = big_world(dirty_rate=400)
+    send(world, "v0", "a1", "a2")
+    live(world, 1)
+    with pytest.raises(BackendError, match="not asked for"):
+        world.switch_to_post_copy("v0", "a1")
 
 
 def test_a_cold_move_stops_the_vm_for_all_of_it():

@@ -168,7 +168,7 @@ def test_a_cap_that_could_not_be_set_is_set_again() -> None:
     run.ended(1)
     run.located(1, P.ABSENT, P.RUNNING)
     assert len(told(run, START + 20, 2)) == 1
-    run.feed(Tuned(2, "h1: no migration of it transfers memory now"))
+    run.feed(Tuned(2, "bandwidth", "h1: no migration of it transfers memory now"))
     assert len(told(run, START + 30, 2)) == 1
 
 

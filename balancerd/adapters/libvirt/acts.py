@@ -62,6 +62,12 @@ def set_downtime(domain: libvirt.virDomain, downtime: float) -> None:
     domain.migrateSetMaxDowntime(milliseconds(downtime))
 
 
+def switch_to_post_copy(domain: libvirt.virDomain) -> None:
+    """Let it run on the target from now on; libvirt refuses where that was not asked for before."""
+    _need_transfer(domain)
+    domain.migrateStartPostCopy()
+
+
 def _need_transfer(domain: libvirt.virDomain) -> None:
     """Before memory flows these calls may wait until the job has ended."""
     job, progress = read_job(domain)

@@ -163,6 +163,10 @@ class LibvirtBackend:
             migration.keep_downtime()
         self._act(vm, host, "set the downtime", lambda domain: acts.set_downtime(domain, downtime))
 
+    def switch_to_post_copy(self, vm: str, host: str) -> None:
+        """Let a VM run on its target now, and its memory follow."""
+        self._act(vm, host, "switch to post-copy", acts.switch_to_post_copy)
+
     def abort(self, vm: str, host: str) -> None:
         """Ask the source to give up. That it has is told by `reports`, and by both hosts."""
         self._act(vm, host, "abort the migration", acts.abort)

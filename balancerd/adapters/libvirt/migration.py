@@ -53,7 +53,7 @@ class Migration:
         self._completed = threading.Event()
         self._figures = Figures()
         self._progress: JobProgress | None = None
-        self._downtime_set = self._switched = False
+        self._downtime_set = False
         self._asked = False
 
     def run(self) -> JobReport:
@@ -174,7 +174,6 @@ class Migration:
             if not self._ended.is_set():
                 self._tell(self._report(progress=progress))
             self._set_downtime(progress)
-            self._switch(progress)
         return job is Job.OUTGOING
 
     def _set_downtime(self, progress: JobProgress) -> None:
@@ -183,13 +182,6 @@ class Migration:
             self._downtime_set = True
             limit = milliseconds(self.order.downtime)
             self._aside("set the downtime", lambda domain: domain.migrateSetMaxDowntime(limit))
-
-    def _switch(self, progress: JobProgress) -> None:
-        """From pre-copy to post-copy, when all of the memory was copied once."""
-        wanted = self.order.method is Method.POST_COPY and progress.iteration > 1
-        if wanted and not self._switched:
-            self._switched = True
-            self._aside("switch to post-copy", lambda domain: domain.migrateStartPostCopy())
 
     def _aside(self, act: str, work: Callable[[libvirt.virDomain], object]) -> None:
         """Do something on a thread of its own, lest a call that waits stop the watch."""

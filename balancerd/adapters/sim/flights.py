@@ -113,6 +113,19 @@ class Flights:
         row["cap"] = min(cap, ENDLESS_RATE)
         self.rows = np.append(self.rows, row)
 
+    def switch(self, index: int, now: float) -> bool:
+        """Stop a VM's pre-copy: it goes on at the target as soon as it is handed over. False where
+        the migration was not begun for that, or is not copying now."""
+        row = self.rows[index]
+        if row["tactic"] != Tactic.POST_COPY or row["phase"] != Phase.COPY:
+            return False
+        row["phase"], row["downtime"] = Phase.SWITCH, self._switch_over
+        row["due"] = now + self._switch_over
+        row["left"] = min(float(row["left"] + row["dirtied"]), float(row["total"]))
+        row["dirtied"] = 0.0
+        self._stale = True
+        return True
+
     def remove(self, indices: Sequence[int]) -> None:
         """Migrations that are over."""
         self.rows = np.delete(self.rows, indices)
@@ -184,17 +197,15 @@ class Flights:
     def _end_round(self, row: np.void, now: float) -> bool:
         """Begin the next round, or stop the VM for the last one (then True)."""
         remaining, rate = float(row["dirtied"]), float(row["rate"])
-        post_copy = row["tactic"] == Tactic.POST_COPY
-        if remaining > max(rate * row["pause_limit"], SMALLEST_ROUND) and not post_copy:
+        if remaining > max(rate * row["pause_limit"], SMALLEST_ROUND):
             self._next_round(row, remaining)
             return False
-        last_pages = 0.0 if post_copy else remaining
-        pause = self._switch_over + last_pages / rate
+        pause = self._switch_over + remaining / rate
         row["phase"], row["due"], row["downtime"] = Phase.SWITCH, now + pause, pause
         if row["tactic"] == Tactic.COLD:
             row["downtime"] += now - row["began"]
-        row["sent"] += last_pages
-        row["left"], row["dirtied"] = remaining - last_pages, 0.0
+        row["sent"] += remaining
+        row["left"] = row["dirtied"] = 0.0
         return True
 
     def _next_round(self, row: np.void, remaining: float) -> None:

@@ -120,6 +120,15 @@ class Traffic:
         index = self.job(vm, host, "set downtime")
         self._state.flights.rows["pause_limit"][index] = pause
 
+    def switch(self, vm: int, host: int) -> None:
+        """From pre-copy to post-copy."""
+        index = self.job(vm, host, "switch to post-copy")
+        if not self._state.flights.switch(index, self._state.now):
+            raise self._error(host, vm, "switch to post-copy", "post-copy was not asked for")
+        self._state.machines.stopped[vm] = True
+        self._state.machines.changed()
+        self.turn()
+
     def job(self, vm: int, host: int, act: str) -> int:
         """The row of a VM's migration from this host; BackendError where there is none."""
         self._state.ask(host, act)

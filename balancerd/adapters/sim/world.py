@@ -174,6 +174,11 @@ class World:
         self._traffic.must_be_ours(self._state.vm[vm], "set the downtime of")
         self._traffic.allow_pause(*self._copy(vm, host), downtime)
 
+    def switch_to_post_copy(self, vm: str, host: str) -> None:
+        """Let a VM run on its target now, and its memory follow."""
+        self._traffic.must_be_ours(self._state.vm[vm], "switch")
+        self._traffic.switch(*self._copy(vm, host))
+
     def abort(self, vm: str, host: str) -> None:
         """Give a migration up."""
         self._traffic.must_be_ours(self._state.vm[vm], "abort")
