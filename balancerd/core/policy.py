@@ -261,7 +261,8 @@ class PowerRules(Schema):
     sleep_idle: bool = Field(default=False, description="put empty hosts to sleep")
     keep_on: Annotated[int, Field(ge=1)] = Field(1, description="hosts that are never put to sleep")
     reserve: Annotated[int, Field(ge=0)] = Field(
-        1, description="hosts kept on beyond what the load needs"
+        1,
+        description="hosts that may fail: what they carry has room, and each one's VMs elsewhere",
     )
     idle_for: Duration = Field(600.0, description="a host sleeps only after it was empty so long")
     min_on: Duration = Field(1800.0, description="after waking, a host stays on so long")

@@ -7,7 +7,7 @@ import pytest
 from balancerd.core.check import check
 from balancerd.core.model import Method, PowerState, Snapshot
 from balancerd.core.plan import Action, Move, Plan, Sleep, Wake
-from balancerd.core.policy import Policy
+from balancerd.core.policy import ConstraintRule, Policy
 from tests.sites import NOW, changed, policy, rule, site, under_way
 
 SITE = (
@@ -125,3 +125,40 @@ def test_only_an_empty_host_sleeps_and_enough_stay_on() -> None:
     assert faults(*entering, rules=policy(power={"sleep_idle": True})) == (
         "action 2: h4 is not empty",
     )
+
+
+NEEDED = "h1 10c 64G: a 2c 40G | h2 10c 64G: b 2c 40G | h3 10c 64G:"
+
+
+@pytest.mark.parametrize(
+    ("text", "reserve", "rules", "fault"),
+    [
+        (NEEDED, 1, (), "action 1: should h1 fail, a would find no room on the hosts left on"),
+        (NEEDED, 0, (), ""),
+        (NEEDED.replace("40G", "20G"), 1, (), ""),
+        (NEEDED.replace("a 2c", "a 9c"), 1, (), "action 1: should h1 fail, a would"),
+        (
+            NEEDED.replace("a 2c 40G", "a 2c 14G, c 2c 14G"),
+            1,
+            (),
+            "action 1: should h1 fail, its VM",
+        ),
+        (
+            NEEDED.replace("40G", "20G"),
+            1,
+            (rule("avoid", "a", "h2"),),
+            "action 1: should h1 fail, a",
+        ),
+        (NEEDED.replace("h3 10c 64G", "h3 10c 8G"), 1, (), ""),
+    ],
+)
+def test_a_host_that_others_would_need_should_they_fail_does_not_sleep(
+    text: str, reserve: int, rules: tuple[ConstraintRule, ...], fault: str
+) -> None:
+    """The last: what no host could take anyway is not the sleeping one's fault."""
+    power = {"sleep_idle": True, "reserve": reserve}
+    found = faults(
+        Sleep(1, "h3", ""), snapshot=site(text), rules=policy("quiet", *rules, power=power)
+    )
+    assert bool(found) == bool(fault)
+    assert not found or found[0].startswith(fault)

@@ -200,7 +200,7 @@ def test_hosts_are_woken_when_the_reserve_is_short() -> None:
     assert told(planned(snapshot, policy(power={"reserve": 0}))) == []
     made = planned(snapshot, policy(power={"reserve": 1}))
     assert told(made) == ["wake h2"]
-    assert made.actions[0].reason == "5.0 cores expected, room for 0.0, 1 hosts in reserve"
+    assert made.actions[0].reason == "5.0 cores expected, room for 0.0, 1 host in reserve"
 
 
 def test_spreading_levels_the_busiest_host_first() -> None:
@@ -363,3 +363,34 @@ def test_what_a_vm_waits_for_counts_as_asked_for() -> None:
     waiting = {**snapshot.loads, "b": replace(snapshot.loads["b"], steal=0.25)}
     snapshot = changed(replace(snapshot, loads=waiting), vm="b", cpu=8.0)
     assert told(planned(snapshot, policy())) == ["b h1>h2"]
+
+
+SPARE = (
+    "h1 10c 64G: a 2c 30G | h2 10c 64G: b 2c 30G | h3 10c 64G: c 2c 30G | "
+    "h4 10c 64G: d 1c 4G | h5 10c 64G:"
+)
+
+
+def test_no_host_goes_to_sleep_that_another_ones_vms_would_need_should_it_fail() -> None:
+    """Together the others have room enough, but none of them for the large VM. Dies if only sums
+    are compared."""
+    rules, idle = {**PACKING, "reserve": 1}, History(idle_since={"h5": 0.0})
+    assert told(planned(site(SPARE), policy(power=rules), idle)) == ["sleep h5"]
+    needed = site(SPARE.replace("d 1c 4G", "d 1c 24G"))
+    made = planned(needed, policy(power=rules), idle)
+    assert told(made) == []
+    assert [(r.host, r.constraint, r.detail) for r in made.refusals] == [
+        ("h5", "reserve", "should h1 fail, the others that are on have no room for its VMs")
+    ]
+    assert told(planned(needed, policy(power=PACKING), idle)) == ["sleep h5"]
+
+
+def test_a_host_is_woken_for_vms_that_would_have_no_room_should_theirs_fail() -> None:
+    """But for none that no host could take."""
+    dark = off(site(SPARE.replace("d 1c 4G", "d 1c 24G")), "h5")
+    made = planned(dark, policy(power={"reserve": 1}))
+    assert told(made) == ["wake h5"]
+    assert made.actions[0].reason.startswith("should h1 fail, the others that are on have no room")
+    assert told(planned(dark, policy(power={"reserve": 0}))) == []
+    small = SPARE.replace("d 1c 4G", "d 1c 24G").replace("h5 10c 64G", "h5 10c 8G")
+    assert told(planned(off(site(small), "h5"), policy(power={"reserve": 1}))) == []

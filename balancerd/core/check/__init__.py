@@ -12,6 +12,7 @@ from math import inf
 
 from balancerd.core.check.capacity import check_landing
 from balancerd.core.check.replay import Replay
+from balancerd.core.check.reserve import check_reserve
 from balancerd.core.check.rules import check_groups_at_end, check_rules, soft_breaks
 from balancerd.core.check.sequence import check_power, check_sequence
 from balancerd.core.model import Snapshot
@@ -32,6 +33,7 @@ def check(snapshot: Snapshot, policy: Policy, plan: Plan) -> Certificate:
             check_rules(replay, move)
     if not replay.violations:
         check_groups_at_end(replay)
+        check_reserve(replay)
     soft = () if replay.violations else soft_breaks(replay)
     slack = {name: value for name, value in sorted(replay.slack.items()) if value < inf}
     return Certificate(2 * len(plan.moves), tuple(replay.violations), slack, soft)

@@ -8,6 +8,7 @@ from balancerd.core.constraints.contradictions import contradictions
 from balancerd.core.constraints.definition import SoftBreak, Violation, soft_breaks, violations
 from balancerd.core.constraints.fast import accepts, all_refusals, forbids, refuses, refusing
 from balancerd.core.constraints.gate import Gate, refuses_move
+from balancerd.core.constraints.reserve import homeless
 from balancerd.core.constraints.soft import soft_cost, soft_cost_of_group
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "all_refusals",
     "contradictions",
     "forbids",
+    "homeless",
     "refuses",
     "refuses_move",
     "refusing",

@@ -139,6 +139,12 @@ class Draft:
         idle = (layout.used_count[rows] == 0) & (self.policy.objective is Objective.PACK)
         return int(rows[np.lexsort((use + soft, idle))[0]])
 
+    def wakeable(self) -> Bools:
+        """Hosts that may be woken now."""
+        wakeable = np.zeros(len(self.layout.hosts), dtype=np.bool_)
+        wakeable[self._wakeable(urgent=False)] = True
+        return wakeable
+
     def wake_one(self, reason: str, block: int | None = None, *, urgent: bool = False) -> bool:
         """Wake the sleeping host that gives the most for its power; with a block, one to take it.
 

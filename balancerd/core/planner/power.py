@@ -3,24 +3,47 @@
 Enough hosts stay on to carry the expected demand below `release` even if `reserve` of the largest
 went away; a host goes to sleep only if what is left carries it below `landing`. Between the two
 nothing changes.
+
+With a reserve, the VMs of any one host also have to fit on the others, one by one and within the
+same shares (`constraints.homeless`): hosts are woken for that where it helps, and none goes to
+sleep that another host's VMs would need.
 """
 
 import numpy as np
 
+from balancerd.core.constraints import homeless
 from balancerd.core.layout import Bools, Floats
 from balancerd.core.model import PowerState
+from balancerd.core.plan import Refusal
 from balancerd.core.planner.draft import Draft
-from balancerd.core.units import format_duration
+from balancerd.core.units import counted, format_duration
 
 
 def wake(draft: Draft) -> None:
     """Wake hosts as long as the demand and the reserve need more room than there is."""
-    rules = draft.policy.power
     bands = draft.policy.thresholds
+    beyond_help: set[int] | None = None
     while True:
         short = _shortage(draft, draft.serving(), bands.cpu.release, bands.memory.release)
-        if not short or not draft.wake_one(f"{short}, {rules.reserve} hosts in reserve"):
+        if not short and draft.policy.power.reserve and draft.wakeable().any():
+            if beyond_help is None:
+                beyond_help = _homeless(draft, draft.serving() | draft.wakeable())
+            short = _stranded(draft, _homeless(draft, draft.serving()) - beyond_help)
+        reserve = counted(draft.policy.power.reserve, "host in reserve")
+        if not short or not draft.wake_one(f"{short}, {reserve}"):
             return
+
+
+def _homeless(draft: Draft, on: Bools) -> set[int]:
+    bands = draft.policy.thresholds
+    return set(homeless(draft.layout, on, bands.cpu.release, bands.memory.release))
+
+
+def _stranded(draft: Draft, hosts: set[int]) -> str:
+    if not hosts:
+        return ""
+    name = draft.layout.hosts[min(hosts)]
+    return f"should {name} fail, the others that are on have no room for its VMs"
 
 
 def sleep(draft: Draft) -> None:
@@ -37,8 +60,24 @@ def sleep(draft: Draft) -> None:
             return
         if _shortage(draft, left & draft.serving(), bands.cpu.landing, bands.memory.landing):
             continue
+        if draft.policy.power.reserve and not _spared(draft, on, left, row):
+            continue
         on = left
         draft.sleeps[row] = _why(draft, row)
+
+
+def _spared(draft: Draft, on: Bools, left: Bools, row: int) -> bool:
+    """Whether no other host's VMs would need this one should that host fail."""
+    bands, serving = draft.policy.thresholds, draft.serving()
+    needing, before = (
+        homeless(draft.layout, hosts & serving, bands.cpu.landing, bands.memory.landing)
+        for hosts in (left, on)
+    )
+    stranded = set(needing) - set(before)
+    if stranded:
+        name = draft.layout.hosts[row]
+        draft.note(Refusal("", name, "reserve", _stranded(draft, stranded), "wake another host"))
+    return not stranded
 
 
 def _may_sleep(draft: Draft, row: int) -> bool:

@@ -1,0 +1,93 @@
+"""What if a host failed: would all of its VMs find room on the others?
+
+Room is CPU and memory up to given shares, on hosts that are on, and only where each VM may be at
+all. Rules among VMs do not count here: after a failure, running somewhere comes first. What could
+not run elsewhere in any case (a host device, a disk that only its host has) is not counted either.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from balancerd.core.layout import Bools, Floats, Ints, Layout
+from balancerd.core.model import ExclusionKind
+
+TIED = (ExclusionKind.HOST_DEVICE, ExclusionKind.LOCAL_STORAGE)
+EPSILON = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class _Rooms:
+    """What is free on hosts that are on; nothing on the others."""
+
+    cpu: Floats
+    memory: Floats
+
+
+def homeless(layout: Layout, on: Bools, cpu: float, memory: float) -> list[int]:
+    """Hosts whose VMs would not all fit on the others that are `on` if they failed.
+
+    The others take VMs up to the shares `cpu` and `memory` of their capacity. A host is left out
+    only if a placement was found for all of its VMs, or is sure to exist.
+    """
+    rooms = _rooms(layout, on, cpu, memory)
+    tied = [b for b, refusal in layout.fixed.items() if refusal.constraint in TIED]
+    counted = np.ones(len(layout.blocks), dtype=np.bool_)
+    counted[tied] = False
+    order = np.argsort(layout.place, kind="stable")
+    bounds = np.searchsorted(layout.place[order], np.arange(len(layout.hosts) + 1))
+    everywhere = np.asarray(layout.reachable[:, on].all(axis=1))
+    found = []
+    for host in np.flatnonzero(on):
+        blocks = order[bounds[host] : bounds[host + 1]]
+        blocks = blocks[counted[blocks]]
+        if not len(blocks):
+            continue
+        free = everywhere[layout.signature[blocks]].all()
+        if not (free and _surely_fit(layout, blocks, rooms, int(host))) and not any(
+            _fit(layout, sorted(blocks, key=lambda b: (-size[b], b)), rooms, int(host))
+            for size in (layout.memory, layout.cpu)
+        ):
+            found.append(int(host))
+    return found
+
+
+def _rooms(layout: Layout, on: Bools, cpu: float, memory: float) -> _Rooms:
+    free_cpu = np.where(on, cpu * layout.cpu_capacity - layout.used_cpu, -1.0)
+    free_memory = np.where(on, memory * layout.memory_capacity - layout.used_memory, -1.0)
+    if not layout.policy.capacity.enforce_memory:
+        free_memory = np.where(on, np.inf, -1.0)
+    return _Rooms(free_cpu, free_memory)
+
+
+def _surely_fit(layout: Layout, blocks: Ints, rooms: _Rooms, host: int) -> bool:
+    """A test that needs no placement.
+
+    A host that refuses a block has less free, of CPU or of memory, than the largest block takes: so
+    of one of them more than (free - largest) is in use by what was placed there. Over all hosts the
+    shares of what is to be placed add up to at most 1 for each resource. Where the free shares,
+    the smaller one of each host, add up to 2, a block that is refused by every host is impossible.
+    """
+    cpu, memory = layout.cpu[blocks], layout.memory[blocks]
+    share = np.minimum(
+        (rooms.cpu - cpu.max()) / max(float(cpu.sum()), EPSILON),
+        (rooms.memory - memory.max()) / max(float(memory.sum()), EPSILON),
+    )
+    share[host] = 0.0
+    return float(np.maximum(share, 0.0).sum()) >= 2.0
+
+
+def _fit(layout: Layout, blocks: Sequence[int], rooms: _Rooms, host: int) -> bool:
+    """Place the blocks in order, each where it leaves least memory; whether all found a place."""
+    cpu, memory = rooms.cpu.copy(), rooms.memory.copy()
+    cpu[host] = -1.0
+    for block in blocks:
+        open_ = layout.reachable[layout.signature[block]] & (cpu >= layout.cpu[block] - EPSILON)
+        rows = np.flatnonzero(open_ & (memory >= layout.memory[block] - EPSILON))
+        if not len(rows):
+            return False
+        row = rows[np.lexsort((cpu[rows], memory[rows]))[0]]
+        cpu[row] -= layout.cpu[block]
+        memory[row] -= layout.memory[block]
+    return True
