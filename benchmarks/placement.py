@@ -2,13 +2,14 @@
 
     python benchmarks/placement.py FILE...
 
-Each FILE is an instance of kind "pack" (integers without units; every VM may only go to one of its
-candidates, which becomes a pin). Prints one JSON object.
+Each FILE is an instance of kind "pack" or "repair" (integers without units; every VM may only go to
+one of its candidates, which becomes a pin, and costs its tag `move-cost`). Prints one JSON object.
 """
 
 import json
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,10 @@ from balancerd.core.policy import Policy
 
 UNIT = 2**20  # bytes for one unit of memory
 FULL = {"overload": 1.0, "release": 0.9999, "landing": 0.9999, "idle": 0.5}
+
+
+def vm_name(number: int) -> str:
+    return f"v{number:06d}"
 
 
 def host_name(number: int) -> str:
@@ -35,7 +40,7 @@ def snapshot(instance: dict[str, Any], cpu: float, memory: float) -> Snapshot:
     vms, placement, loads, forecasts = {}, {}, {}, {}
     used = dict.fromkeys(hosts, 0.0)
     for number, vm in enumerate(instance["vms"]):
-        name = f"v{number:06d}"
+        name = vm_name(number)
         tags = {"move-cost": str(vm["move_cost"])} if "move_cost" in vm else {}
         size = round(vm["memory"] * UNIT)
         vms[name] = VM(name, size, cpu=max(vm["cpu"], 1.0), tags=tags)
@@ -47,21 +52,27 @@ def snapshot(instance: dict[str, Any], cpu: float, memory: float) -> Snapshot:
     return Snapshot(0.0, Cluster(hosts, vms, placement), loads, totals, forecasts)
 
 
-def policy(objective: str, instance: dict[str, Any], **thresholds: Any) -> Policy:
+def policy(
+    objective: str, instance: dict[str, Any], costs: dict[str, Any] | None = None, **thresholds: Any
+) -> Policy:
     pins = [
         {
             "kind": "pin",
-            "vms": (f"v{number:06d}",),
+            "vms": (vm_name(number),),
             "hosts": tuple(host_name(n) for n in vm["candidates"]),
         }
         for number, vm in enumerate(instance["vms"])
         if "candidates" in vm
     ]
+    apart = [
+        {"kind": "apart", "vms": tuple(vm_name(number) for number in group)}
+        for group in instance.get("apart", ())
+    ]
     return Policy.model_validate(
         {
             "summary": "benchmark",
             "objective": objective,
-            "constraint": pins,
+            "constraint": pins + apart,
             "thresholds": {"cpu": FULL, "memory": FULL} | thresholds,
             "capacity": {
                 "spread_factor": 0.0,
@@ -69,7 +80,7 @@ def policy(objective: str, instance: dict[str, Any], **thresholds: Any) -> Polic
                 "cpu_overcommit": 1e6,
             },
             "limits": {"gain": 0.0, "per_plan": 10**6, "moves_per_host": 10**6},
-            "costs": {"host": instance.get("host_cost", 0.0), "watt": 0.0},
+            "costs": costs or {},
             "power": {"reserve": 0, "min_on": 0.0},
         }
     )
@@ -88,13 +99,13 @@ def solve(seen: Snapshot, rules: Policy) -> tuple[Plan, float]:
 def pack(instance: dict[str, Any]) -> dict[str, Any]:
     """Hosts with a VM at `host_cost` each, and the cost of every VM moved."""
     seen = snapshot(instance, instance["cpu_cap"], instance["memory_cap"])
-    made, seconds = solve(seen, policy("pack", instance))
+    made, seconds = solve(
+        seen, policy("pack", instance, {"host": instance["host_cost"], "watt": 0.0})
+    )
     on = sum(figures.vms > 0 for figures in made.after)
-    moved = {int(move.vm[1:]) for move in made.moves}
-    moving = sum(instance["vms"][number]["move_cost"] for number in moved)
     return {
         "hosts_on": on,
-        "objective": on * instance["host_cost"] + moving,
+        "objective": on * instance["host_cost"] + _moving(instance, made),
         "optimum": instance["highs"]["objective"],
         "bound": instance["highs"]["bound"],
         "moves": len(made.moves),
@@ -102,7 +113,34 @@ def pack(instance: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-KINDS = {"pack": pack}
+def repair(instance: dict[str, Any]) -> dict[str, Any]:
+    """What crowded hosts cost in the end, and every VM moved."""
+    seen = snapshot(instance, instance["cpu_hard"], instance["memory_hard"])
+    crowded = instance["cpu_soft"] / instance["cpu_hard"] * FULL["landing"]
+    costs = {"crowding": instance["overload_penalty"], "crowded": crowded}
+    made, seconds = solve(seen, policy("quiet", instance, costs))
+    where = dict(seen.cluster.placement) | {move.vm: move.target for move in made.moves}
+    used = Counter[str]()
+    for vm, host in where.items():
+        used[host] += instance["vms"][int(vm[1:])]["cpu"]
+    over = sum(max(0, cpu - instance["cpu_soft"]) for cpu in used.values())
+    for group in instance["apart"]:
+        assert len({where[vm_name(number)] for number in group}) == len(group)
+    return {
+        "objective": over * instance["overload_penalty"] + _moving(instance, made),
+        "optimum": instance["highs"]["objective"],
+        "moves": len(made.moves),
+        "cpu_seconds": round(seconds, 3),
+        "highs_seconds": instance["highs"]["seconds"],
+    }
+
+
+def _moving(instance: dict[str, Any], made: Plan) -> int:
+    """What the moves of a plan cost, parking for nothing."""
+    return sum(instance["vms"][int(vm[1:])]["move_cost"] for vm in {m.vm for m in made.moves})
+
+
+KINDS = {"pack": pack, "repair": repair}
 
 
 def main(paths: list[str]) -> None:

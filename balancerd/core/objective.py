@@ -115,7 +115,14 @@ def _pack(layout: Layout, awake: Bools) -> float:
     return float(draw[carrying].sum() / max(layout.peak[awake].sum(), 1e-9))
 
 
-def _quiet(_layout: Layout, _awake: Bools) -> float:
+def _quiet(layout: Layout, _awake: Bools) -> float:
+    """What crowding costs."""
+    costs = layout.policy.costs
+    over = np.maximum(0.0, layout.expected_cpu() - costs.crowded) * layout.cpu_capacity
+    return costs.crowding * float(over.sum()) if costs.crowding else 0.0
+
+
+def _drain(_layout: Layout, _awake: Bools) -> float:
     return 0.0
 
 
@@ -123,5 +130,5 @@ _TERMS = {
     Objective.SPREAD: _spread,
     Objective.PACK: _pack,
     Objective.QUIET: _quiet,
-    Objective.DRAIN: _quiet,
+    Objective.DRAIN: _drain,
 }

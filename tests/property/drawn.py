@@ -117,7 +117,7 @@ def policy(random: Random) -> Policy:
     return Policy.model_validate(
         {
             "summary": "drawn",
-            "objective": random.choice(list(Objective)),
+            "objective": random.choice([*Objective, *Objective, Objective.SPREAD, Objective.PACK]),
             "constraint": tuple(rule(random) for _ in range(random.randint(0, 3))),
             "thresholds": {"imbalance": random.choice([0.0, 0.15])},
             "detection": {"unknown_hosts": 0.9},
@@ -127,6 +127,7 @@ def policy(random: Random) -> Policy:
                 "cpu_overcommit": random.choice([8.0, 1.0]),
                 "vms_per_host": random.choice([None, None, None, None, 6]),
             },
+            "costs": {"crowding": random.choice([0.0, 5.0]), "crowded": 0.3},
             "limits": {"gain": 0.0, "per_plan": random.choice([3, 1000, 1000])},
             "power": {
                 "sleep_idle": random.random() < 0.5,

@@ -28,6 +28,7 @@ from balancerd.core.model import PowerState, Snapshot
 from balancerd.core.objective import score
 from balancerd.core.plan import Plan, Verdict
 from balancerd.core.planner.draft import Draft
+from balancerd.core.planner.ease import ease
 from balancerd.core.planner.pack import pack
 from balancerd.core.planner.power import sleep, wake
 from balancerd.core.planner.relieve import relieve
@@ -43,7 +44,7 @@ from balancerd.core.units import counted
 Stage = Callable[[Draft], None]
 # What each objective has a draft do once all that is urgent is decided.
 STAGES: Mapping[Objective, Stage] = MappingProxyType(
-    {Objective.SPREAD: spread, Objective.PACK: pack}
+    {Objective.SPREAD: spread, Objective.PACK: pack, Objective.QUIET: ease}
 )
 
 

@@ -175,6 +175,18 @@ class Search:
                 return change
         return None
 
+    def relief(self, blocks: Ints, host: int, sets: Ints) -> Floats:
+        """What each set of a host's blocks (rows of indices; one too many: none) saves it."""
+        layout, here = self.layout, np.array([host])
+        pairs = (
+            (layout.used_cpu, layout.cpu),
+            (layout.used_variance, layout.variance),
+            (layout.used_memory, layout.memory),
+            (layout.used_now, layout.now),
+        )
+        left = (used[here] - np.append(d[blocks], 0.0)[sets].sum(axis=1) for used, d in pairs)
+        return self._as_is(here) - self._penalty(here, *left)
+
     def exchange(self, here: int) -> Change | None:
         """The best way for a block of a host to change places with one elsewhere; None: none."""
         blocks = self.on(here)
