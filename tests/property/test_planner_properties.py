@@ -189,8 +189,9 @@ def test_planning_again_after_some_of_the_moves_gives_the_rest_or_nothing_better
     snapshot = replace(settled(snapshot), draining=frozenset())
     policy = policy.model_copy(update={"constraint": ()})
     made = plan(snapshot, policy, History(), NOW)
-    # A busy or overloaded host takes VMs once relieved, which the first plan cannot count on.
+    # A busy or too full host takes VMs once relieved, which the first plan cannot count on.
     assume(all(seen.cpu <= policy.thresholds.cpu.release for seen in made.assessments))
+    assume(all(seen.cpu_expected <= policy.thresholds.cpu.landing for seen in made.assessments))
     assume(all(seen.verdict is not Verdict.OVERLOADED for seen in made.assessments))
     assume(made.moves and len(made.moves) < policy.limits.per_plan)
     count = data.draw(st.integers(1, len(made.moves)))

@@ -45,19 +45,20 @@ class Closing:
         self.closable[host] = False
         fresh = [b for b in layout.blocks_on(host) if search.home[b] == host]
         moves, most = sum(len(layout.blocks[b]) for b in fresh), self._most()
-        was_open, search.open_[host] = bool(search.open_[host]), False
+        was_open = bool(search.open_[host])
+        search.open_[host] = search.own[host] = False
         self._limit(moves)
         obstacle = "moves per host" if moves > most else self._shortage(host)
         if obstacle:
             self.draft.counts[obstacle] += 1
-            search.open_[host] = was_open
+            search.open_[host], search.own[host] = was_open, True
             return None
         before, cost = layout.place.copy(), search.cost()
         obstacle = self._empty(host, most, cost + self.host_price[host])
         if obstacle:
             self.draft.counts[obstacle] += 1
             _take_back(search, before)
-            search.open_[host] = was_open
+            search.open_[host], search.own[host] = was_open, True
             return False
         self._explain(host)
         return True

@@ -35,12 +35,13 @@ def ease(draft: Draft) -> None:
         price=move_prices(layout),
         movable=draft.movable(),
         open_=layout.receives.copy(),
+        own=layout.gives.copy(),
         cpu_limit=bands.cpu.landing * layout.cpu_capacity,
         memory_limit=bands.memory.landing * layout.memory_capacity,
         crowding=costs.crowding,
         crowded=costs.crowded * layout.cpu_capacity,
     )
-    search.open_[search.full()] = False
+    search.spare_full_hosts()
     _ease(search)
     _hand_over(draft, search)
 
@@ -89,7 +90,7 @@ def _again(search: Search, host: int) -> None:
 def _cheapest_set(search: Search, host: int) -> Ints:
     """The blocks whose leaving together lowers the cost most; none where nothing does."""
     blocks, layout = search.on(host), search.layout
-    targets = np.flatnonzero(search.open_)
+    targets = search.targets(blocks)
     if not len(blocks) or not len(targets):
         return np.zeros(0, dtype=np.int64)
     burden = search.burden(blocks, targets).min(axis=1)
@@ -108,7 +109,7 @@ def _cheapest_set(search: Search, host: int) -> Ints:
 
 def _send(search: Search, block: int) -> bool:
     """Move a block to where that costs least; False where every host forbids it."""
-    targets = np.flatnonzero(search.open_)
+    targets = search.targets(np.array([block]))
     cost = search.burden(np.array([block]), targets)[0]
     for index in np.argsort(cost, kind="stable"):
         if not np.isfinite(cost[index]):

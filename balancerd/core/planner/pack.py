@@ -51,10 +51,11 @@ def packing(draft: Draft) -> Search:
         price=move_prices(layout),
         movable=draft.movable(),
         open_=layout.receives & (layout.used_count > 0),
+        own=layout.receives & (layout.used_count > 0),
         cpu_limit=bands.cpu.landing * layout.cpu_capacity,
         memory_limit=bands.memory.landing * layout.memory_capacity,
     )
-    search.open_[search.full()] = False
+    search.spare_full_hosts()
     return search
 
 

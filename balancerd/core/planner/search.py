@@ -43,7 +43,8 @@ class Change:
 class Search:
     """A layout being searched, with the price of each block away from `home`.
 
-    `open_` hosts take blocks, `movable` blocks go. Limits are in reference cores and bytes.
+    `open_` hosts take any block, those of `own` only blocks that are at home there; `movable`
+    blocks go. Limits are in reference cores and bytes.
     """
 
     layout: Layout
@@ -51,6 +52,7 @@ class Search:
     price: Floats
     movable: Bools
     open_: Bools
+    own: Bools
     cpu_limit: Floats
     memory_limit: Floats
     crowding: float = 0.0
@@ -70,6 +72,15 @@ class Search:
         if settled and (self.cpu_limit <= self.busy).all():
             self.busy = None  # what is expected of a host says it already
         self.reprice(PROHIBITIVE)
+
+    def spare_full_hosts(self) -> None:
+        """Hosts beyond a limit take nothing new, and may stay as full as they are."""
+        layout = self.layout
+        self.open_[self.full()] = False
+        self.cpu_limit = np.maximum(self.cpu_limit, self.cpu())
+        self.memory_limit = np.maximum(self.memory_limit, layout.used_memory)
+        if self.busy is not None:
+            self.busy = np.maximum(self.busy, layout.used_now)
 
     def reprice(self, price: float) -> None:
         """Set what a whole host's capacity beyond the limit costs."""
@@ -107,7 +118,7 @@ class Search:
             over |= layout.used_memory > self.memory_limit * (1 + EPSILON)
         if self.busy is not None:
             over |= layout.used_now > self.busy * (1 + EPSILON)
-        return np.flatnonzero(over & self.open_)
+        return np.flatnonzero(over & (self.open_ | self.own))
 
     def _penalty(
         self, hosts: Ints, cpu: Floats, variance: Floats, memory: Floats, now: Floats
@@ -155,13 +166,24 @@ class Search:
         column = blocks[:, np.newaxis]
         cost = self._with(targets, column, 1) - self._as_is(targets)
         cost += self.price[column] * (self.home[column] != targets)
-        may = self.reach[self.layout.signature[column], targets]
-        cost[~may | (self.layout.place[column] == targets)] = np.inf
+        cost[~self._may(column, targets) | (self.layout.place[column] == targets)] = np.inf
         return cost
+
+    def _may(self, blocks: Ints, targets: Ints) -> Bools:
+        """Whether each block may go to each target, whatever room there is."""
+        welcome = self.open_[targets] | (self.own[targets] & (self.home[blocks] == targets))
+        return np.asarray(welcome & self.reach[self.layout.signature[blocks], targets])
+
+    def targets(self, blocks: Ints) -> Ints:
+        """The hosts that any of the blocks may go to, in order."""
+        some = self.open_.copy()
+        homes = self.home[blocks]
+        some[homes[self.own[homes]]] = True
+        return np.flatnonzero(some)
 
     def relocation(self, blocks: Ints) -> Change | None:
         """The best way of moving one of these blocks, all of one host, elsewhere; None: none."""
-        targets = np.flatnonzero(self.open_)
+        targets = self.targets(blocks)
         if not len(blocks) or not len(targets):
             return None
         here = np.array([self.layout.place[blocks[0]]])
@@ -191,7 +213,7 @@ class Search:
         """The best way for a block of a host to change places with one elsewhere; None: none."""
         blocks = self.on(here)
         others = self._partners(here, len(blocks))
-        if not len(blocks) or not len(others) or not self.open_[here]:
+        if not len(blocks) or not len(others):
             return None
         gains = self._exchanges(here, blocks, others)
         self.work += VISIT + gains.size
@@ -205,8 +227,10 @@ class Search:
     def _partners(self, here: int, rows: int) -> Ints:
         """Blocks elsewhere that may come here."""
         layout = self.layout
-        may = self.reach[layout.signature, here] & self.movable & (layout.place != here)
-        found = np.flatnonzero(may & self.open_[layout.place])
+        may = self.movable & (layout.place != here)
+        if not self.open_[here]:
+            may &= self.home == here if self.own[here] else False
+        found = np.flatnonzero(may & self.reach[layout.signature, here])
         return found[:: 1 + len(found) * rows // LOOK]
 
     def _exchanges(self, here: int, blocks: Ints, others: Ints) -> Floats:
@@ -217,7 +241,7 @@ class Search:
         home = self.home
         cost += self.price[row] * (1.0 * (home[row] != there) - (home[row] != here))
         cost += self.price[others] * (1.0 * (home[others] != here) - (home[others] != there))
-        cost[~self.reach[self.layout.signature[row], there]] = np.inf
+        cost[~self._may(row, there)] = np.inf
         return -cost
 
     def take(self, change: Change) -> None:
@@ -258,7 +282,7 @@ class Search:
         end, improved = self.work + budget, True
         while improved and self.work < end:
             improved = False
-            for host in np.flatnonzero(self.open_):
+            for host in np.flatnonzero(self.open_ | self.own):
                 while self.work < end and (change := self._better(int(host))):
                     self.take(change)
                     improved = True
