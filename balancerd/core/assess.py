@@ -5,7 +5,7 @@ vCPUs have to wait, or if its VMs are charged more memory than `overload`. What 
 `warm_up` seconds gives no verdict to act on.
 """
 
-import numpy as np
+from math import isfinite
 
 from balancerd.core.history import History
 from balancerd.core.layout import Layout
@@ -62,7 +62,7 @@ def _without_load(snapshot: Snapshot, host: Host) -> tuple[Verdict, str] | None:
 
 
 def _believable(load: Load) -> bool:
-    return bool(np.isfinite(load.cpu) and np.isfinite(load.cpu_mean) and load.cpu >= 0)
+    return isfinite(load.cpu) and isfinite(load.cpu_mean) and load.cpu >= 0
 
 
 def _verdict(

@@ -41,14 +41,19 @@ def cluster_file(snapshot: Snapshot) -> dict[str, Any]:
     Loads, forecasts and overheads of what the cluster does not have are not kept.
     """
     cluster = snapshot.cluster
-    hosts = [_host_entry(host, snapshot) for host in cluster.hosts.values()]
-    vms = [_vm_entry(vm, snapshot) for vm in cluster.vms.values()]
+    return {
+        **head_of(snapshot),
+        "hosts": [_host_entry(host, snapshot) for host in cluster.hosts.values()],
+        "vms": [_vm_entry(vm, snapshot) for vm in cluster.vms.values()],
+        "links": [encode(link) for link in cluster.links],
+    }
+
+
+def head_of(snapshot: Snapshot) -> dict[str, Any]:
+    """What a cluster file says beside hosts, VMs and links."""
     return {
         "version": VERSION,
         "at": format_time(snapshot.at),
-        "hosts": hosts,
-        "vms": vms,
-        "links": [encode(link) for link in cluster.links],
         "gaps": [encode(gap) for gap in snapshot.gaps],
         "exclusions": [encode(exclusion) for exclusion in snapshot.exclusions],
         "split_brains": [encode(split_brain) for split_brain in snapshot.split_brains],

@@ -6,6 +6,7 @@ have their default, so that files stay short and can be written by hand. An unkn
 error: a misspelt unit must not become a default. Times are ISO 8601 text to the millisecond.
 """
 
+import json
 import types
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
@@ -28,7 +29,7 @@ from balancerd.core.keys import (
 )
 from balancerd.core.units import format_time
 
-__all__ = ["CodecError", "decode", "encode", "from_milliseconds", "to_milliseconds"]
+__all__ = ["CodecError", "decode", "encode", "from_milliseconds", "to_json", "to_milliseconds"]
 
 Encoder = Callable[[Any], Any]
 
@@ -37,6 +38,11 @@ def encode(value: Any, hint: Any = None) -> Any:
     """The value as dicts, lists, text, numbers and None. `hint`: its type, where it is a union."""
     encoder = _encoder(cast(Hashable, type(value) if hint is None else hint))
     return value if encoder is None else encoder(value)
+
+
+def to_json(document: Any) -> str:
+    """JSON without blanks."""
+    return json.dumps(document, separators=(",", ":"))
 
 
 @cache

@@ -6,6 +6,7 @@ Rebuilt from the ledger, so that a restart forgets nothing.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 
 from balancerd.core.lessons import UNTAUGHT, Lessons
 from balancerd.core.policy import Limits
@@ -36,7 +37,7 @@ class PastMove:
     outcome: Outcome
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class History:
     """Moves of the last week, oldest first, and when each host's power last changed."""
 
@@ -46,12 +47,25 @@ class History:
     idle_since: Mapping[str, float] = field(default_factory=dict)
     lessons: Lessons = UNTAUGHT  # what migrations before taught about their cost
 
-    def by_vm(self) -> dict[str, list[PastMove]]:
+    def by_vm(self) -> Mapping[str, list[PastMove]]:
         """The moves of each VM, oldest first."""
+        return self._by_vm
+
+    @cached_property
+    def _by_vm(self) -> dict[str, list[PastMove]]:
         moves: dict[str, list[PastMove]] = {}
         for move in self.moves:
             moves.setdefault(move.vm, []).append(move)
         return moves
+
+    def felt(self, now: float, limits: Limits) -> dict[str, list[PastMove]]:
+        """`by_vm`, without VMs whom neither twice their rest nor a budget can concern any more."""
+        return {
+            vm: moves
+            for vm, moves in self._by_vm.items()
+            if len(moves) >= limits.per_vm_per_day
+            or moves[-1].at + 2.0 * _rest(len(moves), limits) > now
+        }
 
     def by_pair(self) -> dict[tuple[str, str], list[PastMove]]:
         """The moves between each source and target, oldest first."""
@@ -70,8 +84,12 @@ def rests_until(moves: list[PastMove], limits: Limits) -> float:
     recent = [move for move in begun if move.at > begun[-1].at - WEEK]
     if not recent:
         return 0.0
-    rest = min(limits.cooldown * 2.0 ** (len(recent) - 1), limits.cooldown_max)
-    return recent[-1].at + rest
+    return recent[-1].at + _rest(len(recent), limits)
+
+
+def _rest(moves: int, limits: Limits) -> float:
+    """Seconds of rest after so many moves within a week."""
+    return min(limits.cooldown * 2.0 ** min(moves - 1, 99), limits.cooldown_max)
 
 
 def barred_until(moves: list[PastMove], limits: Limits) -> float:

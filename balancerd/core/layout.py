@@ -9,6 +9,7 @@ is on it or under way from or to it: a VM under way pays on both hosts.
 """
 
 from dataclasses import dataclass, field, replace
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -182,7 +183,7 @@ def _share(used: Floats, capacity: Floats) -> Floats:
 
 def is_sane(host: Host) -> bool:
     """Whether a host's capacity can be believed."""
-    return bool(np.isfinite(host.cpu) and host.cpu > 0 and host.memory > 0)
+    return isfinite(host.cpu) and host.cpu > 0 and host.memory > 0
 
 
 def memory_capacity(host: Host, policy: Policy) -> float:

@@ -82,7 +82,7 @@ def _resting(
     A host being drained asks for neither, but a VM that would not leave it rests all the same.
     """
     resting: dict[str, Refusal] = {}
-    for vm, past in history.by_vm().items():
+    for vm, past in history.felt(now, policy.limits).items():
         drained = snapshot.cluster.placement.get(vm) in snapshot.draining
         moves = _failures_in_a_row(past) if drained else past
         until = rests_until(moves, policy.limits)

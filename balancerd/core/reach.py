@@ -4,7 +4,7 @@ Blocks about which the same is said have the same *signature*, and it is worked 
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,11 +41,20 @@ def reach(
     about = _about(vms, rules)
     numbers: dict[Key, int] = {}
     signature = np.zeros(len(blocks), dtype=np.int64)
+    known: dict[Hashable, int] = {}  # signatures of VMs by themselves that no rule is about
     for index, block in enumerate(blocks):
+        vm, home = vms[block[0]], hosts[place[index]]
+        alone = len(block) == 1 and block[0] not in about
+        alike = (vm.cpu_model, vm.machine, home.cpu_model, *(d.storage for d in vm.disks))
+        if alone and alike in known:
+            signature[index] = known[alike]
+            continue
         counts = Counter(number for vm in block for number in about.get(vm, ()))
-        needs = needs_of((vms[vm] for vm in block), hosts[place[index]])
+        needs = needs_of((vms[vm] for vm in block), home)
         key = (tuple(sorted(counts.items())), needs)
         signature[index] = numbers.setdefault(key, len(numbers))
+        if alone:
+            known[alike] = int(signature[index])
     allowed = np.ones((len(numbers), len(hosts)), dtype=np.bool_)
     open_, aversion = allowed.copy(), np.zeros(allowed.shape)
     rows = {host.name: row for row, host in enumerate(hosts)}

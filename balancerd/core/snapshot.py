@@ -151,9 +151,8 @@ def _twins(observation: Observation) -> list[Gap]:
             by_uuid[reading.facts.uuid].append(reading)
     return [
         Gap("host", r.host, GapKind.DUPLICATE_UUID, f"{uuid} is also another host's", r.at)
-        for uuid, readings in sorted(by_uuid.items())
-        if len(readings) > 1
-        for r in readings
+        for uuid in sorted(uuid for uuid, readings in by_uuid.items() if len(readings) > 1)
+        for r in by_uuid[uuid]
     ]
 
 

@@ -63,7 +63,7 @@ def lay_out(snapshot: Snapshot, policy: Policy, history: History, now: float) ->
         ),
         receives=open_ & _not_draining(hosts, snapshot),
         gives=open_,
-        peak=_floats(host.watts(1.0) or 1.0 for host in values),
+        peak=_floats(host.power_curve[-1] if host.power_curve else 1.0 for host in values),
         curves=_curves(values),
         domains=domains_of(values, rules),
         used_now=_measured(hosts, snapshot),
@@ -114,8 +114,8 @@ def _floats(values: Iterable[float]) -> Floats:
 
 
 def _measured(hosts: Sequence[str], snapshot: Snapshot) -> Floats:
-    loads = snapshot.host_loads
-    return _floats(loads[name].cpu if name in loads else 0.0 for name in hosts)
+    loads = Loads.of(snapshot.host_loads)
+    return np.nan_to_num(taken(loads.cpu, loads.rows(tuple(hosts))))
 
 
 def _overhead(hosts: Sequence[str], snapshot: Snapshot, which: int) -> Floats:
@@ -202,6 +202,8 @@ def _barred(
 ) -> dict[int, dict[int, float]]:
     """Pairs of hosts in back-off."""
     barred: dict[int, dict[int, float]] = {}
+    if all(move.outcome is Outcome.DONE for move in history.moves):
+        return barred
     for (source, target), moves in sorted(history.by_pair().items()):
         until = barred_until(moves, policy.limits)
         if until > now and source in row and target in row:
@@ -219,7 +221,7 @@ def _returning(
 ) -> dict[int, dict[int, float]]:
     """Where blocks came from: a VM goes back only after twice its rest, unless its host drains."""
     returning: dict[int, dict[int, float]] = {}
-    for vm, moves in sorted(history.by_vm().items()):
+    for vm, moves in sorted(history.felt(now, policy.limits).items()):
         last = moves[-1]
         if vm not in block_of or last.outcome is not Outcome.DONE or last.source not in row:
             continue

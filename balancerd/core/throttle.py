@@ -176,10 +176,23 @@ def _path(topology: Topology, source: str, target: str) -> tuple[int, ...]:
 
 
 def _topology(view: View) -> Topology:
-    return _made(tuple(view.snapshot.cluster.hosts), view.snapshot.cluster.links)
+    return _made(tuple(view.snapshot.cluster.hosts), _Same(view.snapshot.cluster.links))
+
+
+class _Same:
+    """Links as a key: the same tuple is the same key, without a look at a thousand links."""
+
+    def __init__(self, links: tuple[Link, ...]) -> None:
+        self.links = links
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.links is self.links
+
+    def __hash__(self) -> int:
+        return id(self.links)
 
 
 @lru_cache(maxsize=4)
-def _made(hosts: tuple[str, ...], links: tuple[Link, ...]) -> Topology:
+def _made(hosts: tuple[str, ...], links: _Same) -> Topology:
     """Made once for each site; a site changes rarely."""
-    return Topology.of(hosts, links)
+    return Topology.of(hosts, links.links)

@@ -1,7 +1,14 @@
 """What ties a VM to the host it is on, by its own state and definition."""
 
+from operator import attrgetter
+
 from balancerd.core.model import VM, Exclusion, ExclusionKind, VMState
 from balancerd.core.tags import unreadable
+
+_DISKS = (
+    (ExclusionKind.LOCAL_STORAGE, attrgetter("shared")),
+    (ExclusionKind.UNSAFE_CACHE, attrgetter("safe_cache")),
+)
 
 
 def tie(vm: VM) -> Exclusion | None:
@@ -12,15 +19,11 @@ def tie(vm: VM) -> Exclusion | None:
         return Exclusion(vm.name, ExclusionKind.OTHER_OWNER, f"managed by {vm.owner}")
     if vm.host_devices:
         return Exclusion(vm.name, ExclusionKind.HOST_DEVICE, ", ".join(vm.host_devices))
-    if not vm.disks and not vm.tags:
-        return None
-    local = [disk.source for disk in vm.disks if not disk.shared]
-    if local:
-        return Exclusion(vm.name, ExclusionKind.LOCAL_STORAGE, ", ".join(local))
-    unsafe = [disk.source for disk in vm.disks if not disk.safe_cache]
-    if unsafe:
-        return Exclusion(vm.name, ExclusionKind.UNSAFE_CACHE, ", ".join(unsafe))
-    complaint = unreadable(vm)
+    for kind, untied in _DISKS:
+        if not all(map(untied, vm.disks)):
+            wrong = [disk.source for disk in vm.disks if not untied(disk)]
+            return Exclusion(vm.name, kind, ", ".join(wrong))
+    complaint = unreadable(vm) if vm.tags else ""
     if complaint:
         return Exclusion(vm.name, ExclusionKind.UNREADABLE_TAG, complaint)
     return None

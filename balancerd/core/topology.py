@@ -15,6 +15,7 @@ from math import inf
 import numpy as np
 from numpy.typing import NDArray
 
+from balancerd.core.columns import Loads
 from balancerd.core.graphs import Network, network, shortest_paths
 from balancerd.core.model import Link, Snapshot
 
@@ -114,6 +115,8 @@ class Topology:
         `traffic` is what the VMs of each host send and receive together. All of it is counted on
         the host's links, either way, and on those of its switch, as nobody says where it goes.
         """
+        if not traffic:
+            return self.bandwidth.copy()
         sums = dict(traffic)
         for host, amount in traffic.items():
             switch = self._switches[self._switch[self.row[host]]]
@@ -146,9 +149,10 @@ def _ints(values: Iterable[int]) -> Ints:
 def production(snapshot: Snapshot) -> dict[str, float]:
     """What the VMs of each host send and receive, bytes per second, where that is known."""
     traffic: dict[str, float] = {}
-    hosts = snapshot.cluster.hosts
-    for vm, host in snapshot.cluster.placement.items():
-        load = snapshot.loads.get(vm)
-        if load is not None and load.network and load.network > 0 and host in hosts:
-            traffic[host] = traffic.get(host, 0.0) + load.network
+    cluster, loads = snapshot.cluster, Loads.of(snapshot.loads)
+    busy = np.flatnonzero(loads.network > 0)
+    for row, amount in zip(busy.tolist(), loads.network[busy].tolist(), strict=True):
+        host = cluster.placement.get(loads.names[row], "")
+        if host in cluster.hosts:
+            traffic[host] = traffic.get(host, 0.0) + amount
     return traffic

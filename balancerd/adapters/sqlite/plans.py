@@ -8,8 +8,8 @@ from typing import Any
 
 from balancerd.adapters.sqlite import audit
 from balancerd.adapters.sqlite.database import Database
-from balancerd.core.cluster_file import cluster_file
-from balancerd.core.codec import encode, to_milliseconds
+from balancerd.core.cluster_text import ClusterWriter
+from balancerd.core.codec import encode, to_json, to_milliseconds
 from balancerd.core.model import Snapshot
 from balancerd.core.plan import Action, Move, Plan, Sleep
 from balancerd.core.record import PlanState
@@ -18,22 +18,17 @@ from balancerd.ports import LedgerError
 _COMPRESSION = 1  # a third larger than the best, at a fifth of its time
 
 
-def pack(document: Any) -> bytes:
-    """JSON, compressed: what the BLOB columns hold."""
-    return zlib.compress(to_json(document).encode(), _COMPRESSION)
+def pack(text: str) -> bytes:
+    """JSON text, compressed: what the BLOB columns hold."""
+    return zlib.compress(text.encode(), _COMPRESSION)
 
 
 def unpack(blob: bytes) -> Any:
-    """What `pack` was given; LedgerError where the blob is not its work."""
+    """The document that `pack` was given; LedgerError where the blob is not its work."""
     try:
         return json.loads(zlib.decompress(blob))
     except (zlib.error, ValueError) as error:
         raise LedgerError(f"a document in the ledger is damaged: {error}") from None
-
-
-def to_json(document: Any) -> str:
-    """JSON without blanks."""
-    return json.dumps(document, separators=(",", ":"))
 
 
 def record_policy(database: Database, name: str, text: str, at: float) -> None:
@@ -52,6 +47,7 @@ class Snapshots:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._packed: tuple[Snapshot, bytes] | None = None
+        self._writer = ClusterWriter()
 
     def keep_newest(self, snapshot: Snapshot) -> None:
         """Keep it as the cluster as last observed."""
@@ -67,7 +63,7 @@ class Snapshots:
 
     def _pack(self, snapshot: Snapshot) -> bytes:
         if self._packed is None or self._packed[0] is not snapshot:
-            self._packed = (snapshot, pack(cluster_file(snapshot)))
+            self._packed = (snapshot, pack(self._writer.text(snapshot)))
         return self._packed[1]
 
 
@@ -116,7 +112,7 @@ def _plan_row(database: Database, plan: Plan, state: PlanState) -> dict[str, Any
         "power_actions": len(plan.actions) - len(plan.moves),
         "refusal_counts": to_json(dict(plan.refusal_counts)),
         "certificate": None if certificate is None else to_json(encode(certificate)),
-        "tables": pack({key: _columns(items) for key, items in plan_tables(plan).items()}),
+        "tables": pack(to_json({key: _columns(x) for key, x in plan_tables(plan).items()})),
     }
 
 
