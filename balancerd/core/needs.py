@@ -6,7 +6,7 @@ offer a *named* CPU model depends on each of the VM's features: before a migrati
 compares both, and one that it refuses has done no harm.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from balancerd.core.model import VM, Host
@@ -26,7 +26,7 @@ class Needs:
 NOTHING = Needs()
 
 
-def needs_of(vms: Iterable[VM], home: Host) -> Needs:
+def needs_of(vms: Sequence[VM], home: Host) -> Needs:
     """What VMs on one host need of any other that they are to go to."""
     demanding = [vm for vm in vms if vm.cpu_model or vm.machine or vm.disks]
     if not demanding:

@@ -45,12 +45,13 @@ def reach(
     for index, block in enumerate(blocks):
         vm, home = vms[block[0]], hosts[place[index]]
         alone = len(block) == 1 and block[0] not in about
-        alike = (vm.cpu_model, vm.machine, home.cpu_model, *(d.storage for d in vm.disks))
+        machine = vm.machine if vm.machine in home.machines else ""
+        alike = (vm.cpu_model, machine, home.cpu_model, *(disk.storage for disk in vm.disks))
         if alone and alike in known:
             signature[index] = known[alike]
             continue
         counts = Counter(number for vm in block for number in about.get(vm, ()))
-        needs = needs_of((vms[vm] for vm in block), home)
+        needs = needs_of([vms[vm] for vm in block], home)
         key = (tuple(sorted(counts.items())), needs)
         signature[index] = numbers.setdefault(key, len(numbers))
         if alone:

@@ -73,7 +73,7 @@ def matches(name: str, globs: tuple[str, ...]) -> bool:
 
 def meant(names: Collection[str], globs: tuple[str, ...]) -> list[str]:
     """The names that any of the globs means, sorted. Quick where no glob has a wildcard."""
-    if not any(is_pattern(glob) for glob in globs):
+    if not is_pattern("".join(globs)):
         return sorted({glob for glob in globs if glob in names})
     return sorted(name for name in names if matches(name, globs))
 

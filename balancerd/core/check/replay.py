@@ -29,6 +29,7 @@ class Replay:
     residents: dict[str, list[str]] = field(default_factory=dict)  # by host, at the start
     rules_of: dict[str, list[ConstraintRule]] = field(default_factory=dict)  # by VM that moves
     closing: list[ConstraintRule] = field(default_factory=list)  # those that exclude whole hosts
+    _domains: dict[tuple[str, tuple[str, ...]], dict[str, set[str]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         cluster = self.snapshot.cluster
@@ -82,6 +83,18 @@ class Replay:
             and self.is_before(leave.number, move.number)
             for leave in self.moves_of.get(vm, ())
         )
+
+    def hosts_beside(self, host: str, rule: ConstraintRule) -> set[str]:
+        """The hosts of a host's domain, itself included."""
+        if rule.scope == "host" and rule.kind != "one-of":
+            return {host}
+        about = (rule.scope, rule.hosts)
+        if about not in self._domains:
+            found: dict[str, set[str]] = {}
+            for name in self.snapshot.cluster.hosts:
+                found.setdefault(self.domain(name, rule), set()).add(name)
+            self._domains[about] = found
+        return self._domains[about][self.domain(host, rule)]
 
     def domain(self, host: str, rule: ConstraintRule) -> str:
         """The host itself, its rack, or the first group of hosts that a rule names it in."""

@@ -26,8 +26,7 @@ def check_rules(replay: Replay, move: Move) -> None:
 
 def _check_apart(replay: Replay, move: Move, rule: ConstraintRule) -> None:
     """No more members than may be; two that were in one domain from the start may stay so."""
-    here = replay.domain(move.target, rule)
-    hosts = {h for h in replay.snapshot.cluster.hosts if replay.domain(h, rule) == here}
+    hosts = replay.hosts_beside(move.target, rule)
     if move.source in hosts:
         return
     there = replay.together_with(move, hosts.__contains__, sorted(hosts))
@@ -39,8 +38,10 @@ def _check_apart(replay: Replay, move: Move, rule: ConstraintRule) -> None:
     slack = rule.at_most - 1 - len(others)
     replay.slack["apart"] = min(replay.slack.get("apart", inf), float(slack))
     if slack < 0:
-        text = f"{rule.name}: {move.vm} would meet {', '.join(others)} in {here}"
-        replay.fault(move.number, text)
+        here = replay.domain(move.target, rule)
+        replay.fault(
+            move.number, f"{rule.name}: {move.vm} would meet {', '.join(others)} in {here}"
+        )
 
 
 def _check_machine(replay: Replay, move: Move) -> None:

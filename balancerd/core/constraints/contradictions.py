@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import inf
 
 from balancerd.core.graphs import overcrowded
 from balancerd.core.groups import domains_of, scope_of
@@ -83,19 +84,17 @@ class _Site:
                 places[vm] = left, [*names, rule.name]
         return places
 
-    def room(self, host: str) -> float:
-        """Bytes that VMs may take of a host; endless where memory does not count."""
-        if not self.policy.capacity.enforce_memory:
-            return float("inf")
-        return self._spare[host] * memory_capacity(self.cluster.hosts[host], self.policy)
-
     @cached_property
-    def _spare(self) -> Mapping[str, float]:
-        spare = dict.fromkeys(self.cluster.hosts, 1.0)
+    def room(self) -> Mapping[str, float]:
+        """Bytes that VMs may take of each host; endless where memory does not count."""
+        hosts = self.cluster.hosts
+        if not self.policy.capacity.enforce_memory:
+            return dict.fromkeys(hosts, inf)
+        spare = dict.fromkeys(hosts, 1.0)
         for rule in self.rules:
-            for host in meant(spare, rule.hosts) if rule.kind == "headroom" else ():
+            for host in meant(hosts, rule.hosts) if rule.kind == "headroom" else ():
                 spare[host] = min(spare[host], 1.0 - (rule.share or 0.0))
-        return spare
+        return {name: spare[name] * memory_capacity(hosts[name], self.policy) for name in hosts}
 
     def domains(self, rule: ConstraintRule) -> Mapping[int, _Domain]:
         """A rule's domains by their numbers."""
@@ -108,7 +107,7 @@ class _Site:
             for name, number in zip(names, numbers, strict=True):
                 domain = found.setdefault(int(number), _Domain())
                 domain.hosts.add(name)
-                domain.room += self.room(name)
+                domain.room += self.room[name]
             self._domains[scope] = found
         return self._domains[scope]
 
@@ -135,7 +134,7 @@ def _nowhere(site: _Site) -> Found:
         rules, size = ", ".join(names), site.cluster.vms[vm].memory
         if not left:
             yield vm, f"{rules}: together they leave {vm} no host"
-        elif size > (room := max(map(site.room, left))):
+        elif size > (room := max(map(site.room.__getitem__, left))):
             most = f"has room for {format_size(room)}"
             yield vm, f"{rules}: {vm} needs {format_size(size)}, the largest host left to it {most}"
 
