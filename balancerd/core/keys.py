@@ -31,6 +31,7 @@ KEYS: Mapping[type, Mapping[str, str]] = {
     Move: {
         "source": "from",
         "target": "to",
+        "begin": "predicted_begin_seconds",
         "seconds": "predicted_seconds",
         "bytes": "predicted_bytes",
         "downtime": "predicted_downtime_ms",

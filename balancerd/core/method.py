@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from balancerd.core.copying import Copy, auto_converge, post_copy, pre_copy
 from balancerd.core.model import VM, Load, Method
 from balancerd.core.plan import Refusal
-from balancerd.core.policy import Policy
+from balancerd.core.policy import Limits, Policy
 from balancerd.core.tags import POST_COPY, says_yes
 from balancerd.core.units import MIB
 
@@ -62,6 +62,11 @@ def _too_fast(vm: VM, dirty: float, rate: float) -> Refusal:
         f"it writes {dirty / MIB:.0f} MiB/s, of which no allowed method can copy {rate / MIB:.0f}",
         "allow more in [methods], or raise limits.bandwidth",
     )
+
+
+def weight(method: Method, limits: Limits) -> int:
+    """As how many migrations one counts where they are limited."""
+    return limits.storage_weight if method is Method.STORAGE else 1
 
 
 def memory_in_use(vm: VM, load: Load | None) -> float:

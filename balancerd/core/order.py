@@ -8,7 +8,6 @@ leaves the target. (Comparing with the layout at the start is not enough: an ear
 a host and leave it again.)
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -19,7 +18,6 @@ from balancerd.core.graphs import reduced, swap_cycle
 from balancerd.core.layout import Layout
 from balancerd.core.nodes import Seat
 from balancerd.core.plan import Refusal
-from balancerd.core.policy import Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,24 +133,3 @@ def _ordered_groups(layout: Layout, block: int) -> list[int]:
         if group.kind == "together" or (group.kind == "apart" and group.scope != "host"):
             ordered.append(index)
     return ordered
-
-
-def waves(
-    ways: Sequence[tuple[int, int]], after: Sequence[Sequence[int]], limits: Limits
-) -> list[int]:
-    """The earliest wave (from 1) of each way (source, target) that the limits allow."""
-    wave_of: list[int] = []
-    site, out, in_ = Counter[int](), Counter[tuple[int, int]](), Counter[tuple[int, int]]()
-    for (source, target), earlier in zip(ways, after, strict=True):
-        wave = 1 + max((wave_of[index] for index in earlier), default=0)
-        while (
-            site[wave] >= limits.per_site
-            or out[source, wave] >= limits.per_host
-            or in_[target, wave] >= limits.per_host
-        ):
-            wave += 1
-        site[wave] += 1
-        out[source, wave] += 1
-        in_[target, wave] += 1
-        wave_of.append(wave)
-    return wave_of

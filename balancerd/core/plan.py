@@ -45,6 +45,7 @@ class Move:
     reason: str
     wave: int = 1
     after: tuple[int, ...] = ()
+    begin: float = 0.0  # predicted, seconds after the plan's first move
     seconds: float = 0.0  # predicted
     bytes: int = 0  # predicted
     downtime: float = 0.0  # predicted, seconds

@@ -14,7 +14,8 @@ from functools import lru_cache
 
 from balancerd.core.execution import UNDER_WAY, Stage, Task, View
 from balancerd.core.messages import Command, SetBandwidth
-from balancerd.core.model import Link, Method
+from balancerd.core.method import weight
+from balancerd.core.model import Link
 from balancerd.core.plan import Move
 from balancerd.core.policy import Limits
 from balancerd.core.topology import Topology, production
@@ -61,11 +62,6 @@ def _evenly(
     path: Iterable[int], left: Mapping[int, float], crossing: Mapping[int, int]
 ) -> list[float]:
     return [left[link] / crossing[link] for link in path]
-
-
-def weight(method: Method, limits: Limits) -> int:
-    """As how many migrations one counts."""
-    return limits.storage_weight if method is Method.STORAGE else 1
 
 
 @dataclass(slots=True)

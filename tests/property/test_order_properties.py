@@ -10,9 +10,9 @@ from balancerd.core.constraints import accepts, contradictions, refuses
 from balancerd.core.history import History
 from balancerd.core.layout import Layout
 from balancerd.core.model import Method, Snapshot
-from balancerd.core.order import Step, Want, dependencies, schedule, waves
+from balancerd.core.order import Step, Want, dependencies, schedule
 from balancerd.core.plan import Move, Plan
-from balancerd.core.policy import Limits, Policy
+from balancerd.core.policy import Policy
 from balancerd.core.survey import lay_out
 from tests.property.carried import carried_out
 from tests.property.drawn import policies, settled, snapshots
@@ -109,27 +109,3 @@ def test_wants_in_any_order_are_met_or_refused_and_every_step_is_legal(
     for step in steps:
         assert refuses(again, step.block, step.target) is None
         again.move(step.block, step.target)
-
-
-@EXAMPLES
-@given(
-    st.lists(st.tuples(st.integers(0, 3), st.integers(4, 7)), max_size=12),
-    st.integers(1, 3),
-    st.integers(1, 2),
-    st.data(),
-)
-def test_waves_keep_the_limits_and_the_waits(
-    ways: list[tuple[int, int]], per_site: int, per_host: int, data: st.DataObject
-) -> None:
-    after = [
-        data.draw(st.lists(st.sampled_from(range(index)), max_size=2)) if index else []
-        for index in range(len(ways))
-    ]
-    found = waves(ways, after, Limits(per_site=per_site, per_host=per_host))
-    for wave in set(found):
-        together = [way for way, number in zip(ways, found, strict=True) if number == wave]
-        assert len(together) <= per_site
-        for end in (0, 1):
-            ends = [way[end] for way in together]
-            assert max(map(ends.count, ends)) <= per_host
-    assert all(found[index] > found[e] for index, waits in enumerate(after) for e in waits)

@@ -115,6 +115,7 @@ _TABLES = (
         reason TEXT NOT NULL,
         wave INTEGER NOT NULL,
         after TEXT NOT NULL, -- JSON: numbers of the actions that must be done before it
+        predicted_begin_seconds REAL, -- after the plan's first move
         predicted_seconds REAL,
         predicted_bytes INTEGER,
         predicted_downtime_ms REAL,

@@ -82,6 +82,7 @@ def plan(
 def _advance(draft: Draft, stages: Mapping[Objective, Stage]) -> None:
     """The stages after the first repair."""
     relieve(draft)
+    draft.urgent = len(draft.steps)
     wake(draft)
     _improve(draft, stages.get(draft.policy.objective))
     repair(draft, again=True)

@@ -26,6 +26,7 @@ class Draft:
     history: History
     now: float
     steps: list[Step] = field(default_factory=list)
+    urgent: int = 0  # so many of them, the first ones, are to begin before all others
     wakes: dict[int, str] = field(default_factory=dict)  # host -> why
     sleeps: dict[int, str] = field(default_factory=dict)
     told: list[Refusal] = field(default_factory=list)

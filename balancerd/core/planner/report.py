@@ -3,12 +3,11 @@
 from collections import Counter
 from dataclasses import replace
 
-from balancerd.core.cost import migration_cost
 from balancerd.core.layout import Layout
-from balancerd.core.objective import Score, score
-from balancerd.core.order import Step, dependencies, waves
-from balancerd.core.plan import Action, Certificate, HostFigures, Move, Plan, Sleep, Verdict, Wake
+from balancerd.core.objective import score
+from balancerd.core.plan import Action, Certificate, HostFigures, Plan, Sleep, Verdict, Wake
 from balancerd.core.planner.draft import Draft
+from balancerd.core.planner.moves import moves_of
 from balancerd.core.units import counted
 
 
@@ -60,72 +59,13 @@ def _actions(draft: Draft, origin: Layout) -> tuple[tuple[Action, ...], float]:
         host: Wake(number, names[host], draft.wakes[host])
         for number, host in enumerate(sorted(draft.wakes), start=1)
     }
-    moves, value = _moves(draft, origin, {host: wake.number for host, wake in wakes.items()})
+    moves, value = moves_of(draft, origin, {host: wake.number for host, wake in wakes.items()})
     first = 1 + len(wakes) + len(moves)
     sleeps = [
         Sleep(number, names[host], draft.sleeps[host])
         for number, host in enumerate(sorted(draft.sleeps), start=first)
     ]
     return (*wakes.values(), *moves, *sleeps), value
-
-
-def _moves(draft: Draft, origin: Layout, wakes: dict[int, int]) -> tuple[list[Move], float]:
-    """A move for every VM of every step; those of one step do not wait for each other."""
-    start = origin.copy()
-    start.receives = start.receives.copy()
-    start.receives[list(draft.wakes)] = True
-    waits = dependencies(start, draft.steps)
-    scored = Score(start, draft.awake())
-    numbers: list[list[int]] = []
-    moves: list[Move] = []
-    after: list[tuple[int, ...]] = []
-    for step, earlier in zip(draft.steps, waits, strict=True):
-        woken = [wakes[step.target]] if step.target in wakes else []
-        needed = tuple(woken + [number for index in earlier for number in numbers[index]])
-        scored.move(step.block, step.target, step.seat)
-        value = scored.value()
-        numbers.append([])
-        for vm in origin.blocks[step.block]:
-            number = 1 + len(wakes) + len(moves)
-            numbers[-1].append(number)
-            after.append(needed)
-            moves.append(_move(draft, step, vm, number, needed, value))
-    return _in_waves(draft, moves, after, len(wakes)), scored.value()
-
-
-def _move(
-    draft: Draft, step: Step, vm: str, number: int, after: tuple[int, ...], value: float
-) -> Move:
-    layout = draft.layout
-    rate, lessons = float(draft.policy.limits.bandwidth), draft.history.lessons
-    cost = migration_cost(vm, layout.snapshot, draft.policy, rate, "", lessons)
-    return Move(
-        number=number,
-        vm=vm,
-        source=layout.hosts[step.source],
-        target=layout.hosts[step.target],
-        method=cost.method,
-        reason=step.reason,
-        after=after,
-        seconds=cost.seconds,
-        bytes=cost.bytes,
-        downtime=cost.downtime,
-        basis=cost.basis,
-        score_after=value,
-        parked=step.parked,
-        numa=step.numa(layout).get(vm, ()),
-    )
-
-
-def _in_waves(
-    draft: Draft, moves: list[Move], after: list[tuple[int, ...]], woken: int
-) -> list[Move]:
-    """The moves with their wave; wakes, which come first, are no wave."""
-    row = draft.layout.host_row
-    ways = [(row[move.source], row[move.target]) for move in moves]
-    earlier = [[number - 1 - woken for number in numbers if number > woken] for numbers in after]
-    found = waves(ways, earlier, draft.policy.limits)
-    return [replace(move, wave=wave) for move, wave in zip(moves, found, strict=True)]
 
 
 def _figures(layout: Layout, draft: Draft, *, woken: bool) -> tuple[HostFigures, ...]:

@@ -1,0 +1,163 @@
+"""From a draft's steps to moves: in the order in which they begin, each with its prediction."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from balancerd.core.cost import Cost, migration_cost
+from balancerd.core.layout import Floats, Layout
+from balancerd.core.method import weight
+from balancerd.core.objective import Score
+from balancerd.core.order import Step, dependencies
+from balancerd.core.plan import Move
+from balancerd.core.planner.draft import Draft
+from balancerd.core.timetable import Job, Slot, timetable, waves
+from balancerd.core.topology import Topology, production
+
+
+@dataclass(frozen=True)
+class _Transport:
+    """The VMs that the steps move, one by one, and what each costs on its way."""
+
+    draft: Draft
+    vms: tuple[tuple[int, str], ...]  # the step, and a VM of its block
+
+    @cached_property
+    def topology(self) -> Topology:
+        cluster = self.draft.layout.snapshot.cluster
+        return Topology.of(cluster.hosts, cluster.links)
+
+    @cached_property
+    def free(self) -> Floats:
+        """What migrations may use of each link, bytes per second."""
+        own = self.topology.free(production(self.draft.layout.snapshot))
+        return own * self.draft.policy.limits.link_share
+
+    @cached_property
+    def paths(self) -> list[tuple[int, ...]]:
+        steps = self.draft.steps
+        return [self.topology.path(steps[step].source, steps[step].target) for step, _ in self.vms]
+
+    def cost(self, index: int, rate: float) -> Cost:
+        """What one VM's move costs at a rate."""
+        draft, link = self.draft, self.topology.bottleneck(self.paths[index], self.free)
+        snapshot, lessons = draft.layout.snapshot, draft.history.lessons
+        return migration_cost(self.vms[index][1], snapshot, draft.policy, rate, link, lessons)
+
+    def jobs(self) -> list[Job]:
+        """Each VM's move as the timetable sees it."""
+        steps, limits = self.draft.steps, self.draft.policy.limits
+        return [
+            Job(
+                steps[step].source,
+                steps[step].target,
+                self.paths[index],
+                weight(self.cost(index, float(limits.bandwidth)).method, limits),
+                step < self.draft.urgent,
+            )
+            for index, (step, _) in enumerate(self.vms)
+        ]
+
+
+def moves_of(draft: Draft, origin: Layout, wakes: Mapping[int, int]) -> tuple[list[Move], float]:
+    """A move for every VM of every step, numbered after the wakes in the order in which they
+    begin; and the score once all are done. `wakes` are numbers of actions, by host."""
+    start = origin.copy()
+    start.receives = start.receives.copy()
+    start.receives[list(draft.wakes)] = True
+    waits = dependencies(start, draft.steps)
+    vms = [
+        (index, vm) for index, step in enumerate(draft.steps) for vm in origin.blocks[step.block]
+    ]
+    transport = _Transport(draft, tuple(vms))
+    after = _by_vm(vms, waits)
+    jobs, limits = transport.jobs(), draft.policy.limits
+    slots = timetable(
+        jobs,
+        after,
+        limits,
+        lambda link: float(transport.free[link]),
+        lambda index, rate: transport.cost(index, rate).seconds,
+    )
+    order = sorted(range(len(vms)), key=lambda index: (slots[index].begin, index))
+    place = {index: position for position, index in enumerate(order)}
+    ordered = [sorted(place[earlier] for earlier in after[index]) for index in order]
+    scores = _scores(draft, Score(start, draft.awake()), [vms[index][0] for index in order])
+    found = zip(
+        order,
+        ordered,
+        waves([jobs[index] for index in order], ordered, limits),
+        scores,
+        strict=True,
+    )
+    first = 1 + len(wakes)
+    moves = [
+        _move(
+            transport,
+            index,
+            slots[index],
+            first + position,
+            (*_woken(draft.steps[vms[index][0]], wakes), *(first + other for other in earlier)),
+            wave,
+            value,
+        )
+        for position, (index, earlier, wave, value) in enumerate(found)
+    ]
+    return moves, scores[-1] if scores else Score(start, draft.awake()).value()
+
+
+def _by_vm(vms: Sequence[tuple[int, str]], waits: Sequence[Sequence[int]]) -> list[list[int]]:
+    """What each VM's move waits for: all of the steps that its step waits for."""
+    of_step: dict[int, list[int]] = {}
+    for index, (step, _) in enumerate(vms):
+        of_step.setdefault(step, []).append(index)
+    return [[index for earlier in waits[step] for index in of_step[earlier]] for step, _ in vms]
+
+
+def _woken(step: Step, wakes: Mapping[int, int]) -> tuple[int, ...]:
+    return (wakes[step.target],) if step.target in wakes else ()
+
+
+def _scores(draft: Draft, score: Score, order: Sequence[int]) -> list[float]:
+    """The score after each move; a block counts as moved with the last of its VMs."""
+    last = {step: position for position, step in enumerate(order)}
+    found: list[float] = []
+    for position, index in enumerate(order):
+        if last[index] == position:
+            step = draft.steps[index]
+            score.move(step.block, step.target, step.seat)
+            found.append(score.value())
+        else:
+            found.append(found[-1] if found else score.value())
+    return found
+
+
+def _move(
+    transport: _Transport,
+    index: int,
+    slot: Slot,
+    number: int,
+    after: tuple[int, ...],
+    wave: int,
+    value: float,
+) -> Move:
+    layout, (position, vm) = transport.draft.layout, transport.vms[index]
+    step, cost = transport.draft.steps[position], transport.cost(index, slot.rate)
+    return Move(
+        number=number,
+        vm=vm,
+        source=layout.hosts[step.source],
+        target=layout.hosts[step.target],
+        method=cost.method,
+        reason=step.reason,
+        wave=wave,
+        after=after,
+        begin=round(slot.begin, 3),
+        seconds=cost.seconds,
+        bytes=cost.bytes,
+        downtime=cost.downtime,
+        basis=cost.basis,
+        score_after=value,
+        parked=step.parked,
+        numa=step.numa(layout).get(vm, ()),
+    )
