@@ -95,6 +95,7 @@ class Layout:
     groups_of: dict[int, tuple[tuple[int, int], ...]]  # block -> (group, how many of it)
     present: list[dict[int, int]]  # per group: domain -> VMs of the group charged there
     nodes: Nodes | None = None  # NUMA nodes, where VMs of the site are bound to some
+    big: tuple[float, float] = (0.0, 0.0)  # vCPUs and bytes of the VM that room is made for
     moved: set[int] = field(default_factory=set)
 
     @property

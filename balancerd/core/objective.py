@@ -13,6 +13,7 @@ from balancerd.core.constraints import soft_cost_of_group
 from balancerd.core.layout import Bools, Floats, Layout
 from balancerd.core.nodes import Seat
 from balancerd.core.policy import Objective
+from balancerd.core.room import Size, stranded
 
 # A host's draw without a power curve: six tenths when idle, in units of its full draw.
 IDLE_SHARE = 0.6
@@ -126,9 +127,15 @@ def _drain(_layout: Layout, _awake: Bools) -> float:
     return 0.0
 
 
+def _defragment(layout: Layout, awake: Bools) -> float:
+    """Share of the free room that is in pieces too small for a big VM."""
+    return stranded(layout, Size(*layout.big), awake & layout.receives)
+
+
 _TERMS = {
     Objective.SPREAD: _spread,
     Objective.PACK: _pack,
+    Objective.DEFRAGMENT: _defragment,
     Objective.QUIET: _quiet,
     Objective.DRAIN: _drain,
 }

@@ -19,7 +19,7 @@ def node_limits(replay: Replay, move: Move, target: Host, vms: Sequence[str]) ->
     if len(move.numa) != len(values[move.vm].numa) or len(target.numa) <= max(move.numa):
         replay.fault(move.number, f"{move.vm} is bound to NUMA nodes, but not told which")
         return []
-    bound = [(values[vm], _nodes(replay, vm, target)) for vm in vms if values[vm].numa]
+    bound = [(values[vm], _nodes(replay, vm, move, target)) for vm in vms if values[vm].numa]
     return [
         (name, used, limit)
         for node, name, used, limit in _use(target, replay.policy, bound)
@@ -27,16 +27,24 @@ def node_limits(replay: Replay, move: Move, target: Host, vms: Sequence[str]) ->
     ]
 
 
-def _nodes(replay: Replay, vm: str, host: Host) -> tuple[int, ...]:
-    """The nodes of the host that a VM lies on once it is there; all, where that is unknown."""
-    cluster = replay.snapshot.cluster
-    numa = cluster.vms[vm].numa if cluster.placement[vm] == host.name else ()
-    if cluster.flights.get(vm) == host.name:
-        numa = cluster.landing.get(vm, ())
-    for move in replay.moves_of.get(vm, ()):
-        numa = move.numa if move.target == host.name else numa
-    known = tuple(node for node in numa if node < len(host.numa))
+def _nodes(replay: Replay, vm: str, move: Move, host: Host) -> tuple[int, ...]:
+    """The nodes of the host that a VM can lie on at a move; all, where that is unknown."""
+    if vm == move.vm:
+        return move.numa
+    cluster, found = replay.snapshot.cluster, set[int]()
+    if vm in replay.residents.get(host.name, ()) and not _has_left(replay, vm, move, host, 0):
+        at_home = cluster.placement[vm] == host.name
+        found.update(cluster.vms[vm].numa if at_home else cluster.landing.get(vm, ()))
+    for entry in replay.entering.get(host.name, ()):
+        later = replay.is_before(move.number, entry.number)
+        if entry.vm == vm and not later and not _has_left(replay, vm, move, host, entry.number):
+            found.update(entry.numa)
+    known = tuple(sorted(node for node in found if node < len(host.numa)))
     return known or tuple(range(len(host.numa)))
+
+
+def _has_left(replay: Replay, vm: str, move: Move, host: Host, first: int) -> bool:
+    return replay.has_left(vm, move, lambda name: name == host.name, first)
 
 
 def _use(

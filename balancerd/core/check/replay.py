@@ -64,17 +64,17 @@ class Replay:
         there = set()
         for host in hosts:
             for vm in self.residents.get(host, ()):
-                if not self._has_left(vm, move, inside, first=0):
+                if not self.has_left(vm, move, inside, first=0):
                     there.add(vm)
             for entry in self.entering.get(host, ()):
                 # What enters only after this move is done is charged at its own turn.
                 if self.is_before(move.number, entry.number):
                     continue
-                if not self._has_left(entry.vm, move, inside, first=entry.number):
+                if not self.has_left(entry.vm, move, inside, first=entry.number):
                     there.add(entry.vm)
         return there - {move.vm}
 
-    def _has_left(self, vm: str, move: Move, inside: Inside, first: int) -> bool:
+    def has_left(self, vm: str, move: Move, inside: Inside, first: int) -> bool:
         """Whether a VM that came with action `first` is surely gone when the move starts."""
         return any(
             leave.number > first

@@ -27,6 +27,7 @@ from balancerd.core.layout import Layout
 from balancerd.core.model import PowerState, Snapshot
 from balancerd.core.objective import score
 from balancerd.core.plan import Plan, Verdict
+from balancerd.core.planner.defragment import defragment
 from balancerd.core.planner.draft import Draft
 from balancerd.core.planner.ease import ease
 from balancerd.core.planner.pack import pack
@@ -44,7 +45,12 @@ from balancerd.core.units import counted
 Stage = Callable[[Draft], None]
 # What each objective has a draft do once all that is urgent is decided.
 STAGES: Mapping[Objective, Stage] = MappingProxyType(
-    {Objective.SPREAD: spread, Objective.PACK: pack, Objective.QUIET: ease}
+    {
+        Objective.SPREAD: spread,
+        Objective.PACK: pack,
+        Objective.QUIET: ease,
+        Objective.DEFRAGMENT: defragment,
+    }
 )
 
 

@@ -1,0 +1,36 @@
+"""Objective "defragment": few moves that bring free room together for as many big VMs as can be.
+
+    site       nodes with their free room, VMs by kind
+    options    what could be done to each node and host
+    prices     what each move is worth, from the linear relaxation, which also bounds the gain
+    columns    the options that are nearly best at these prices
+    beam       one for every host, so that what leaves also lands
+    sequence   moves, in an order in which each has room
+
+What could not be carried out is tried again, with other VMs, in the room that the moves made.
+"""
+
+from balancerd.core.planner.defragment.beam import choose
+from balancerd.core.planner.defragment.options import options_of
+from balancerd.core.planner.defragment.prices import relax
+from balancerd.core.planner.defragment.sequence import carry_out
+from balancerd.core.planner.defragment.site import site_of
+from balancerd.core.planner.draft import Draft
+
+ROUNDS = 3
+
+
+def defragment(draft: Draft) -> None:
+    """Decide the moves that make room."""
+    worth = draft.policy.defragment.worth
+    if draft.layout.big[0] <= 0:
+        return
+    for _ in range(ROUNDS):
+        budget, decided = draft.room(), len(draft.steps)
+        site = site_of(draft)
+        if budget < 1 or not site.kinds:
+            return
+        options = options_of(site)
+        chosen = choose(options, relax(options, budget, worth), budget, worth)
+        if carry_out(draft, site, chosen) or len(draft.steps) == decided:
+            return

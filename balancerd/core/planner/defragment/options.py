@@ -1,0 +1,276 @@
+"""What could be done to each node and host, as arrays.
+
+A node *option*: VMs that leave it, and how many big VMs are to fit afterwards; what room is then
+left over may be filled with others. A host *scene*: one VM that lies on several nodes leaves or
+comes, or neither; under it the options of the host's nodes are independent of each other. Hosts
+that look alike are one *class*.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import chain, combinations, combinations_with_replacement
+from math import inf
+
+import numpy as np
+
+from balancerd.core.layout import Bools, Floats, Ints
+from balancerd.core.planner.defragment.site import Site
+
+LEAVING_AT_MOST = 2  # VMs that leave a node
+COMING_AT_MOST = 3  # VMs that come to a node
+EPSILON = 1e-9
+
+Filling = tuple[int, ...]  # kinds, with repetition
+# What is free on a node (vCPUs, bytes), which kinds may land there (bits), and how many of which
+# kinds could leave it.
+State = tuple[float, float, int, tuple[tuple[int, int], ...]]
+TOO_FULL: State = (-inf, -inf, 0, ())
+Shift = tuple[int, tuple[int, ...]]  # a kind that lies on several nodes, and which nodes
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A VM on several nodes that leaves, one that comes, or neither; and the states under it."""
+
+    leaving: Shift | None
+    coming: Shift | None
+    states: tuple[int, ...]  # of each node of the host
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """All that could be done. Counts by kind are columns; rows lie state by state, class by class.
+
+    `fits[r, f]`: filling f fits into left-over room r.
+    """
+
+    fillings: list[Filling]
+    filled: Floats  # fillings x kinds
+    fits: Bools
+    leaving: list[Filling]  # per option
+    left: Floats  # options x kinds
+    rooms: Floats  # per option: big VMs that fit
+    over: Ints  # per option: the left-over room
+    state: Ints  # per option
+    scenes: list[Scene]
+    shifted: Floats  # scenes x kinds: left less come
+    shifts: Floats  # per scene: VMs that leave several nodes
+    before: Floats  # per scene: big VMs that fit now
+    scene_class: Ints
+    nodes: Ints  # states of the nodes of each scene, one after the other
+    first_node: Ints  # per scene
+    classes: list[list[int]]  # hosts
+
+
+@dataclass(slots=True)
+class _Drawing:
+    """Options while they are enumerated."""
+
+    site: Site
+    states: dict[State, int] = field(default_factory=dict)
+    overs: dict[tuple[float, float, int], int] = field(default_factory=dict)
+    rows: list[tuple[Filling, int, int, int]] = field(default_factory=list)
+    scenes: list[tuple[int, int, Scene]] = field(default_factory=list)  # class, big VMs now
+
+    def state(self, state: State) -> int | None:
+        """The number of a state; None if its node could not be in it."""
+        if state in self.states:
+            return self.states[state]
+        number, found = len(self.states), list(self._options(state))
+        if not found:
+            return None
+        self.states[state] = number
+        self.rows += [(leaving, rooms, over, number) for leaving, rooms, over in found]
+        return number
+
+    def _options(self, state: State) -> Iterator[tuple[Filling, int, int]]:
+        vcpus, memory, landing, present = state
+        size, kinds = self.site.size, self.site.kinds
+        now = self.fit(vcpus, memory)
+        if state == TOO_FULL:  # but nobody has to leave for that
+            yield (), 0, self.overs.setdefault((0.0, 0.0, 0), len(self.overs))
+        for leaving in _leavings(present):
+            free = vcpus + sum(kinds[kind].vcpus for kind in leaving)
+            bytes_ = memory + sum(kinds[kind].memory for kind in leaving)
+            if free < -EPSILON or bytes_ < -EPSILON:
+                continue
+            most = self.fit(free, bytes_)
+            for rooms in range(max(0, min(now, most) - 1), most + 1):
+                over = (free - rooms * size.vcpus, bytes_ - rooms * size.memory, landing)
+                yield leaving, rooms, self.overs.setdefault(over, len(self.overs))
+
+    def fit(self, vcpus: float, memory: float) -> int:
+        """Big VMs that fit into free room."""
+        size = self.site.size
+        count = vcpus / size.vcpus
+        if size.memory > 0:
+            count = min(count, memory / size.memory)
+        return int(count + EPSILON) if count > 0 else 0
+
+
+def _leavings(present: tuple[tuple[int, int], ...]) -> Iterator[Filling]:
+    """Every choice of VMs to leave."""
+    counts = dict(present)
+    sizes = range(LEAVING_AT_MOST + 1)
+    for chosen in chain.from_iterable(combinations_with_replacement(counts, n) for n in sizes):
+        if all(chosen.count(kind) <= counts[kind] for kind in set(chosen)):
+            yield chosen
+
+
+def options_of(site: Site) -> Options:
+    """All options of a site."""
+    drawing, classes = _Drawing(site), _classes(site)
+    for number, looks in enumerate(classes):
+        _draw_scenes(drawing, number, looks)
+    fillings = _fillings(site)
+    return _as_arrays(drawing, list(classes.values()), fillings)
+
+
+Looks = tuple[tuple[State, ...], tuple[Shift, ...]]
+
+
+def _classes(site: Site) -> dict[Looks, list[int]]:
+    """Hosts by how they look: their nodes' states, and their VMs on several nodes."""
+    present: dict[int, dict[int, list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))
+    wide: dict[int, set[Shift]] = defaultdict(set)
+    for (kind, (host, nodes)), blocks in sorted(site.blocks.items()):
+        if len(nodes) == 1:
+            present[host][nodes[0]].append((kind, min(len(blocks), LEAVING_AT_MOST)))
+        else:
+            wide[host].add((kind, nodes))
+    classes: dict[Looks, list[int]] = defaultdict(list)
+    for host in site.hosts:
+        states = tuple(
+            _state(site, host, row, tuple(present[host][row - site.first[host]]))
+            for row in range(site.first[host], site.first[host + 1])
+        )
+        classes[states, tuple(sorted(wide[host]))].append(host)
+    return classes
+
+
+def _state(site: Site, host: int, row: int, present: tuple[tuple[int, int], ...]) -> State:
+    """A node's state. Memory beyond all need is left out, so that more nodes look alike."""
+    kinds = site.kinds
+    vcpus, memory = float(site.free.vcpus[row]), float(site.free.memory[row])
+    if vcpus < -EPSILON or memory < -EPSILON:
+        return TOO_FULL
+    dense = max(kind.memory / max(kind.vcpus, EPSILON) for kind in kinds)
+    dense = max(dense, site.size.memory / site.size.vcpus)
+    widest = (LEAVING_AT_MOST + 1) * max(kind.vcpus for kind in kinds)
+    enough = dense * (max(vcpus, 0.0) + widest)
+    bits = sum(1 << kind for kind in range(len(kinds)) if site.landing[kind, host])
+    return vcpus, min(memory, enough), bits, present
+
+
+def _draw_scenes(drawing: _Drawing, number: int, looks: Looks) -> None:
+    """The scenes of a class of hosts; the first is that nothing on several nodes changes."""
+    states, wide = looks
+    before = sum(drawing.fit(vcpus, memory) for vcpus, memory, _, _ in states)
+    for leaving, coming in _shifts(drawing.site, states, wide):
+        shifted = states
+        for shift, sign in ((leaving, 1), (coming, -1)):
+            if shift is not None:
+                shifted = _shifted(drawing.site, shifted, shift, sign)
+        found = [drawing.state(state) for state in shifted]
+        valid = tuple(state for state in found if state is not None)
+        if len(valid) == len(found):
+            drawing.scenes.append((number, before, Scene(leaving, coming, valid)))
+
+
+def _shifts(
+    site: Site, states: tuple[State, ...], wide: tuple[Shift, ...]
+) -> Iterator[tuple[Shift | None, Shift | None]]:
+    """What VMs on several nodes could do: nothing, leave, come, or take each other's place."""
+    coming = [
+        (number, nodes)
+        for number, kind in enumerate(site.kinds)
+        if kind.span > 1 and any(bits >> number & 1 for _, _, bits, _ in states)
+        for nodes in combinations(range(len(states)), kind.span)
+        if all(states[node] != TOO_FULL for node in nodes)
+    ]
+    yield None, None
+    for leaves in wide:
+        yield leaves, None
+        for comes in coming:
+            if comes[1] == leaves[1] and comes[0] != leaves[0]:
+                yield leaves, comes
+    for comes in coming:
+        yield None, comes
+
+
+def _shifted(site: Site, states: tuple[State, ...], shift: Shift, sign: int) -> tuple[State, ...]:
+    kind = site.kinds[shift[0]]
+    return tuple(
+        (vcpus + sign * kind.vcpus, memory + sign * kind.memory, bits, present)
+        if node in shift[1]
+        else (vcpus, memory, bits, present)
+        for node, (vcpus, memory, bits, present) in enumerate(states)
+    )
+
+
+def _fillings(site: Site) -> list[Filling]:
+    """Every choice of VMs to come to a node, that some node could take."""
+    largest = max((float(site.free.vcpus[row]) for row in range(len(site.free.host))), default=0.0)
+    most = largest + LEAVING_AT_MOST * max(kind.vcpus for kind in site.kinds)
+    narrow = [number for number, kind in enumerate(site.kinds) if kind.span == 1]
+    return [
+        chosen
+        for size in range(COMING_AT_MOST + 1)
+        for chosen in combinations_with_replacement(narrow, size)
+        if not chosen or sum(site.kinds[kind].vcpus for kind in chosen) <= most + EPSILON
+    ]
+
+
+def _as_arrays(drawing: _Drawing, classes: list[list[int]], fillings: list[Filling]) -> Options:
+    kinds = len(drawing.site.kinds)
+    scenes = [scene for _, _, scene in drawing.scenes]
+    fits, over = _fits(drawing, fillings)
+    shifted = np.zeros((len(scenes), kinds))
+    for row, scene in enumerate(scenes):
+        for shift, sign in ((scene.leaving, 1), (scene.coming, -1)):
+            if shift is not None:
+                shifted[row, shift[0]] += sign
+    widths = [len(scene.states) for scene in scenes]
+    return Options(
+        fillings=fillings,
+        filled=_counts(fillings, kinds),
+        fits=fits,
+        leaving=[row[0] for row in drawing.rows],
+        left=_counts([row[0] for row in drawing.rows], kinds),
+        rooms=np.array([float(row[1]) for row in drawing.rows]),
+        over=over[[row[2] for row in drawing.rows]],
+        state=np.array([row[3] for row in drawing.rows], dtype=np.int64),
+        scenes=scenes,
+        shifted=shifted,
+        shifts=np.array([float(scene.leaving is not None) for scene in scenes]),
+        before=np.array([float(before) for _, before, _ in drawing.scenes]),
+        scene_class=np.array([number for number, _, _ in drawing.scenes], dtype=np.int64),
+        nodes=np.array([state for scene in scenes for state in scene.states], dtype=np.int64),
+        first_node=np.concatenate(([0], np.cumsum(widths)[:-1])).astype(np.int64),
+        classes=classes,
+    )
+
+
+def _counts(choices: list[Filling], kinds: int) -> Floats:
+    counts = np.zeros((len(choices), kinds))
+    for row, chosen in enumerate(choices):
+        for kind in chosen:
+            counts[row, kind] += 1
+    return counts
+
+
+def _fits(drawing: _Drawing, fillings: list[Filling]) -> tuple[Bools, Ints]:
+    """Which fillings fit into which left-over room, equal ones once; and each room's row there."""
+    kinds = drawing.site.kinds
+    vcpus = np.array([sum(kinds[kind].vcpus for kind in chosen) for chosen in fillings])
+    memory = np.array([sum(kinds[kind].memory for kind in chosen) for chosen in fillings])
+    bits = np.array([sum({1 << kind for kind in chosen}) for chosen in fillings], dtype=np.int64)
+    overs = list(drawing.overs)
+    room = np.array([[over[0], over[1]] for over in overs])
+    landing = np.array([over[2] for over in overs], dtype=np.int64)
+    fits = vcpus <= room[:, :1] + EPSILON
+    fits &= memory <= room[:, 1:] * (1 + EPSILON)
+    fits &= (bits & ~landing[:, np.newaxis]) == 0
+    unique, row = np.unique(fits, axis=0, return_inverse=True)
+    return unique, np.asarray(row, dtype=np.int64).reshape(-1)
