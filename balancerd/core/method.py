@@ -9,7 +9,7 @@ be copied by plain pre-copy then.
 from dataclasses import dataclass, replace
 
 from balancerd.core.copying import Copy, auto_converge, post_copy, pre_copy
-from balancerd.core.model import VM, Load, Method
+from balancerd.core.model import VM, ExclusionKind, Load, Method
 from balancerd.core.plan import Refusal
 from balancerd.core.policy import Limits, Policy
 from balancerd.core.tags import POST_COPY, says_yes
@@ -34,6 +34,9 @@ def way_of(vm: VM, load: Load | None, policy: Policy, rate: float) -> Way | Refu
     pause, allowed = policy.limits.downtime, policy.methods
     plain = pre_copy(memory, dirty, rate, pause)
     local = [disk for disk in vm.disks if not disk.shared]
+    if local and not allowed.storage:
+        paths = ", ".join(disk.source for disk in local)
+        return Refusal(vm.name, "", ExclusionKind.LOCAL_STORAGE, paths, "set methods.storage")
     if local:
         return _with_disks(vm, plain, sum(disk.size for disk in local) / rate, rate, dirty)
     if plain.ends and plain.bytes <= PATIENCE * max(memory, 1.0):

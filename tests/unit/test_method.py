@@ -1,17 +1,19 @@
 """Which method moves a VM, and what it is expected to cost."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from balancerd.core.check import check
 from balancerd.core.cost import migration_cost
 from balancerd.core.lessons import Lesson, Lessons
 from balancerd.core.method import Way, way_of
 from balancerd.core.model import VM, Disk, Load, Method, Snapshot
-from balancerd.core.plan import Refusal
+from balancerd.core.plan import Move, Plan, Refusal
 from balancerd.core.policy import Policy
 from balancerd.core.units import GIB, MIB
-from tests.sites import policy, site
+from tests.sites import NOW, changed, planned, policy, site, told
 
 RATE = 100.0 * MIB
 SHARED, LOCAL = Disk("/shared/a", shared=True), Disk("/local/b", shared=False, size=GIB)
@@ -56,14 +58,16 @@ def test_post_copy_needs_both_the_policys_and_the_vms_leave(allowed: bool, tag: 
 
 
 def test_local_disks_go_along_and_count() -> None:
-    with_disk = way(policy(), 10.0, disks=(SHARED, LOCAL))
+    copying = policy(methods={"storage": True})
+    with_disk = way(copying, 10.0, disks=(SHARED, LOCAL))
     without = way(policy(), 10.0, disks=(SHARED,))
     assert isinstance(with_disk, Way)
     assert isinstance(without, Way)
     assert (with_disk.method, without.method) == (Method.STORAGE, Method.PRE_COPY)
     assert with_disk.copy.bytes - without.copy.bytes == pytest.approx(GIB)
     assert with_disk.copy.downtime == without.copy.downtime
-    assert method(policy(), 150.0, disks=(LOCAL,)) == "method"
+    assert method(copying, 150.0, disks=(LOCAL,)) == "method"
+    assert method(policy(), 10.0, disks=(SHARED, LOCAL)) == "local storage"
 
 
 def busy(dirty: float) -> Snapshot:
@@ -89,3 +93,38 @@ def test_a_way_that_is_too_narrow_just_now_has_the_cost_of_the_policys_bandwidth
     """The VM was found to be movable at 100 MiB/s; a busy link must not make it endless."""
     found = migration_cost("v", busy(50 * MIB), policy(), 20.0 * MIB, "", Lessons())
     assert found.seconds < 3600
+
+
+FULL = "h1 8c 64G: a 2c 4G, b 1c 4G | h2 8c 64G:"
+
+
+@pytest.mark.parametrize("storage", [True, False])
+def test_a_vm_with_a_local_disk_moves_only_where_the_policy_lets_its_disks_be_copied(
+    storage: bool,
+) -> None:
+    """Dies if the planner, or the checker, takes no notice of disks."""
+    snapshot = changed(site(FULL, draining=frozenset({"h1"})), vm="b", disks=(LOCAL,))
+    made = planned(snapshot, policy(methods={"storage": storage}))
+    assert told(made) == (["a h1>h2", "b h1>h2"] if storage else ["a h1>h2"])
+    assert {move.vm: move.method for move in made.moves}.get("b") is (
+        Method.STORAGE if storage else None
+    )
+    assert ("local storage" in made.refusal_counts) is not storage
+
+
+@pytest.mark.parametrize(
+    ("method", "fields", "fault"),
+    [
+        (Method.PRE_COPY, {"disks": (LOCAL,)}, "disks that only h1 has"),
+        (Method.STORAGE, {"disks": (LOCAL,)}, "disks may not be copied"),
+        (Method.POST_COPY, {"tags": {"post-copy": "yes"}}, "may not be moved by post-copy"),
+        (Method.AUTO_CONVERGE, {}, "may not be slowed down"),
+    ],
+)
+def test_the_checker_refuses_a_method_that_the_policy_does_not_allow(
+    method: Method, fields: dict[str, Any], fault: str
+) -> None:
+    rules = policy(methods={"auto_converge": False})
+    snapshot = changed(site("h1 8c 64G: v 1c 4G | h2 8c 64G:"), vm="v", **fields)
+    plan = Plan(NOW, "", "", (Move(1, "v", "h1", "h2", method, ""),), "", 0.0, 0.0)
+    assert any(fault in violation for violation in check(snapshot, rules, plan).violations)

@@ -172,7 +172,6 @@ def test_what_ties_a_vm_to_its_host_is_named() -> None:
     base = VM("a", GIB, uuid="u")
     ties = {
         ExclusionKind.HOST_DEVICE: replace(base, host_devices=("pci_0000_03_00_0",)),
-        ExclusionKind.LOCAL_STORAGE: replace(base, disks=(Disk("/local/a.img", shared=False),)),
         ExclusionKind.UNSAFE_CACHE: replace(
             base, disks=(Disk("a", shared=True, safe_cache=False),)
         ),

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from balancerd.core.check.replay import Replay
-from balancerd.core.model import PowerState
+from balancerd.core.model import Method, PowerState
 from balancerd.core.plan import Move, Sleep, Wake
 from balancerd.core.rule import matches
 
@@ -25,6 +25,7 @@ def check_sequence(replay: Replay) -> None:
         replay.before[position] = waits
         if isinstance(action, Move):
             _check_way(replay, action, place, immovable)
+            _check_method(replay, action)
             _check_excluded(replay, action)
             place[action.vm] = action.target
 
@@ -41,6 +42,23 @@ def _check_way(replay: Replay, move: Move, place: Mapping[str, str], immovable: 
     earlier = [m for m in replay.moves_of.get(move.vm, ()) if m.number < move.number]
     if any(not replay.is_before(m.number, move.number) for m in earlier):
         replay.fault(move.number, f"does not wait for the earlier move of {move.vm}")
+
+
+def _check_method(replay: Replay, move: Move) -> None:
+    """Local disks are copied, and post-copy is used, only by leave."""
+    vm, allowed = replay.snapshot.cluster.vms.get(move.vm), replay.policy.methods
+    if vm is None:
+        return
+    if any(not disk.shared for disk in vm.disks) and move.method is not Method.STORAGE:
+        replay.fault(move.number, f"{move.vm} has disks that only {move.source} has")
+    if move.method is Method.STORAGE and not allowed.storage:
+        replay.fault(move.number, "disks may not be copied")
+    if move.method is Method.POST_COPY and not (
+        allowed.post_copy and vm.tags.get("post-copy") == "yes"
+    ):
+        replay.fault(move.number, f"{move.vm} may not be moved by post-copy")
+    if move.method is Method.AUTO_CONVERGE and not allowed.auto_converge:
+        replay.fault(move.number, f"{move.vm} may not be slowed down")
 
 
 def _check_excluded(replay: Replay, move: Move) -> None:
