@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from balancerd.actuator import Actuator
 from balancerd.core.assess import assess
+from balancerd.core.breakers import State, breakers
 from balancerd.core.execution import (
     Execution,
     Stage,
@@ -31,7 +32,7 @@ from balancerd.core.planner import plan as make_plan
 from balancerd.core.policy import Mode, Policy
 from balancerd.core.record import Cycle, PlanState, Request, Verb
 from balancerd.core.snapshot import assemble, freeze_reason
-from balancerd.core.units import counted
+from balancerd.core.units import counted, format_time
 from balancerd.ports import Backend, Clock, Ledger, LedgerError, Power, PowerError, Samples
 from balancerd.recorder import Recorder
 
@@ -339,6 +340,10 @@ class Loop:
             return None, None, f"frozen: {frozen}"
         if any(execution.busy(now) for execution in self._executions):
             return None, None, self._progress()
+        rests = breakers(self._history, policy.limits, now).site
+        if rests.state is State.OPEN:
+            failed = f"{rests.failures} migrations failed in a row"
+            return None, None, f"resting until {format_time(rests.until)}: {failed}"
         if policy.mode is Mode.OBSERVE:
             return None, None, "observing"
         begun = self._stopwatch()

@@ -10,6 +10,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from balancerd.core import migration, powering, verification
+from balancerd.core.breakers import State, breakers
 from balancerd.core.constraints import Gate
 from balancerd.core.execution import ENDED, UNDER_WAY, Execution, Stage, Task, View
 from balancerd.core.history import History
@@ -19,7 +20,7 @@ from balancerd.core.observation import JobReport
 from balancerd.core.plan import Action, Move, Sleep, Wake
 from balancerd.core.policy import Mode
 from balancerd.core.record import Intent, IntentKind, PlanState
-from balancerd.core.throttle import Traffic, divide
+from balancerd.core.throttle import Traffic, divide, over_budget
 
 BY_VM = (JobReport, AbortWanted, HurryWanted)  # news from outside, which knows no numbers
 _STOPS_A_PLAN = frozenset({Stage.FAILED, Stage.ABORTED, Stage.LOST, Stage.QUARANTINED})
@@ -38,7 +39,7 @@ def advance(
     stopped = execution.stopped or _stop_reason(execution, tasks.values(), view)
     execution = replace(execution, stopped=stopped)
     starts = _Starts(tasks, execution, view)
-    for number in sorted(tasks):
+    for number in starts.in_order():
         if tasks[number].stage is Stage.WAITING:
             tasks[number], more = starts.try_to(number)
         else:
@@ -143,6 +144,7 @@ class _Starts:
         self._gate: Gate | None = None
         self._snapshot = view.snapshot
         self._traffic = Traffic.of(tasks.values(), view)
+        self._breakers = breakers(view.history, view.policy.limits, view.now)
 
     def try_to(self, number: int) -> tuple[Task, tuple[Command, ...]]:
         """Start a waiting task if everything allows it; drop it if something never will."""
@@ -164,16 +166,32 @@ class _Starts:
 
     def _try_move(self, task: Task) -> tuple[Task, tuple[Command, ...]]:
         move, view = task.move, self._view
-        if self._traffic.is_full(move):
+        if self._traffic.is_full(move) or self._waits_for_its_turn(move):
             return task, ()
         gate = self._gate or self._make_gate()
-        refusal = gate.refuses(move)
+        refusal = gate.refuses(move) or over_budget(move, view)
         if refusal:
             detail = f"{refusal.constraint}: {refusal.detail}"
             return task.to(Stage.DROPPED, view.now, detail), ()
         gate.admit(move)
         self._traffic.admit(move)
         return migration.check(task, replace(view, snapshot=self._snapshot), move.number)
+
+    def in_order(self) -> list[int]:
+        """The tasks in the order they are tried: the smallest first of those that try something
+        out again after failures."""
+        return sorted(self._tasks, key=lambda number: (self._probing(self._tasks[number]), number))
+
+    def _probing(self, task: Task) -> int:
+        if task.stage is not Stage.WAITING or not isinstance(task.action, Move):
+            return 0
+        move = task.move
+        return move.bytes if self._breakers.of(move.vm, move.source, move.target) else 0
+
+    def _waits_for_its_turn(self, move: Move) -> bool:
+        """Whether failures keep a move back: for a while, or until it may go alone."""
+        found = self._breakers.of(move.vm, move.source, move.target)
+        return any(one.state is State.OPEN for one in found) or bool(found and self._traffic.site)
 
     def _make_gate(self) -> Gate:
         view = self._view

@@ -35,6 +35,7 @@ class PastMove:
     target: str
     at: float
     outcome: Outcome
+    bytes: int = 0  # sent, as far as that is known
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ def rests_until(moves: list[PastMove], limits: Limits) -> float:
     """When a VM with these moves may move again: the cool-down doubles with each move of a week.
 
     A migration that failed or was given up cost as much as one that was done, and counts as one.
+    A start that was refused disturbed nobody: what follows it is a back-off (see `breakers`).
     """
     begun = [move for move in moves if move.outcome is not Outcome.NOT_STARTED]
     recent = [move for move in begun if move.at > begun[-1].at - WEEK]
@@ -90,15 +92,3 @@ def rests_until(moves: list[PastMove], limits: Limits) -> float:
 def _rest(moves: int, limits: Limits) -> float:
     """Seconds of rest after so many moves within a week."""
     return min(limits.cooldown * 2.0 ** min(moves - 1, 99), limits.cooldown_max)
-
-
-def barred_until(moves: list[PastMove], limits: Limits) -> float:
-    """When a pair may be used again: its back-off doubles with each failure in a row."""
-    failures = 0
-    for move in reversed(moves):
-        if move.outcome is Outcome.DONE:
-            break
-        failures += 1
-    if not failures:
-        return 0.0
-    return moves[-1].at + min(limits.backoff * 2.0 ** (failures - 1), limits.cooldown_max)

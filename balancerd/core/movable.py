@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from balancerd.core.history import History, Outcome, PastMove, rests_until
-from balancerd.core.method import way_of
-from balancerd.core.model import VM, Cluster, ExclusionKind, Load, Snapshot
+from balancerd.core.breakers import Scope, State, breaker
+from balancerd.core.history import WEEK, History, Outcome, PastMove, rests_until
+from balancerd.core.model import VM, Cluster, ExclusionKind, Snapshot
 from balancerd.core.plan import Refusal
 from balancerd.core.policy import Policy
 from balancerd.core.rule import ConstraintRule, meant
@@ -40,8 +40,7 @@ def fixed_vms(
         elif name in gaps:
             reason = _never(name, ExclusionKind.NO_STATS, gaps[name].detail)
         else:
-            reason = _of_itself(vm) or _by_no_method(vm, snapshot.loads.get(name), policy)
-            reason = reason or excluded.get(name) or resting.get(name)
+            reason = _of_itself(vm) or excluded.get(name) or resting.get(name)
         if reason:
             reasons[name] = reason
     return reasons
@@ -55,14 +54,6 @@ def _of_itself(vm: VM) -> Refusal | None:
     """What the VM's own state and definition say."""
     tied = tie(vm)
     return _never(vm.name, tied.kind, tied.detail, _REMEDIES.get(tied.kind, "")) if tied else None
-
-
-def _by_no_method(vm: VM, load: Load | None, policy: Policy) -> Refusal | None:
-    """What keeps every method that the policy allows from moving the VM."""
-    if (load is None or load.dirty_rate is None) and all(disk.shared for disk in vm.disks):
-        return None  # plain pre-copy does
-    way = way_of(vm, load, policy, float(policy.limits.bandwidth))
-    return way if isinstance(way, Refusal) else None
 
 
 _REMEDIES = {
@@ -96,10 +87,17 @@ def _resting(
         drained = snapshot.cluster.placement.get(vm) in snapshot.draining
         moves = _failures_in_a_row(past) if drained else past
         until = rests_until(moves, policy.limits)
+        week = sum(move.at > now - WEEK and move.outcome is Outcome.DONE for move in moves)
         today = sum(move.at > now - DAY and move.outcome is Outcome.DONE for move in moves)
         if until > now:
             detail = f"rests until {format_time(until)}, {format_duration(until - now)} more"
             resting[vm] = _never(vm, "cool-down", detail)
+        elif (halted := breaker(Scope.VM, moves, policy.limits, now)).state is State.OPEN:
+            detail = f"failed {halted.failures} times in a row, rests until "
+            resting[vm] = _never(vm, "back-off", detail + format_time(halted.until))
+        elif week >= policy.limits.per_vm_per_week:
+            detail = f"moved {week} times in 7 days, at most {policy.limits.per_vm_per_week}"
+            resting[vm] = _never(vm, "budget", detail, "raise limits.per_vm_per_week")
         elif today >= policy.limits.per_vm_per_day:
             detail = f"moved {today} times in 24 h, at most {policy.limits.per_vm_per_day}"
             resting[vm] = _never(vm, "budget", detail, "raise limits.per_vm_per_day")

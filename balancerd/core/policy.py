@@ -58,7 +58,6 @@ class Objective(StrEnum):
     PACK = "pack"  # few hosts, little power
     QUIET = "quiet"  # only repair overloads and broken rules
     DRAIN = "drain"  # only empty the hosts that are being drained
-    DEFRAGMENT = "defragment"  # room in one piece for big VMs
 
 
 class Engine(StrEnum):
@@ -183,6 +182,10 @@ class Limits(Schema):
         50, description="pack: moves that emptying one more host may take"
     )
     per_vm_per_day: Annotated[int, Field(ge=1)] = Field(6, description="moves of one VM in 24 h")
+    per_vm_per_week: Annotated[int, Field(ge=1)] = Field(20, description="the same in 7 days")
+    link_bytes_per_day: Size | None = Field(
+        None, description="bytes that migrations may send over a link in 24 h, each way"
+    )
     bandwidth: Annotated[Rate, Field(gt=0)] = Field(100 * 2**20, description="cap of one migration")
     downtime: Duration = Field(
         0.5, description="the longest pause a migration may end with, on whatever ladder"
@@ -216,22 +219,6 @@ class Limits(Schema):
         if self.cooldown > self.cooldown_max:
             raise PydanticCustomError(_ORDER, "cooldown must not be longer than cooldown_max")
         return self
-
-
-class DefragmentRules(Schema):
-    """For which size of VM objective "defragment" makes room, and how hard it tries."""
-
-    vcpus: Annotated[int, Field(ge=0)] = Field(
-        0,
-        description="vCPUs of the VM that room is made for; 0: the largest size that at least one "
-        "VM in a hundred has",
-    )
-    memory: Size = Field(
-        0, description="memory of that VM, used only with `vcpus`; 0: it is not looked at"
-    )
-    worth: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.2, description="such VMs that each move has to make room for, on average"
-    )
 
 
 class Costs(Schema):
@@ -309,7 +296,6 @@ class Rules(Schema):
     capacity: Capacity = Capacity()
     limits: Limits = Limits()
     costs: Costs = Costs()
-    defragment: DefragmentRules = DefragmentRules()
     methods: Methods = Methods()
     power: PowerRules = PowerRules()
     ladder: Ladders = Ladders()
@@ -391,9 +377,6 @@ class Window(Schema):
     )
     limits: Annotated[dict[str, Any], Changes(Limits)] = Field({}, description="keys of `[limits]`")
     costs: Annotated[dict[str, Any], Changes(Costs)] = Field({}, description="keys of `[costs]`")
-    defragment: Annotated[dict[str, Any], Changes(DefragmentRules)] = Field(
-        {}, description="keys of `[defragment]`"
-    )
     methods: Annotated[dict[str, Any], Changes(Methods)] = Field(
         {}, description="keys of `[methods]`"
     )

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from balancerd.core.breakers import State, breakers
 from balancerd.core.columns import Forecasts, Loads, taken
 from balancerd.core.groups import blocks_of, domains_of, groups_of
-from balancerd.core.history import History, Outcome, barred_until, rests_until
+from balancerd.core.history import History, Outcome, rests_until
 from balancerd.core.layout import (
     CHARGED,
     UNSEEN_SHARE,
@@ -20,9 +21,8 @@ from balancerd.core.layout import (
 )
 from balancerd.core.model import Host, PowerState, Snapshot
 from balancerd.core.movable import fixed_vms
-from balancerd.core.policy import Objective, Policy
+from balancerd.core.policy import Policy
 from balancerd.core.reach import Reach, reach
-from balancerd.core.room import big_vm
 from balancerd.core.rule import ConstraintRule, meant
 from balancerd.core.seating import home_seat, landing_seat, lay_out_nodes
 from balancerd.core.tags import rules_in_force
@@ -101,9 +101,6 @@ def lay_out(snapshot: Snapshot, policy: Policy, history: History, now: float) ->
         nodes=lay_out_nodes(values, blocks, snapshot, policy),
     )
     _charge(layout)
-    if policy.objective is Objective.DEFRAGMENT:
-        size = big_vm(layout)
-        layout.big = size.vcpus, size.memory
     return layout
 
 
@@ -204,14 +201,18 @@ def _now(vms: Sequence[str], home: Ints, expected: Floats, snapshot: Snapshot) -
 def _barred(
     row: Mapping[str, int], policy: Policy, history: History, now: float
 ) -> dict[int, dict[int, float]]:
-    """Pairs of hosts in back-off."""
+    """Pairs of hosts in back-off; a host in back-off is in it with every other."""
     barred: dict[int, dict[int, float]] = {}
     if all(move.outcome is Outcome.DONE for move in history.moves):
         return barred
-    for (source, target), moves in sorted(history.by_pair().items()):
-        until = barred_until(moves, policy.limits)
-        if until > now and source in row and target in row:
-            barred.setdefault(row[source], {})[row[target]] = until
+    found = breakers(history, policy.limits, now)
+    pairs = list(found.pairs.items())
+    for host, one in found.hosts.items():
+        pairs += [(way, one) for other in row for way in ((host, other), (other, host))]
+    for (source, target), one in pairs:
+        if one.state is State.OPEN and source in row and target in row:
+            until = barred.setdefault(row[source], {})
+            until[row[target]] = max(one.until, until.get(row[target], 0.0))
     return barred
 
 

@@ -16,9 +16,10 @@ from balancerd.core.execution import UNDER_WAY, Stage, Task, View
 from balancerd.core.messages import Command, SetBandwidth
 from balancerd.core.method import weight
 from balancerd.core.model import Link
-from balancerd.core.plan import Move
+from balancerd.core.plan import Move, Refusal
 from balancerd.core.policy import Limits
 from balancerd.core.topology import Topology, production
+from balancerd.core.units import DAY, format_size
 
 WORTH_TELLING = 0.10  # a cap is changed only by more than this share of it
 TELL_AGAIN = 5.0  # seconds between two changes of one migration's cap
@@ -150,6 +151,26 @@ def _is_due(task: Task, rate: int, now: float) -> bool:
     if task.stage is not Stage.RUNNING or not task.ours or now - task.limited < TELL_AGAIN:
         return False
     return abs(rate - task.bandwidth) > WORTH_TELLING * task.bandwidth
+
+
+def over_budget(move: Move, view: View) -> Refusal | None:
+    """Why a move would send too much over a link within a day; None if it would not."""
+    most = view.policy.limits.link_bytes_per_day
+    if most is None:
+        return None
+    topology = _topology(view)
+    sent: Counter[int] = Counter()
+    for past in view.history.moves:
+        if past.at > view.now - DAY:
+            for link in _path(topology, past.source, past.target):
+                sent[link] += past.bytes
+    for link in _path(topology, move.source, move.target):
+        if sent[link] + move.bytes > most:
+            way = " > ".join(topology.ways[link])
+            detail = f"{way} carried {format_size(sent[link])} in 24 h, at most {format_size(most)}"
+            remedy = "raise limits.link_bytes_per_day"
+            return Refusal(move.vm, move.target, "budget", detail, remedy)
+    return None
 
 
 def _own(tasks: Iterable[Task]) -> dict[str, Task]:

@@ -203,7 +203,7 @@ def _conclude(task: Task, view: View) -> Step:
         at=view.now,
         outcome=outcome,
         detail=task.detail,
-        bytes=report.bytes if report else None,
+        bytes=report.bytes if report and report.bytes is not None else task.processed or None,
         iterations=report.iterations if report else None,
         downtime=report.downtime if report else None,
         seconds=report.seconds if report and report.seconds else view.now - task.started,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from balancerd.core.history import Outcome, PastMove, barred_until, rests_until
+from balancerd.core.history import Outcome, PastMove, rests_until
 from balancerd.core.policy import Limits
 
 LIMITS = Limits(cooldown=100.0, cooldown_max=1000.0, backoff=10.0)
@@ -43,13 +43,3 @@ def test_a_migration_that_failed_counts_as_a_move(outcome: Outcome) -> None:
 
 def test_what_never_started_is_no_move() -> None:
     assert rests_until(past((0, Outcome.NOT_STARTED)), LIMITS) == 0.0
-
-
-def test_a_pair_rests_longer_with_each_failure_in_a_row() -> None:
-    failed = Outcome.FAILED
-    assert barred_until(past((0, failed)), LIMITS) == 10.0
-    assert barred_until(past((0, failed), (100, Outcome.NOT_STARTED)), LIMITS) == 120.0
-
-
-def test_a_success_clears_the_pair() -> None:
-    assert barred_until(past((0, Outcome.FAILED), (100, Outcome.DONE)), LIMITS) == 0.0

@@ -170,19 +170,18 @@ class RecentMoves:
     def _read(self, since: float) -> None:
         self._rollbacks = self._database.rollbacks
         rows = self._database.rows(
-            "SELECT vm, host, target, conclusions.at, outcome"
+            "SELECT vm, host, target, conclusions.at, outcome, coalesce(conclusions.bytes, 0)"
             " FROM conclusions JOIN intents ON intents.id = intent"
             " WHERE kind = 'migrate' AND conclusions.at > ?"
             " ORDER BY conclusions.at, conclusions.id",
             (since,),
         )
         self._moves = [
-            PastMove(vm, source, target, at, Outcome(outcome))
-            for vm, source, target, at, outcome in rows
+            PastMove(vm, source, target, at, Outcome(outcome), sent)
+            for vm, source, target, at, outcome, sent in rows
         ]
 
 
 def _past_move(intent: Row, conclusion: Conclusion) -> PastMove:
-    return PastMove(
-        intent["vm"], intent["host"], intent["target"], conclusion.at, conclusion.outcome
-    )
+    ways = intent["vm"], intent["host"], intent["target"]
+    return PastMove(*ways, conclusion.at, conclusion.outcome, conclusion.bytes or 0)
