@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from balancerd.core.breakers import Scope, State, breaker
 from balancerd.core.history import WEEK, History, Outcome, PastMove, rests_until
-from balancerd.core.model import VM, Cluster, ExclusionKind, Snapshot
+from balancerd.core.method import way_of
+from balancerd.core.model import VM, Cluster, ExclusionKind, Load, Snapshot
 from balancerd.core.plan import Refusal
 from balancerd.core.policy import Policy
 from balancerd.core.rule import ConstraintRule, meant
@@ -40,7 +41,8 @@ def fixed_vms(
         elif name in gaps:
             reason = _never(name, ExclusionKind.NO_STATS, gaps[name].detail)
         else:
-            reason = _of_itself(vm) or excluded.get(name) or resting.get(name)
+            reason = _of_itself(vm) or _by_no_method(vm, snapshot.loads.get(name), policy)
+            reason = reason or excluded.get(name) or resting.get(name)
         if reason:
             reasons[name] = reason
     return reasons
@@ -54,6 +56,14 @@ def _of_itself(vm: VM) -> Refusal | None:
     """What the VM's own state and definition say."""
     tied = tie(vm)
     return _never(vm.name, tied.kind, tied.detail, _REMEDIES.get(tied.kind, "")) if tied else None
+
+
+def _by_no_method(vm: VM, load: Load | None, policy: Policy) -> Refusal | None:
+    """What keeps every method that the policy allows from moving the VM."""
+    if (load is None or load.dirty_rate is None) and all(disk.shared for disk in vm.disks):
+        return None  # plain pre-copy does
+    way = way_of(vm, load, policy, float(policy.limits.bandwidth))
+    return way if isinstance(way, Refusal) else None
 
 
 _REMEDIES = {

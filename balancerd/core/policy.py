@@ -58,6 +58,7 @@ class Objective(StrEnum):
     PACK = "pack"  # few hosts, little power
     QUIET = "quiet"  # only repair overloads and broken rules
     DRAIN = "drain"  # only empty the hosts that are being drained
+    DEFRAGMENT = "defragment"  # room in one piece for big VMs
 
 
 class Engine(StrEnum):
@@ -221,6 +222,22 @@ class Limits(Schema):
         return self
 
 
+class DefragmentRules(Schema):
+    """For which size of VM objective "defragment" makes room, and how hard it tries."""
+
+    vcpus: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="vCPUs of the VM that room is made for; 0: the largest size that at least one "
+        "VM in a hundred has",
+    )
+    memory: Size = Field(
+        0, description="memory of that VM, used only with `vcpus`; 0: it is not looked at"
+    )
+    worth: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.2, description="such VMs that each move has to make room for, on average"
+    )
+
+
 class Costs(Schema):
     """What changes and states cost against each other, in units of the operator's choice."""
 
@@ -296,6 +313,7 @@ class Rules(Schema):
     capacity: Capacity = Capacity()
     limits: Limits = Limits()
     costs: Costs = Costs()
+    defragment: DefragmentRules = DefragmentRules()
     methods: Methods = Methods()
     power: PowerRules = PowerRules()
     ladder: Ladders = Ladders()
@@ -377,6 +395,9 @@ class Window(Schema):
     )
     limits: Annotated[dict[str, Any], Changes(Limits)] = Field({}, description="keys of `[limits]`")
     costs: Annotated[dict[str, Any], Changes(Costs)] = Field({}, description="keys of `[costs]`")
+    defragment: Annotated[dict[str, Any], Changes(DefragmentRules)] = Field(
+        {}, description="keys of `[defragment]`"
+    )
     methods: Annotated[dict[str, Any], Changes(Methods)] = Field(
         {}, description="keys of `[methods]`"
     )

@@ -21,8 +21,9 @@ from balancerd.core.layout import (
 )
 from balancerd.core.model import Host, PowerState, Snapshot
 from balancerd.core.movable import fixed_vms
-from balancerd.core.policy import Policy
+from balancerd.core.policy import Objective, Policy
 from balancerd.core.reach import Reach, reach
+from balancerd.core.room import big_vm
 from balancerd.core.rule import ConstraintRule, meant
 from balancerd.core.seating import home_seat, landing_seat, lay_out_nodes
 from balancerd.core.tags import rules_in_force
@@ -101,6 +102,9 @@ def lay_out(snapshot: Snapshot, policy: Policy, history: History, now: float) ->
         nodes=lay_out_nodes(values, blocks, snapshot, policy),
     )
     _charge(layout)
+    if policy.objective is Objective.DEFRAGMENT:
+        size = big_vm(layout)
+        layout.big = size.vcpus, size.memory
     return layout
 
 
