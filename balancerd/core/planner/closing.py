@@ -27,6 +27,7 @@ class Closing:
     useful: Floats  # reference cores of each host that could be put to use
     closable: Bools
     reasons: dict[int, str] = field(default_factory=dict)
+    in_vain: int = 0  # work done for hosts that could not be closed
 
     def next_host(self) -> int | None:
         """The host that saves most for the room that goes with it; None where none does."""
@@ -39,29 +40,24 @@ class Closing:
         host = int(np.argmax(saved / self.useful))
         return host if saved[host] > 0 else None
 
-    def close(self, host: int) -> bool | None:
-        """Empty a host if that is worth it; False where no room was found, None if not looked."""
+    def close(self, host: int) -> None:
+        """Empty a host if there is room elsewhere and that is worth it."""
         search, layout = self.search, self.search.layout
         self.closable[host] = False
         fresh = [b for b in layout.blocks_on(host) if search.home[b] == host]
         moves, most = sum(len(layout.blocks[b]) for b in fresh), self._most()
-        was_open = bool(search.open_[host])
+        was_open, before, work = bool(search.open_[host]), layout.place.copy(), search.work
         search.open_[host] = search.own[host] = False
         self._limit(moves)
         obstacle = "moves per host" if moves > most else self._shortage(host)
-        if obstacle:
-            self.draft.counts[obstacle] += 1
-            search.open_[host], search.own[host] = was_open, True
-            return None
-        before, cost = layout.place.copy(), search.cost()
-        obstacle = self._empty(host, most, cost + self.host_price[host])
-        if obstacle:
-            self.draft.counts[obstacle] += 1
-            _take_back(search, before)
-            search.open_[host], search.own[host] = was_open, True
-            return False
-        self._explain(host)
-        return True
+        obstacle = obstacle or self._empty(host, most, search.cost() + self.host_price[host])
+        if not obstacle:
+            self._explain(host)
+            return
+        self.draft.counts[obstacle] += 1
+        self.in_vain += search.work - work
+        _take_back(search, before)
+        search.open_[host], search.own[host] = was_open, True
 
     def _most(self) -> int:
         """How many more VMs may move for one host."""

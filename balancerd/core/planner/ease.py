@@ -11,7 +11,7 @@ from itertools import combinations
 import numpy as np
 
 from balancerd.core.constraints import forbids
-from balancerd.core.layout import Ints
+from balancerd.core.layout import Bools, Ints
 from balancerd.core.order import Want, schedule
 from balancerd.core.planner.draft import Draft
 from balancerd.core.planner.prices import move_prices
@@ -20,7 +20,8 @@ from balancerd.core.planner.search import GAIN, Search
 ROUNDS = 4  # times that each host is taken up
 POLISH = 400_000  # pairs weighed in the end
 TOGETHER = 3  # blocks that leave a host at once
-CHOICE = 16  # blocks of a host that are weighed in sets: those that give most for their price
+CHOICE = 14  # blocks of a host that are weighed in sets: those that give most for their price
+HUGE = 1e12  # for what may go nowhere: adds up, as infinity does not
 
 
 def ease(draft: Draft) -> None:
@@ -68,64 +69,88 @@ def _ease(search: Search) -> None:
     hosts = [int(h) for h in np.argsort(-excess, kind="stable") if excess[h] > 0]
     for _ in range(ROUNDS):
         before = search.cost()
-        for host in hosts:
-            _again(search, host)
+        # A host whose blocks cost no more than their price elsewhere cannot do better.
+        hosts = [host for host in hosts if not _again(search, host)]
         if search.cost() > before - GAIN:
             break
     search.polish(POLISH)
 
 
-def _again(search: Search, host: int) -> None:
-    """Decide anew what leaves a host; keep what was decided before unless it gets cheaper."""
+def _again(search: Search, host: int) -> bool:
+    """Decide anew what leaves a host; keep what was decided before unless it gets cheaper.
+
+    True if it found the best there can be: nothing was in the way of anything.
+    """
     layout, before, cost = search.layout, search.layout.place.copy(), search.cost()
     for block in np.flatnonzero((search.home == host) & (layout.place != host)):
         layout.move(int(block), host)
-    while sum(_send(search, int(block)) for block in _cheapest_set(search, host)):
-        pass
+    free = True
+    while len(leaving := _cheapest_set(search, host)):
+        extra = [_send(search, int(block)) for block in leaving]
+        free &= all(beyond is not None and beyond <= GAIN for beyond in extra)
+        if all(beyond is None for beyond in extra):
+            break
     if search.cost() > cost - GAIN:
         for block in np.flatnonzero(layout.place != before):
             layout.move(int(block), int(before[block]))
+    return free
 
 
 def _cheapest_set(search: Search, host: int) -> Ints:
     """The blocks whose leaving together lowers the cost most; none where nothing does."""
-    blocks, layout = search.on(host), search.layout
+    nothing = np.zeros(0, dtype=np.int64)
+    blocks = _worth_moving(search, host)
     targets = search.targets(blocks)
     if not len(blocks) or not len(targets):
-        return np.zeros(0, dtype=np.int64)
+        return nothing
     burden = search.burden(blocks, targets).min(axis=1)
     burden -= search.price[blocks] * (search.home[blocks] != host)
-    worth = np.argsort(burden / np.maximum(layout.cpu[blocks], GAIN), kind="stable")
-    worth = worth[np.isfinite(burden[worth])][:CHOICE]
-    blocks, burden = blocks[worth], burden[worth]
     sets = _sets(len(blocks))
-    gain = search.relief(blocks, host, sets) - np.append(burden, 0.0)[sets].sum(axis=1)
-    best = int(np.argmax(gain)) if len(sets) else 0
-    if not len(sets) or gain[best] <= GAIN:
-        return np.zeros(0, dtype=np.int64)
-    chosen = sets[best]
-    return np.asarray(blocks[chosen[chosen < len(blocks)]])
+    gain = search.relief(blocks, host, sets) - sets @ np.minimum(burden, HUGE)
+    best = int(np.argmax(gain))
+    return np.asarray(blocks[sets[best]]) if gain[best] > GAIN else nothing
 
 
-def _send(search: Search, block: int) -> bool:
-    """Move a block to where that costs least; False where every host forbids it."""
-    targets = search.targets(np.array([block]))
-    cost = search.burden(np.array([block]), targets)[0]
+def _worth_moving(search: Search, host: int) -> Ints:
+    """The blocks of a host that could pay for their move, those that give most for it first.
+
+    Crowding costs the same for each core: no block saves more in a set than it does alone.
+    """
+    blocks = search.on(host)
+    if not len(blocks):
+        return blocks
+    price = search.price[blocks] * (search.home[blocks] == host)
+    saved = search.relief(blocks, host, np.eye(len(blocks), dtype=np.bool_))
+    pays = np.flatnonzero(saved > price + GAIN)
+    order = np.argsort(
+        price[pays] / np.maximum(search.layout.cpu[blocks[pays]], GAIN), kind="stable"
+    )
+    return np.asarray(blocks[pays[order[:CHOICE]]])
+
+
+def _send(search: Search, block: int) -> float | None:
+    """Move a block to where that costs least; what it costs beyond its price, None if it stays."""
+    here = np.array([block])
+    targets = search.targets(here)
+    cost = search.burden(here, targets)[0]
     for index in np.argsort(cost, kind="stable"):
         if not np.isfinite(cost[index]):
-            return False
+            return None
         if not forbids(search.layout, block, int(targets[index])):
             search.layout.move(block, int(targets[index]))
-            return True
-    return False
+            return float(cost[index] - search.price[block])
+    return None
 
 
 @cache
-def _sets(count: int) -> Ints:
-    """Sets of up to `TOGETHER` of so many blocks, a row each; `count` stands for no block."""
-    sets = [
-        (*chosen, *(count,) * (TOGETHER - size))
+def _sets(count: int) -> Bools:
+    """Sets of up to `TOGETHER` of so many blocks: a row each, true for those in it."""
+    chosen = [
+        combination
         for size in range(1, TOGETHER + 1)
-        for chosen in combinations(range(count), size)
+        for combination in combinations(range(count), size)
     ]
-    return np.array(sets, dtype=np.int64).reshape(-1, TOGETHER)
+    sets = np.zeros((len(chosen), count), dtype=np.bool_)
+    for row, members in enumerate(chosen):
+        sets[row, list(members)] = True
+    return sets

@@ -15,7 +15,7 @@ from balancerd.core.planner.prices import host_prices, move_prices
 from balancerd.core.planner.search import Search
 
 POLISH = 3_000_000  # pairs weighed to take needless moves back
-FAILURES = 3  # hosts for which no room was found, after which no other is tried
+IN_VAIN = 2_000_000  # pairs weighed for hosts that stay on, after which no other is tried
 
 
 def pack(draft: Draft) -> None:
@@ -24,9 +24,8 @@ def pack(draft: Draft) -> None:
     closing = Closing(
         draft, search, host_prices(search.layout), _useful(search), closable(draft, search)
     )
-    failures = 0
-    while failures < FAILURES and (host := closing.next_host()) is not None:
-        failures += closing.close(host) is False
+    while closing.in_vain < IN_VAIN and (host := closing.next_host()) is not None:
+        closing.close(host)
     if not closing.reasons:
         return
     search.polish(POLISH)

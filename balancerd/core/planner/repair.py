@@ -51,11 +51,11 @@ def _broken(layout: Layout) -> dict[int, str]:
 
 def _crowded(layout: Layout) -> dict[int, str]:
     """All but the largest members wherever too many of an "apart" group share a domain."""
-    reasons = {}
+    reasons, members = {}, _members(layout)
     for index, group in enumerate(layout.groups):
-        if group.kind != "apart":
+        if group.kind != "apart" or len(members[index]) <= group.at_most:
             continue
-        for blocks in _by_domain(layout, index).values():
+        for blocks in _by_domain(layout, index, members[index]).values():
             ranked = sorted(blocks, key=lambda b: (b not in layout.fixed, -layout.memory[b], b))
             for block in ranked[group.at_most :]:
                 reasons[block] = f"{group.name}: shares its {group.scope} with another of the group"
@@ -64,11 +64,11 @@ def _crowded(layout: Layout) -> dict[int, str]:
 
 def _scattered(layout: Layout) -> dict[int, str]:
     """The members of a "together" group outside the domain that has most of its memory."""
-    reasons = {}
+    reasons, members = {}, _members(layout)
     for index, group in enumerate(layout.groups):
         if group.kind != "together":
             continue
-        domains = _by_domain(layout, index)
+        domains = _by_domain(layout, index, members[index])
         ranked = sorted(domains, key=lambda d: (-sum(layout.memory[b] for b in domains[d]), d))
         for domain in ranked[1:]:
             for block in domains[domain]:
@@ -76,13 +76,21 @@ def _scattered(layout: Layout) -> dict[int, str]:
     return reasons
 
 
-def _by_domain(layout: Layout, group: int) -> dict[int, list[int]]:
-    """The blocks of a group by the domain they are in."""
+def _members(layout: Layout) -> list[list[int]]:
+    """The blocks of every group, in order."""
+    members: list[list[int]] = [[] for _ in layout.groups]
+    for block in sorted(layout.groups_of):
+        for group, _ in layout.groups_of[block]:
+            members[group].append(block)
+    return members
+
+
+def _by_domain(layout: Layout, group: int, members: list[int]) -> dict[int, list[int]]:
+    """The members of a group by the domain they are in."""
+    domain_of = layout.domains[layout.groups[group].scope]
     domains: dict[int, list[int]] = {}
-    for block, groups in sorted(layout.groups_of.items()):
-        if any(index == group for index, _ in groups):
-            domain = int(layout.domains[layout.groups[group].scope][layout.place[block]])
-            domains.setdefault(domain, []).append(block)
+    for block in members:
+        domains.setdefault(int(domain_of[layout.place[block]]), []).append(block)
     return domains
 
 

@@ -26,6 +26,7 @@ LOOK = 200_000  # pairs that one look weighs at most; of more, every so many are
 DEARER = 1.5  # by how much the price of a limit rises where no step helps
 FIRST_PRICE = 10.0  # of a whole host's capacity beyond the limit, in mean prices of a move
 PROHIBITIVE = 1e9
+PATIENCE = 12  # rounds without less excess after which no room is looked for any more
 TRIES = 20  # best steps that are asked about before a look finds none
 
 
@@ -197,8 +198,8 @@ class Search:
                 return change
         return None
 
-    def relief(self, blocks: Ints, host: int, sets: Ints) -> Floats:
-        """What each set of a host's blocks (rows of indices; one too many: none) saves it."""
+    def relief(self, blocks: Ints, host: int, sets: Bools) -> Floats:
+        """What it saves a host that a set of its blocks leaves; a row for each set."""
         layout, here = self.layout, np.array([host])
         pairs = (
             (layout.used_cpu, layout.cpu),
@@ -206,8 +207,9 @@ class Search:
             (layout.used_memory, layout.memory),
             (layout.used_now, layout.now),
         )
-        left = (used[here] - np.append(d[blocks], 0.0)[sets].sum(axis=1) for used, d in pairs)
-        return self._as_is(here) - self._penalty(here, *left)
+        leaving = sets @ np.array([demand[blocks] for _, demand in pairs]).T
+        left = (used[host] - leaving[:, index] for index, (used, _) in enumerate(pairs))
+        return np.asarray(self._as_is(here) - self._penalty(here, *left))
 
     def exchange(self, here: int) -> Change | None:
         """The best way for a block of a host to change places with one elsewhere; None: none."""
@@ -254,15 +256,30 @@ class Search:
     # --- searches
 
     def settle(self, budget: int) -> bool:
-        """Make room until no host is beyond its limits; False when the budget does not suffice."""
-        end = self.work + budget
-        while self.work < end:
+        """Make room until no host is beyond its limits.
+
+        False when the budget is spent, or the excess has not shrunk for a while.
+        """
+        end, least, stalled = self.work + budget, np.inf, 0
+        while self.work < end and stalled < PATIENCE:
             full = self.full()
             if not len(full):
                 return True
+            excess = self._excess(full)
+            stalled = 0 if excess < least else stalled + 1
+            least = min(least, excess)
             for host in full:
                 self._make_room(int(host))
         return not len(self.full())
+
+    def _excess(self, hosts: Ints) -> float:
+        """What hosts hold beyond their limits, in hosts' worth."""
+        layout, beyond = self.layout, np.maximum(0.0, self.cpu() - self.cpu_limit)[hosts]
+        excess = (beyond / np.maximum(layout.cpu_capacity[hosts], EPSILON)).sum()
+        if layout.policy.capacity.enforce_memory:
+            beyond = np.maximum(0.0, layout.used_memory - self.memory_limit)[hosts]
+            excess += (beyond / np.maximum(layout.memory_capacity[hosts], EPSILON)).sum()
+        return float(excess)
 
     def _make_room(self, host: int) -> None:
         change = self.relocation(self.on(host))
@@ -282,10 +299,17 @@ class Search:
         end, improved = self.work + budget, True
         while improved and self.work < end:
             improved = False
-            for host in np.flatnonzero(self.open_ | self.own):
+            for host in self._costly():
                 while self.work < end and (change := self._better(int(host))):
                     self.take(change)
                     improved = True
+
+    def _costly(self) -> Ints:
+        """Hosts that cost anything, in order: crowded ones, and those with strangers."""
+        hosts = np.arange(len(self.layout.hosts))
+        costly = self._as_is(hosts) > GAIN
+        costly[self.layout.place[self.layout.place != self.home]] = True
+        return np.flatnonzero(costly)
 
     def _better(self, host: int) -> Change | None:
         return self.relocation(self.on(host)) or self.exchange(host)
