@@ -81,6 +81,7 @@ def policy(
             },
             "limits": {"gain": 0.0, "per_plan": 10**6, "moves_per_host": 10**6},
             "costs": costs or {},
+            "detection": {"warm_up": 0.0},  # else no host is overloaded that starts above a limit
             "power": {"reserve": 0, "min_on": 0.0},
         }
     )
@@ -102,6 +103,8 @@ def pack(instance: dict[str, Any]) -> dict[str, Any]:
     costs = {"host": instance["host_cost"], "watt": 0.0}
     made, seconds = solve(seen, policy("pack", instance, costs, margin=0.0))
     on = sum(figures.vms > 0 for figures in made.after)
+    assert max(figures.cpu for figures in made.after) <= FULL["landing"] + 1e-9
+    assert max(figures.memory for figures in made.after) <= FULL["landing"] + 1e-9
     return {
         "hosts_on": on,
         "objective": on * instance["host_cost"] + _moving(instance, made),
