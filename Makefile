@@ -8,8 +8,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 SEEDS ?= 7000-7999
-TRACES ?= /nonexistent
-INSTANCES ?=
+BENCH ?=
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 PRIVILEGED := $(shell if [ "$$(id -u)" = 0 ] || command -v sudo >/dev/null; then echo yes; fi)
 SYSTEM_PACKAGES := gcc git libvirt-dev pkg-config python3-dev python3-venv
@@ -53,12 +52,10 @@ test: venv lint
 	@$(if $(PRIVILEGED),$(SUDO) tests/lab/rig/install,echo "neither root nor sudo: no lab")
 	@$(if $(PRIVILEGED),$(SUDO)) $(BIN)/pytest -q -n 4 --dist loadfile
 
-# The traces are not part of the project: TRACES=DIR names a directory with one folder for each day.
+# Inputs are not part of the project; benchmarks/README.md says where they come from. BENCH="classic
+# scale" runs some of them, QUICK=1 the small inputs only.
 bench: venv
-	@for day in $(TRACES)/*/; do \
-	  $(BIN)/balancerctl simulate benchmarks/classic.toml --trace $$day \
-	    --policy policies/consolidate.toml -o json; done
-	@if [ -n "$(INSTANCES)" ]; then $(BIN)/python benchmarks/placement.py $(INSTANCES); fi
+	@$(BIN)/python benchmarks/run.py $(BENCH)
 
 # Lives of a simulated site, other than those that `make test` runs.
 soak: venv

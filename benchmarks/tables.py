@@ -1,0 +1,160 @@
+"""Which benchmarks there are, what each needs, and what of its result goes into its table."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+from typing import Any
+
+DATA, TRACES = "BALANCERD_BENCH_DATA", "BALANCERD_BENCH_TRACES"
+QUICK = bool(os.environ.get("QUICK"))
+HOW = {
+    DATA: "a directory with placement/*.json and rescheduling/*.json",
+    TRACES: "a directory with a folder or archive for each day, as in "
+    "https://github.com/beloglazov/planetlab-workload-traces",
+}
+Found = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a table. `met`: whether the target was reached; None where there is none."""
+
+    what: str
+    reached: str
+    target: str = ""
+    met: bool | None = None
+
+
+def at_most(what: str, value: float, limit: float, form: str = "{:.4g}") -> Row:
+    """A row whose value should not be larger."""
+    return Row(what, form.format(value), f"≤ {form.format(limit)}", value <= limit)
+
+
+def table(rows: Iterable[Row]) -> list[str]:
+    """The rows as a Markdown table."""
+    lines = ["| measure | reached | target | |", "|---|---|---|---|"]
+    marks = {True: "✓", False: "✗", None: ""}
+    lines += [f"| {r.what} | {r.reached} | {r.target} | {marks[r.met]} |" for r in rows]
+    return lines
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """A script, the variable that says where its input is, and the files it is given of that."""
+
+    name: str
+    script: str
+    rows: Callable[[Found], Iterator[Row]]
+    needs: str = ""
+    files: str = ""  # a glob below the input; "" gives the directory itself
+    options: tuple[str, ...] = ()
+
+    def missing(self) -> str:
+        """What keeps it from running; "" if nothing does."""
+        place = os.environ.get(self.needs, "") if self.needs else "here"
+        if not place:
+            return f"set {self.needs} to {HOW[self.needs]}"
+        if self.needs and not self._inputs(place):
+            return f"{self.needs}={place} has no {self.files}"
+        return ""
+
+    def arguments(self) -> list[str]:
+        """What the script is given."""
+        return [*self._inputs(os.environ.get(self.needs, "")), *self.options]
+
+    def _inputs(self, place: str) -> list[str]:
+        if not self.files:
+            return [place] if place else []
+        found = sorted(Path(place).glob(self.files), key=lambda path: path.stat().st_size)
+        return [str(path) for path in (found[:1] if QUICK else found)]
+
+
+def classic(found: Found) -> Iterator[Row]:
+    """Medians over days against the targets, memory free."""
+    middle, days = found["median"], len(found["days"])
+    yield Row("days", str(days))
+    yield at_most("energy / bound", middle["energy_to_bound"], 1.25, "{:.3f}")
+    yield at_most("migrations per VM and day", middle["moves_per_vm"], 1.5, "{:.2f}")
+    yield at_most("overloaded host-time", middle["overload_share"], 0.005, "{:.2%}")
+    yield Row("energy, kWh", f"{middle['energy_kwh']:.1f}")
+    yield Row("hosts on, mean", f"{middle['mean_active_hosts']:.1f}")
+    yield Row("SLAV, ESV", f"{middle['slav']:.3g}, {middle['esv']:.3g}")
+    yield at_most("CPU seconds for a day", middle["cpu_seconds"], 40.0, "{:.0f}")
+
+
+def baselines(found: Found) -> Iterator[Row]:
+    """What each planner makes of the same days."""
+    for name, result in found.items():
+        middle = result["median"]
+        yield Row(
+            name,
+            f"{middle['energy_to_bound']:.3f} × bound, {middle['moves_per_vm']:.1f} moves per VM, "
+            f"{middle['overload_share']:.2%} overloaded, ESV {middle['esv']:.2g}",
+        )
+
+
+def placement(found: Found) -> Iterator[Row]:
+    """Instances with optima of a solver: as good, in less time."""
+    for name, result in found.items():
+        best = result["optimum"]
+        allowed = best * 1.02 if name.startswith("repair") else best
+        yield at_most(f"{name}: objective (HiGHS: {best:g})", result["objective"], allowed, "{:g}")
+        if "hosts_on" in result:
+            yield Row(f"{name}: hosts on", str(result["hosts_on"]))
+        seconds = result.get("highs_seconds", 5.0) / 5
+        yield at_most(f"{name}: CPU seconds", result["cpu_seconds"], seconds, "{:.2f}")
+
+
+# By hosts: deviation, moves and CPU seconds to be reached.
+EVEN: Mapping[str, tuple[float, int, float]] = {
+    "balance-100": (0.12, 160, 0.05),
+    "balance-1000": (0.16, 2500, 2.0),
+}
+
+
+def balance(found: Found) -> Iterator[Row]:
+    """Deviation of hosts' memory in percent, moves, time."""
+    for name, result in found.items():
+        deviation, moves, seconds = EVEN.get(name.partition(",")[0], (inf, inf, inf))
+        before = result["sd_before"]
+        yield at_most(f"{name}: deviation, from {before:g}", result["sd_after"], deviation)
+        yield at_most(f"{name}: moves", result["moves"], moves, "{:g}")
+        yield at_most(f"{name}: CPU seconds", result["cpu_seconds"], seconds, "{:.2f}")
+        if "moves_at_least" in result:
+            yield Row(f"{name}: moves that no plan does without", f"{result['moves_at_least']:g}")
+
+
+def rescheduling(found: Found) -> Iterator[Row]:
+    """Fragment rate for each budget of moves, within 1 % of the proven optimum where there is."""
+    for name, result in found.items():
+        yield Row(f"{name}: before", f"{result['fragment_rate_before']:.4f}")
+        for budget, reached in result.items():
+            if not isinstance(reached, dict):
+                continue
+            rate, best = reached["fragment_rate"], reached.get("optimum")
+            what = f"{name}: {budget} moves"
+            if best is None:
+                yield Row(what, f"{rate:.4f}")
+            else:
+                yield at_most(f"{what} (optimum {best:.4f})", rate, 1.01 * best, "{:.4f}")
+            yield at_most(f"{what}: CPU seconds", reached["cpu_seconds"], 1.0, "{:.2f}")
+
+
+def drain(found: Found) -> Iterator[Row]:
+    """How long emptying hosts takes, against what the narrowest link needs for the bytes."""
+    for name, result in found.items():
+        took = f"{result['seconds']:.0f} s for {result['migrations']} migrations"
+        yield Row(f"{name}: time", took)
+        yield at_most(f"{name}: time / bound of the links", result["ratio"], 1.15, "{:.3f}")
+
+
+BENCHMARKS = (
+    Benchmark("placement", "placement.py", placement, DATA, "placement/[pr]*.json"),
+    Benchmark("balance", "balance.py", balance, DATA, "placement/balance-*.json"),
+    Benchmark("rescheduling", "rescheduling.py", rescheduling, DATA, "rescheduling/*.json"),
+    Benchmark("drain", "drain.py", drain),
+    Benchmark("classic", "classic.py", classic, TRACES),
+    Benchmark("baselines", "baselines.py", baselines, TRACES),
+)
