@@ -30,6 +30,7 @@ from balancerd.core.observation import Observation
 from balancerd.core.plan import Assessment, Move, Plan, Verdict
 from balancerd.core.planner import plan as make_plan
 from balancerd.core.policy import Mode, Policy
+from balancerd.core.profile import PROFILED, Profile, recalled
 from balancerd.core.record import Cycle, PlanState, Request, Verb
 from balancerd.core.snapshot import assemble, freeze_reason
 from balancerd.core.units import counted, format_time
@@ -92,7 +93,9 @@ class Loop:
         Raises LedgerError: a ledger that cannot be read is no ground to act on.
         """
         now = self._clock.now()
-        self._known = Known(hosts=self._ledger.known_hosts(), pasts=self._pasts(now))
+        self._known = Known(
+            hosts=self._ledger.known_hosts(), pasts=self._pasts(now), profile=self._profile(now)
+        )
         for plan in self._ledger.open_plans():
             self._ledger.set_plan_state(plan, PlanState.SUPERSEDED, now, "balancerd was restarted")
         intents = self._ledger.recover()
@@ -152,6 +155,14 @@ class Loop:
         except LedgerError as error:
             log.warning("samples: %s", error)
         return pasts
+
+    def _profile(self, now: float) -> Profile:
+        """What the samples tell of the hours of the day and the week."""
+        try:
+            return recalled(self._samples.hours(now, PROFILED))
+        except LedgerError as error:
+            log.warning("samples: %s", error)
+            return Profile.none()
 
     def _observe(self, policy: Policy) -> Snapshot:
         observation = self._backend.observe()

@@ -212,6 +212,11 @@ class Samples(Protocol):
         """CPU of every VM, in reference cores, at each reading of the last `span` seconds."""
         ...
 
+    def hours(self, now: float, span: float) -> Iterable[tuple[float, Mapping[str, float]]]:
+        """Mean CPU of every VM, in reference cores, in each whole hour of the last `span` seconds
+        that was folded; with the hour's beginning, oldest first."""
+        ...
+
     def roll_up(self, now: float) -> None:
         """Fold old readings into 5-minute and 1-hour rows, and drop what is past its retention."""
         ...

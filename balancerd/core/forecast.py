@@ -6,7 +6,7 @@ enough across a site that the mean of all says more than a guess (shrinkage; Efr
 
 Level and variance are followed by exponential smoothing with a time constant (Finch 2009,
 "Incremental calculation of weighted mean and variance"), so one reading costs the same however
-long the past is.
+long the past is. What `profile` knows of the time of day is added to the level.
 """
 
 from collections.abc import Mapping
@@ -117,12 +117,17 @@ def taking_in(pasts: Pasts, at: float, cpu: Mapping[str, float]) -> Pasts:
 
 
 def expect(
-    pasts: Pasts, sizes: Floats, trusted_after: float, others: Crowd | None = None
+    pasts: Pasts,
+    sizes: Floats,
+    trusted_after: float,
+    others: Crowd | None = None,
+    turn: Floats | None = None,
 ) -> Forecasts:
     """The forecasts of VMs of these sizes, in reference cores.
 
     A past shorter than `trusted_after` seconds leans on the others, or without them on a safe
     share of the size, the more so the shorter it is. What was never seen counts at the safe share.
+    `turn` is by how much they are expected to differ from their level.
     """
     safe = sizes * UNSEEN_SHARE
     seen = np.minimum(pasts.span / trusted_after, 1.0) if trusted_after else np.ones(len(sizes))
@@ -135,8 +140,9 @@ def expect(
         variance = trust * pasts.variance + (1.0 - trust) * (others.spread * sizes) ** 2
         spread = np.sqrt(variance)
     never = np.isnan(pasts.at)
+    expected = level if turn is None else np.maximum(level + turn, 0.0)
     return Forecasts(
         pasts.names,
-        np.where(never, safe, np.minimum(level, sizes)),
+        np.where(never, safe, np.minimum(expected, sizes)),
         np.where(never, safe / 2, spread),
     )

@@ -7,11 +7,12 @@ import numpy as np
 
 from balancerd.core.columns import Floats, Forecasts, Ints, Loads
 from balancerd.core.counters import Doubt, seen_hosts, seen_vms
-from balancerd.core.forecast import Pasts, crowd, expect, remember
+from balancerd.core.forecast import MEMORY, Pasts, crowd, expect, remember
 from balancerd.core.load import Tracks, follow
-from balancerd.core.model import VM, Host, VMState
+from balancerd.core.model import Host, VMState
 from balancerd.core.observation import HostReading
 from balancerd.core.policy import Detection
+from balancerd.core.profile import Profile, inflated
 from balancerd.core.whereabouts import Whereabouts
 
 
@@ -27,6 +28,7 @@ class Known:
     host_tracks: Tracks = field(default_factory=Tracks.none)
     vm_tracks: Tracks = field(default_factory=Tracks.none)
     pasts: Pasts = field(default_factory=lambda: Pasts.of({}))
+    profile: Profile = field(default_factory=Profile.none)
     placement: Mapping[str, str] = field(default_factory=dict)
     overhead: Mapping[str, tuple[float, int]] = field(default_factory=dict)
 
@@ -42,6 +44,7 @@ class Measured:
     vm_tracks: Tracks
     host_tracks: Tracks
     pasts: Pasts
+    profile: Profile
     vm_doubts: dict[str, Doubt]
     host_doubts: dict[str, Doubt]
 
@@ -68,15 +71,16 @@ def measure(
     carried = _Carried.by(host_loads, loads, where.placement)
     overhead = _overheads(host_loads, carried)
     overhead |= {n: known.overhead.get(n, (0.0, 0)) for n in changed if n in overhead}
-    pasts = _remembered(known, vm_tracks)
+    pasts, profile = _remembered(known, vm_tracks)
     return Measured(
         loads=loads,
         host_loads=_reckoned(changed, host_loads, carried, overhead),
-        forecasts=_forecasts(where.vms, pasts, detection.trusted_after),
+        forecasts=_forecasts(where, pasts, profile, detection),
         overhead=overhead,
         vm_tracks=vm_tracks,
         host_tracks=host_tracks,
         pasts=pasts,
+        profile=profile,
         vm_doubts=vm_doubts,
         host_doubts=host_doubts,
     )
@@ -110,17 +114,30 @@ def _follow_vms(
     return tracks, doubts | more
 
 
-def _remembered(known: Known, tracks: Tracks) -> Pasts:
-    """Each VM's past with its newest rate; VMs that are gone are forgotten."""
-    pasts = known.pasts.among(tracks.names)
-    if not tracks.points:
-        return pasts
-    return remember(pasts, tracks.points[-1].at, tracks.points[-1].cpu)
+def _remembered(known: Known, tracks: Tracks) -> tuple[Pasts, Profile]:
+    """Each VM's past and profile with its newest rate; VMs that are gone are forgotten."""
+    pasts, profile = known.pasts.among(tracks.names), known.profile.among(tracks.names)
+    if not tracks.points or np.isnan(tracks.points[-1].at).all():
+        return pasts, profile
+    newest = tracks.points[-1]
+    cpu = np.where(np.isnan(newest.at), np.nan, newest.cpu)
+    return remember(pasts, newest.at, newest.cpu), profile.read(float(np.nanmax(newest.at)), cpu)
 
 
-def _forecasts(vms: Mapping[str, VM], pasts: Pasts, trusted_after: float) -> Forecasts:
-    sizes = np.array([vm.size for vm in vms.values()], dtype=np.float64)
-    return expect(pasts, sizes, trusted_after, crowd(pasts.level, sizes))
+def _forecasts(
+    where: Whereabouts, pasts: Pasts, profile: Profile, detection: Detection
+) -> Forecasts:
+    """What is expected of each VM; its spread holds the part that a host's VMs have in common."""
+    sizes = np.array([vm.size for vm in where.vms.values()], dtype=np.float64)
+    turn = None
+    if len(pasts.at) and not np.isnan(pasts.at).all():
+        now = float(np.nanmax(pasts.at))
+        turn = profile.turn(now - MEMORY, now, now + detection.horizon)
+    others = crowd(pasts.level, sizes)
+    forecasts = expect(pasts, sizes, detection.trusted_after, others, turn)
+    per_host = len(where.placement) / max(len(set(where.placement.values())), 1)
+    variance = inflated(forecasts.spread**2, profile.together.share, per_host)
+    return replace(forecasts, spread=np.sqrt(variance))
 
 
 @dataclass(frozen=True, slots=True)

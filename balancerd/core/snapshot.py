@@ -69,6 +69,7 @@ def assemble(
         host_tracks=measured.host_tracks,
         vm_tracks=measured.vm_tracks,
         pasts=measured.pasts,
+        profile=measured.profile,
         placement=where.placement,
         overhead={**known.overhead, **measured.overhead},
     )

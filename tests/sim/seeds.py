@@ -255,6 +255,9 @@ class NoSamples:
     def append(self, at: float, hosts: Mapping[str, Any], vms: Mapping[str, Any]) -> None:
         """Keep nothing."""
 
+    def hours(self, now: float, span: float) -> tuple[()]:
+        return ()
+
     def recent(self, now: float, span: float) -> tuple[()]:
         """Nothing was kept."""
         return ()

@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar
 
 from balancerd.adapters.sqlite.database import Access, DamagedError, Database
 from balancerd.adapters.sqlite.samples_schema import SAMPLES
-from balancerd.adapters.sqlite.series import recent
+from balancerd.adapters.sqlite.series import hours, recent
 from balancerd.core.columns import Loads
 from balancerd.core.model import Load
 from balancerd.core.units import DAY, HOUR, MINUTE
@@ -88,6 +88,10 @@ class SamplesStore:
     def recent(self, now: float, span: float) -> Iterator[tuple[float, Mapping[str, float]]]:
         """CPU of every VM at each reading of the last `span` seconds, oldest first."""
         return recent(self.database, now, span)
+
+    def hours(self, now: float, span: float) -> Iterator[tuple[float, Mapping[str, float]]]:
+        """Mean CPU of every VM in each folded hour of the last `span` seconds, oldest first."""
+        return hours(self.database, now, span)
 
     def roll_up(self, now: float) -> None:
         """Fold the hours that are over and the readings that are old; drop what is past it all."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,9 @@ _RECENT = """SELECT at, name, cpu_reference_cores
     FROM ticks CROSS JOIN readings ON readings.tick = ticks.id
         JOIN subjects ON subjects.id = subject
     WHERE at >= ? AND at <= ? AND kind = 'vm' ORDER BY at, subject"""
+_HOURS = """SELECT from_at, name, cpu_reference_cores
+    FROM hours JOIN subjects ON subjects.id = subject
+    WHERE from_at >= ? AND from_at < ? AND kind = 'vm' ORDER BY from_at, subject"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,14 @@ def recent(samples: Database, now: float, span: float) -> Iterator[tuple[float, 
 
     Oldest first, and one reading at a time: an hour of a large site is millions of numbers.
     """
-    rows = samples.stream(_RECENT, (now - span, now))
-    for at, reading in groupby(rows, key=itemgetter("at")):
-        yield at, {name: cpu for _, name, cpu in reading}
+    return _by_time(samples.stream(_RECENT, (now - span, now)))
+
+
+def hours(samples: Database, now: float, span: float) -> Iterator[tuple[float, dict[str, float]]]:
+    """Mean CPU of every VM, in reference cores, in each folded hour of the last `span` seconds."""
+    return _by_time(samples.stream(_HOURS, (now - span, now)))
+
+
+def _by_time(rows: Iterator[Any]) -> Iterator[tuple[float, dict[str, float]]]:
+    for at, together in groupby(rows, key=itemgetter(0)):
+        yield at, {name: cpu for _, name, cpu in together}
