@@ -236,6 +236,20 @@ def test_counters_are_sums_over_cpus_cards_and_disks() -> None:
     assert counters is not None
     assert (counters.cpu_seconds, counters.steal_seconds) == (54.0, 2.5)
     assert (counters.memory_used, counters.network_bytes, counters.block_bytes) == (2**21, 30, 7)
+
+
+@pytest.mark.parametrize(("status", "rate"), [(2, 20.0 * 2**20), (1, None), (0, None)])
+def test_a_dirty_rate_counts_once_its_sample_is_complete(status: int, rate: float | None) -> None:
+    """Dies if the figure of a sample that is still being taken, which is -1, is believed."""
+    figure = 20 if status == 2 else -1
+    statistics = {
+        "cpu.time": 10**9,
+        "dirtyrate.calc_status": status,
+        "dirtyrate.megabytes_per_second": figure,
+    }
+    counters = vm_counters(statistics)
+    assert counters is not None
+    assert counters.dirty_rate == rate
     assert disk_sizes(REAL) == {"/srv/vms/a": 2**30}
 
 

@@ -20,6 +20,7 @@ from balancerd.adapters.libvirt.order import Order
 from balancerd.adapters.libvirt.polling import PolledHost
 from balancerd.adapters.libvirt.preflight import ask_both
 from balancerd.adapters.libvirt.reports import Reports
+from balancerd.adapters.libvirt.sampling import Sampler
 from balancerd.adapters.libvirt.workers import Call, Workers
 from balancerd.core.model import Method
 from balancerd.core.observation import (
@@ -65,6 +66,7 @@ class LibvirtBackend:
             host.name: PolledHost(host, self._workers, counters.get(host.name)) for host in hosts
         }
         self._lanes = {host.name: Lane(host.name, host.uri, self._workers) for host in hosts}
+        self._samplers = {host.name: Sampler(host, self._workers) for host in hosts}
 
     def __enter__(self) -> Self:
         events.ensure_running()
@@ -81,7 +83,7 @@ class LibvirtBackend:
         closing = [
             self._workers.leave(name, "close", close)
             for name, host in self._hosts.items()
-            for close in (host.close, self._lanes[name].close)
+            for close in (host.close, self._lanes[name].close, self._samplers[name].close)
         ]
         for call in closing:
             call.wait(deadline - time.monotonic())
@@ -99,6 +101,8 @@ class LibvirtBackend:
         at, deadline = time.time(), time.monotonic() + OBSERVE_SECONDS
         for host in self._hosts.values():
             host.begin()
+            if not host.silent:
+                self._samplers[host.config.name].begin()
         in_order = sorted(self._hosts.values(), key=lambda host: host.silent)
         found = {
             host.config.name: host.finish(0.0 if host.silent else deadline - time.monotonic())

@@ -6,6 +6,7 @@ from typing import Any
 import libvirt
 
 from balancerd.core.observation import HostCounters, VMCounters
+from balancerd.core.units import MIB
 
 WANTED = (
     libvirt.VIR_DOMAIN_STATS_STATE
@@ -14,7 +15,10 @@ WANTED = (
     | libvirt.VIR_DOMAIN_STATS_VCPU
     | libvirt.VIR_DOMAIN_STATS_INTERFACE
     | libvirt.VIR_DOMAIN_STATS_BLOCK
+    | libvirt.VIR_DOMAIN_STATS_DIRTYRATE
 )
+
+_MEASURED = libvirt.VIR_DOMAIN_DIRTYRATE_MEASURED
 
 Statistics = Mapping[str, Any]
 
@@ -31,6 +35,7 @@ def vm_counters(statistics: Statistics) -> VMCounters | None:
         memory_used=None if resident is None else resident * 1024,
         network_bytes=_summed(statistics, "net", ("rx.bytes", "tx.bytes")),
         block_bytes=_summed(statistics, "block", ("rd.bytes", "wr.bytes")),
+        dirty_rate=_dirty_rate(statistics),
     )
 
 
@@ -64,6 +69,14 @@ def disk_sizes(statistics: Statistics) -> dict[str, int]:
         for row in rows
         if f"block.{row}.path" in statistics and f"block.{row}.capacity" in statistics
     }
+
+
+def _dirty_rate(statistics: Statistics) -> float | None:
+    """Bytes per second, of the last sample that was taken to its end."""
+    rate = statistics.get("dirtyrate.megabytes_per_second")
+    if rate is None or statistics.get("dirtyrate.calc_status") != _MEASURED:
+        return None
+    return float(rate * MIB)
 
 
 def _seconds(nanoseconds: int | None) -> float | None:

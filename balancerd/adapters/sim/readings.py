@@ -100,11 +100,13 @@ class Reader:
         flights: Flights,
         copies: Copies,
         charges: Charges,
+        dirtying: Floats,  # bytes per second that each VM writes for each core that it asks for
     ) -> None:
         self._hosts, self._vms = tuple(hosts), tuple(vms)
         self._machines, self._flights, self._copies = machines, flights, copies
         self._charges = charges
         self._memory = [vm.memory for vm in vms]
+        self._dirtying = dirtying
         self._facts = {
             int(code): tuple(replace(host, power=state) for host in hosts)
             for code, state in POWER_STATES.items()
@@ -140,10 +142,13 @@ class Reader:
         found: dict[int, list[VMReading]] = defaultdict(list)
         flights = {int(row["vm"]): row for row in self._flights.rows}
         used, steal = machines.vm_used.tolist(), machines.vm_steal.tolist()
+        dirty = (self._dirtying * machines.demand).tolist()
         running = VMState.RUNNING
         for index, (host, vm) in enumerate(zip(machines.place.tolist(), self._vms, strict=True)):
             if host >= 0 and index not in flights:
-                counters = VMCounters(used[index], steal[index], self._memory[index])
+                counters = VMCounters(
+                    used[index], steal[index], self._memory[index], None, None, dirty[index]
+                )
                 found[host].append(VMReading(vm, running, counters))
         for index, row in flights.items():
             self._under_way(row, self._vms[index], used[index], steal[index], now, found)

@@ -7,6 +7,8 @@ host's boot, a fault. Everything else happens at once, at the present moment.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from balancerd.adapters.sim.copies import RefusedError
 from balancerd.adapters.sim.events import Event
 from balancerd.adapters.sim.faults import Faults
@@ -32,7 +34,13 @@ class World:
         self._traffic = Traffic(state)
         self._supply = Supply(state, self._traffic)
         self._reader = Reader(
-            site.hosts, site.vms, state.machines, state.flights, state.copies, state.charges
+            site.hosts,
+            site.vms,
+            state.machines,
+            state.flights,
+            state.copies,
+            state.charges,
+            np.array([f.dirty_rate / f.cpu for f in site.flavours], dtype=float),
         )
         self._faults = Faults(state, self._traffic, self._supply)
         self._autostart: set[tuple[int, int]] = set()

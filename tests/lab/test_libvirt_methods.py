@@ -1,0 +1,76 @@
+"""Methods on real hosts: how fast a guest writes, and what slows it down enough to be moved."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from balancerd.adapters.libvirt import LibvirtBackend
+from balancerd.core.model import Method
+from balancerd.core.observation import JobReport
+from tests.lab.rig import Guest, GuestSpec, Load, Rig
+from tests.lab.test_libvirt_adapter import ALL, MIB, at_home, config, until, uuid_of, vm
+
+
+@pytest.fixture(scope="module")
+def guest(standing_rig: Rig) -> Iterator[Guest]:
+    standing_rig.reset()
+    guest = standing_rig.start("m0", "h1", GuestSpec())
+    yield guest
+    guest.remove()
+
+
+@pytest.fixture
+def backend(standing_rig: Rig) -> Iterator[LibvirtBackend]:
+    with LibvirtBackend([config(host) for host in standing_rig.hosts]) as backend:
+        yield backend
+
+
+def moved(
+    backend: LibvirtBackend, guest: Guest, method: Method, mib_per_s: int, pause: float
+) -> tuple[JobReport, list[JobReport]]:
+    """A migration from h1 to h2: its end, and what was told on the way."""
+    backend.locate(guest.name, uuid_of(guest), ALL)
+    backend.migrate(guest.name, "h1", "h2", method, mib_per_s * MIB, pause)
+    told: list[JobReport] = []
+    until(
+        lambda: told.extend(backend.reports()) or any(report.ended for report in told),
+        90,
+        "the migration ends",
+    )
+    return next(report for report in told if report.ended), told
+
+
+def test_how_fast_a_guest_writes_is_sampled_and_shows_in_a_reading(
+    backend: LibvirtBackend, guest: Guest
+) -> None:
+    """Dies if nobody asks QEMU to look, or the figure is taken for bytes."""
+    at_home(guest)
+    guest.set_load(Load(dirty_mb_per_s=20, working_set_mib=48))
+    time.sleep(1)
+
+    def rate() -> float | None:
+        counters = vm(backend.observe(), "h1", guest.name).counters
+        assert counters is not None
+        return counters.dirty_rate
+
+    until(lambda: rate() is not None, 30, "the guest was sampled")
+    found = rate()
+    assert found is not None
+    assert 5 * MIB <= found <= 60 * MIB  # of 20: QEMU looks at a sample of the pages
+
+
+def test_a_guest_that_writes_too_fast_for_pre_copy_arrives_with_auto_converge(
+    backend: LibvirtBackend, guest: Guest
+) -> None:
+    """Dies without the flag: 60 MB/s written never fit through 40 MiB/s within 50 ms."""
+    at_home(guest)
+    guest.set_load(Load(dirty_mb_per_s=60, working_set_mib=48))
+    end, told = moved(backend, guest, Method.AUTO_CONVERGE, 40, 0.05)
+    assert end.error == ""
+    assert max(report.progress.throttle for report in told if report.progress) >= 20
+    assert guest.where() == ["h2"]
+    counter = guest.counter()
+    assert (counter.boots, counter.holes, counter.doubles) == (1, 0, 0)
