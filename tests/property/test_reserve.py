@@ -16,12 +16,12 @@ from tests.sites import NOW, policy, rule, site
 
 def drawn(random: Random) -> Layout:
     hosts = [
-        f"h{number} {random.choice([4, 8])}c {random.choice([16, 32, 64])}G: "
+        f"h{number} {random.choice([4, 8])}c {random.choice([8, 16, 32])}G: "
         + ", ".join(
             f"v{number}{letter} {random.choice([0, 1, 3])}c {random.choice([1, 6, 12])}G"
-            for letter in "abcd"[: random.randint(0, 4)]
+            for letter in "abc"[: random.choice([0, 1, 1, 2, 3])]
         )
-        for number in range(random.randint(2, 5))
+        for number in range(random.randint(2, 8))
     ]
     rules = [rule("avoid", "v?a", random.choice(["h0", "h[01]"]))] * random.randint(0, 1)
     return lay_out(site(" | ".join(hosts)), policy("quiet", *rules), History(), NOW)
@@ -47,10 +47,10 @@ def fits(layout: Layout, host: int, share: float) -> bool:
     return False
 
 
-@settings(max_examples=150)
+@settings(max_examples=120)
 @given(SEEDS)
 def test_a_host_counts_as_covered_only_if_its_vms_do_fit_elsewhere(seed: int) -> None:
-    """Dies if the sufficient test asks for 1 in place of 2 shares, or looks at memory alone."""
+    """Dies if it is forgotten where each VM may be."""
     layout = drawn(Random(seed))
     on = np.ones(len(layout.hosts), dtype=np.bool_)
     for share in (0.7, 1.0):

@@ -5,7 +5,17 @@ from dataclasses import replace
 import pytest
 
 from balancerd.core.check import check
-from balancerd.core.model import Method, PowerState, Snapshot
+from balancerd.core.model import (
+    Disk,
+    Exclusion,
+    ExclusionKind,
+    Gap,
+    GapKind,
+    Method,
+    PowerState,
+    Snapshot,
+    VMState,
+)
 from balancerd.core.plan import Action, Move, Plan, Sleep, Wake
 from balancerd.core.policy import ConstraintRule, Policy
 from tests.sites import NOW, changed, policy, rule, site, under_way
@@ -78,6 +88,14 @@ def test_a_swap_is_sound_only_with_its_waits() -> None:
     assert faults(*hasty, snapshot=full)[0].startswith("action 2: memory on h1")
 
 
+def test_what_is_waited_for_through_another_has_been_waited_for() -> None:
+    """Dies if only direct waits count."""
+    full = site("h1 10c 64G: a 2c 30G | h2 10c 64G: b 2c 30G, c 1c 1G | h3 10c 64G: | h4 10c 64G:")
+    chain = [move(1, "a", "h1>h3"), move(2, "c", "h2>h4", 1), move(3, "b", "h2>h1", 2)]
+    assert faults(*chain, snapshot=full) == ()
+    assert faults(*chain[:2], replace(chain[2], after=()), snapshot=full) != ()
+
+
 def test_what_is_under_way_is_charged_on_both_ends() -> None:
     snapshot = under_way(site("h1 10c 64G: a 2c 30G | h2 10c 64G: b 2c 30G | h3 10c 64G:"), a="h3")
     assert faults(move(1, "b", "h2>h3"), snapshot=snapshot)[0].startswith("action 1: memory on h3")
@@ -105,6 +123,15 @@ def test_members_of_a_group_may_not_even_pass_each_other() -> None:
     assert faults(*meeting, rules=rules)[0] == "action 2: apart a c d: c would meet d in rack r2"
     passing = [meeting[0], replace(meeting[1], after=(1,))]
     assert faults(*passing, rules=rules) == ()
+
+
+def test_members_of_a_group_do_not_meet_in_a_rack() -> None:
+    """Dies if only the target host is looked at."""
+    snapshot = site("r1/h1 10c 64G: a 1c 4G | r2/h2 10c 64G: b 1c 4G | r2/h3 10c 64G:")
+    rules = policy("quiet", rule("apart", "a b", scope="rack"))
+    assert faults(move(1, "a", "h1>h3"), snapshot=snapshot, rules=rules) == (
+        "action 1: apart a b: a would meet b in rack r2",
+    )
 
 
 def test_a_sleeping_host_takes_part_only_after_its_wake() -> None:
@@ -162,3 +189,85 @@ def test_a_host_that_others_would_need_should_they_fail_does_not_sleep(
     )
     assert bool(found) == bool(fault)
     assert not found or found[0].startswith(fault)
+
+
+def apart(most: int, vms: str) -> ConstraintRule:
+    return rule("apart", vms).model_copy(update={"at_most": most})
+
+
+HEADROOM = ConstraintRule(kind="headroom", hosts=("h4",), share=0.7, name="free")
+
+
+THREE = (move(1, "a", "h1>h4"), move(2, "c", "h2>h4"), move(3, "d", "h3>h4"))
+
+
+@pytest.mark.parametrize(
+    ("rules", "tables", "fault"),
+    [
+        (None, {}, ""),
+        (HEADROOM, {}, "action 1: CPU on h4: 6 of at most 1.95"),
+        (None, {"capacity": {"vms_per_host": 2}}, "action 1: VMs on h4: 3 of at most 2"),
+        (None, {"capacity": {"cpu_overcommit": 0.2}}, "action 1: vCPUs on h4: 3 of at most 2"),
+        (rule("one-of", "a", "h[12] h3"), {}, "action 1: one-of a keeps a off h4"),
+        (rule("one-of", "a b", "h[12] h[34]"), {}, "one-of a b: the group ends in 2 places"),
+        (rule("one-of", "a c", "h[12] h[34]"), {}, ""),
+        (apart(1, "a c"), {}, "action 1: apart a c: a would meet c in h4"),
+        (apart(2, "a c"), {}, ""),
+        (apart(2, "a c d"), {}, "action 1: apart a c d: a would meet c, d in h4"),
+    ],
+)
+def test_rules_that_count_are_found_broken(
+    rules: ConstraintRule | None, tables: dict[str, dict[str, object]], fault: str
+) -> None:
+    given = policy("quiet", *([rules] if rules else []), **tables)
+    found = faults(*THREE, snapshot=site(SITE.replace("20G", "4G")), rules=given)
+    assert found[:1] == ((fault,) if fault else ())
+
+
+@pytest.mark.parametrize(
+    ("vm", "host", "fault"),
+    [
+        ({"cpu_model": "host-passthrough"}, {"cpu_model": "Rome"}, "the CPU of h1"),
+        ({"machine": "q35"}, {"machines": ("old",)}, "q35"),
+        ({"disks": (Disk("a", shared=True, storage=("/srv",)),)}, {"storage": ("/sr",)}, "/srv"),
+        ({}, {}, ""),
+    ],
+)
+def test_a_target_that_lacks_what_the_vm_needs_is_found(
+    vm: dict[str, object], host: dict[str, object], fault: str
+) -> None:
+    snapshot = changed(site(SITE), host="h1", cpu_model="Milan", machines=("q35",))
+    snapshot = changed(changed(snapshot, vm="a", **vm), host="h4", **host)
+    found = faults(move(1, "a", "h1>h4"), snapshot=snapshot)
+    assert found == ((f"action 1: h4 does not have {fault}, as a needs",) if fault else ())
+
+
+def test_what_is_excluded_unknown_or_draining_takes_no_part() -> None:
+    one = move(1, "a", "h1>h4")
+    excluded = site(SITE, exclusions=(Exclusion("a", ExclusionKind.VETO, ""),))
+    assert faults(one, snapshot=excluded) == ("action 1: a may not be moved",)
+    silent = site(SITE, gaps=(Gap("host", "h4", GapKind.STALE, "", NOW),))
+    assert faults(one, snapshot=silent) == ("action 1: h4 is not known",)
+    leaving = site(SITE, draining=frozenset({"h4"}))
+    assert faults(one, snapshot=leaving) == ("action 1: h4 is draining",)
+    stopped = changed(site(SITE), vm="a", state=VMState.SHUTOFF)
+    assert faults(one, snapshot=stopped) == ("action 1: a does not run",)
+
+
+def test_a_tag_is_checked_like_a_rule() -> None:
+    tagged = changed(site(SITE), vm="a", tags={"avoid": "h4"})
+    assert faults(move(1, "a", "h1>h4"), snapshot=tagged) == (
+        'action 1: tag avoid="h4" keeps a off h4',
+    )
+
+
+def test_soft_rules_forbid_nothing_and_are_listed_with_what_they_cost_at_the_end() -> None:
+    hard = [rule("apart", "a b"), rule("together", "a c"), rule("avoid", "a b", "h4")]
+    soft = [one.model_copy(update={"weight": 0.5}) for one in hard]
+    made = Plan(NOW, "", "", (move(1, "a", "h1>h4"),), "", 0.0, 0.0)
+    found = check(site(SITE), policy("quiet", *soft), made)
+    assert found.violations == ()
+    assert found.soft_breaks == (
+        "together a c is broken, cost 0.5",
+        "avoid a b is broken, cost 0.5",
+    )

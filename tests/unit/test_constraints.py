@@ -10,6 +10,7 @@ from balancerd.core.constraints import (
     Gate,
     accepts,
     contradictions,
+    homeless,
     refuses,
     refuses_move,
     soft_breaks,
@@ -106,6 +107,7 @@ def test_vcpus_are_limited_by_the_overcommit() -> None:
         (rule("apart", "a c"), "h3", ""),
         (rule("apart", "a c", scope="rack"), "h2", "apart"),
         (rule("apart", "a b", scope="rack"), "h3", ""),
+        (rule("apart", "a", scope="rack"), "h2", ""),
         (rule("together", "a c", scope="rack"), "h3", "together"),
         (rule("together", "a c", scope="rack"), "h2", ""),
         (rule("together", "a c"), "h2", ""),
@@ -198,6 +200,13 @@ def test_tags_are_rules_that_say_where_they_are_from() -> None:
     assert refusal(snapshot, policy(), "a", "h3") == Refusal(
         "a", "h3", "not reachable", 'tag pin="h1 h2" keeps it off h3', "change the rule"
     )
+
+
+def test_tags_and_the_policys_rules_hold_together() -> None:
+    snapshot = changed(site(SITE), vm="a", tags={"avoid": "h3"})
+    rules = policy("quiet", rule("avoid", "a", "h2"))
+    assert refused(snapshot, rules, "a", "h3") == "not reachable"
+    assert refused(snapshot, rules, "a", "h2") == "not reachable"
 
 
 def test_a_vm_with_an_unreadable_tag_stays_but_what_can_be_read_holds() -> None:
@@ -446,3 +455,10 @@ def test_soft_rules_contradict_nothing() -> None:
     soft = [one.model_copy(update={"weight": 1.0}) for one in rules]
     assert clashes(site(SITE), *rules) != []
     assert clashes(site(SITE), *soft) == []
+
+
+def test_many_small_rooms_are_no_room_for_a_large_vm_of_a_failed_host() -> None:
+    rest = " | ".join(f"h{n} 10c 64G: f{n} 1c 48G" for n in range(2, 10))
+    layout = lay_out(site(f"h1 10c 64G: a 1c 20G | {rest}"), policy(), History(), NOW)
+    on = np.ones(9, dtype=np.bool_)
+    assert homeless(layout, on, 1.0, 1.0) == list(range(9))
