@@ -372,7 +372,9 @@ class Loop:
             Exclusion(vm, ExclusionKind.FOREIGN_JOB, f"its move to {target} is not settled")
             for vm, target in sorted(moving(self._executions).items())
         )
-        return replace(snapshot, exclusions=snapshot.exclusions + unsettled)
+        return (
+            replace(snapshot, exclusions=snapshot.exclusions + unsettled) if unsettled else snapshot
+        )
 
     def _take(self, plan: Plan, policy: Policy) -> str:
         """Carry a plan out, or propose it, as the mode says; one sentence about it."""

@@ -217,6 +217,8 @@ def project(snapshot: Snapshot, tasks: Iterable[Task]) -> Snapshot:
             arrived[task.move.vm] = task.move.target
         elif task.stage in UNDER_WAY:
             flying[task.move.vm] = task.move.target
+    if not arrived and not flying:
+        return snapshot
     flights = {vm: to for vm, to in cluster.flights.items() if vm not in arrived} | flying
     cluster = replace(cluster, placement={**cluster.placement, **arrived}, flights=flights)
     return replace(snapshot, cluster=cluster)
@@ -224,6 +226,8 @@ def project(snapshot: Snapshot, tasks: Iterable[Task]) -> Snapshot:
 
 def _without(history: History, since: float) -> History:
     """The past before the plan: a VM that the plan moves twice does not rest in between."""
+    if all(move.at < since for move in reversed(history.moves)):
+        return history
     return replace(history, moves=tuple(move for move in history.moves if move.at < since))
 
 

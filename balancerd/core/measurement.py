@@ -9,7 +9,7 @@ from balancerd.core.columns import Floats, Forecasts, Ints, Loads
 from balancerd.core.counters import Doubt, seen_hosts, seen_vms
 from balancerd.core.forecast import MEMORY, Pasts, crowd, expect, remember
 from balancerd.core.load import Tracks, follow
-from balancerd.core.model import Host, VMState
+from balancerd.core.model import VM, Host, VMState
 from balancerd.core.observation import HostReading
 from balancerd.core.policy import Detection
 from balancerd.core.profile import Profile, inflated
@@ -29,6 +29,7 @@ class Known:
     vm_tracks: Tracks = field(default_factory=Tracks.none)
     pasts: Pasts = field(default_factory=lambda: Pasts.of({}))
     profile: Profile = field(default_factory=Profile.none)
+    vms: Mapping[str, VM] = field(default_factory=dict)
     placement: Mapping[str, str] = field(default_factory=dict)
     overhead: Mapping[str, tuple[float, int]] = field(default_factory=dict)
 

@@ -1,16 +1,22 @@
 """Which VMs may not be moved at all, whatever the target, and why."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from operator import attrgetter
+
+import numpy as np
 
 from balancerd.core.breakers import Scope, State, breaker
+from balancerd.core.columns import Loads
 from balancerd.core.history import WEEK, History, Outcome, PastMove, rests_until
 from balancerd.core.method import way_of
-from balancerd.core.model import VM, Cluster, ExclusionKind, Load, Snapshot
+from balancerd.core.model import VM, Cluster, ExclusionKind, Snapshot
 from balancerd.core.plan import Refusal
 from balancerd.core.policy import Policy
 from balancerd.core.rule import ConstraintRule, meant
+from balancerd.core.same import Same
 from balancerd.core.tags import rules_in_force
-from balancerd.core.tie import tie
+from balancerd.core.tie import ties
 from balancerd.core.units import DAY, format_duration, format_time
 
 
@@ -29,21 +35,24 @@ def fixed_vms(
     excluded = _excluded(cluster, rules_in_force(cluster, policy))
     gaps = {gap.name: gap for gap in snapshot.gaps if gap.subject == "vm"}
     resting = _resting(snapshot, policy, history, now)
-    for name, vm in cluster.vms.items():
-        if name in reasons:
-            continue
-        host = cluster.placement.get(name, "")
-        reason: Refusal | None
+    tied = ties(Same(cluster.vms))
+    away = {name for name, host in cluster.placement.items() if host in unknown} if unknown else ()
+    stuck = _by_no_method(snapshot, policy)
+    suspects = {*cluster.flights, *away, *gaps, *tied, *stuck, *excluded, *resting}
+    for name in sorted(suspects & cluster.vms.keys() - reasons.keys()):
         if name in cluster.flights:
-            reason = _never(name, "under way", f"on its way to {cluster.flights[name]}")
-        elif host in unknown:
-            reason = _never(name, ExclusionKind.HOST_GAP, f"{host} is not known")
+            reasons[name] = _never(name, "under way", f"on its way to {cluster.flights[name]}")
+        elif name in away:
+            host = cluster.placement[name]
+            reasons[name] = _never(name, ExclusionKind.HOST_GAP, f"{host} is not known")
         elif name in gaps:
-            reason = _never(name, ExclusionKind.NO_STATS, gaps[name].detail)
+            reasons[name] = _never(name, ExclusionKind.NO_STATS, gaps[name].detail)
+        elif name in tied:
+            kind = tied[name].kind
+            reasons[name] = _never(name, kind, tied[name].detail, _REMEDIES.get(kind, ""))
         else:
-            reason = _of_itself(vm) or _by_no_method(vm, snapshot.loads.get(name), policy)
-            reason = reason or excluded.get(name) or resting.get(name)
-        if reason:
+            reason = stuck.get(name) or excluded.get(name) or resting.get(name)
+            assert reason is not None  # it is suspected of one of them
             reasons[name] = reason
     return reasons
 
@@ -52,18 +61,23 @@ def _never(vm: str, constraint: str, detail: str, remedy: str = "") -> Refusal:
     return Refusal(vm, "", str(constraint), detail, remedy)
 
 
-def _of_itself(vm: VM) -> Refusal | None:
-    """What the VM's own state and definition say."""
-    tied = tie(vm)
-    return _never(vm.name, tied.kind, tied.detail, _REMEDIES.get(tied.kind, "")) if tied else None
+def _by_no_method(snapshot: Snapshot, policy: Policy) -> dict[str, Refusal]:
+    """VMs that no method which the policy allows can move. Where all disks are shared and nobody
+    knows how much of its memory a VM writes, plain pre-copy does."""
+    vms, loads = snapshot.cluster.vms, Loads.of(snapshot.loads)
+    writing = {loads.names[row] for row in np.flatnonzero(~np.isnan(loads.dirty_rate)).tolist()}
+    stuck: dict[str, Refusal] = {}
+    for name in sorted((writing & vms.keys()) | _with_local_disks(Same(vms))):
+        way = way_of(vms[name], loads.get(name), policy, float(policy.limits.bandwidth))
+        if isinstance(way, Refusal):
+            stuck[name] = way
+    return stuck
 
 
-def _by_no_method(vm: VM, load: Load | None, policy: Policy) -> Refusal | None:
-    """What keeps every method that the policy allows from moving the VM."""
-    if (load is None or load.dirty_rate is None) and all(disk.shared for disk in vm.disks):
-        return None  # plain pre-copy does
-    way = way_of(vm, load, policy, float(policy.limits.bandwidth))
-    return way if isinstance(way, Refusal) else None
+@lru_cache(maxsize=2)
+def _with_local_disks(vms: Same[Mapping[str, VM]]) -> frozenset[str]:
+    shared = attrgetter("shared")
+    return frozenset(name for name, vm in vms.value.items() if not all(map(shared, vm.disks)))
 
 
 _REMEDIES = {

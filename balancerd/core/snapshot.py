@@ -21,7 +21,8 @@ from balancerd.core.model import (
 )
 from balancerd.core.observation import HostReading, Observation
 from balancerd.core.policy import Detection
-from balancerd.core.tie import tie
+from balancerd.core.same import Same
+from balancerd.core.tie import ties
 from balancerd.core.whereabouts import Whereabouts, split_brains, whereabouts
 
 
@@ -42,7 +43,7 @@ def assemble(
     good = {r.host: r for r in observation.readings if not r.error and r.facts is not None}
     readings = {**known.readings, **good}
     shown = [readings[name] for name in hosts if name in readings and _carries(hosts[name])]
-    where = whereabouts(shown, good.keys())
+    where = whereabouts(shown, good.keys(), known.vms)
     silent = {gap.name for gap in gaps}
     measured = measure(known, good, hosts, where, silent, detection)
     gaps += [
@@ -70,6 +71,7 @@ def assemble(
         vm_tracks=measured.vm_tracks,
         pasts=measured.pasts,
         profile=measured.profile,
+        vms=where.vms,
         placement=where.placement,
         overhead={**known.overhead, **measured.overhead},
     )
@@ -78,7 +80,7 @@ def assemble(
 def _cluster(hosts: dict[str, Host], where: Whereabouts, links: tuple[Link, ...]) -> Cluster:
     return Cluster(
         MappingProxyType(hosts),
-        MappingProxyType(where.vms),
+        where.vms,
         MappingProxyType(where.placement),
         MappingProxyType(where.flights),
         links,
@@ -165,34 +167,37 @@ def _vm_gaps(
     now: float,
 ) -> Iterable[Gap]:
     """Running VMs whose demand is not known well: no figures, absurd ones, or too few yet."""
-    since = dict(zip(measured.loads.names, measured.loads.since.tolist(), strict=True))
-    for name, vm in where.vms.items():
-        if vm.state is not VMState.RUNNING or where.placement[name] in unknown:
+    loads, vms = measured.loads, where.vms
+    seen = dict(zip(loads.names, (now - loads.since).tolist(), strict=True))
+    fresh = {name for name in vms if seen.get(name, 0.0) < detection.warm_up}
+    for name in sorted(measured.vm_doubts.keys() | fresh):
+        if vms[name].state is not VMState.RUNNING or where.placement[name] in unknown:
             continue
         doubt = measured.vm_doubts.get(name)
         if doubt:
             kind = GapKind.NO_STATS if doubt.missing else GapKind.ABSURD
             yield Gap("vm", name, kind, doubt.detail, now)
-            continue
-        seen = now - since.get(name, now)
-        if seen < detection.warm_up:
-            yield Gap("vm", name, GapKind.WARMING_UP, f"seen for {seen:.0f} s", now - seen)
+        else:
+            known = seen.get(name, 0.0)
+            yield Gap("vm", name, GapKind.WARMING_UP, f"seen for {known:.0f} s", now - known)
 
 
 def _exclusions(
     where: Whereabouts, doubts: Mapping[str, Doubt], unknown: Collection[str]
 ) -> Iterable[Exclusion]:
     """VMs that no plan may move, each with its first reason."""
-    for name, vm in where.vms.items():
+    placement, tied = where.placement, ties(Same(where.vms))
+    away = {name for name, host in placement.items() if host in unknown} if unknown else set()
+    for name in sorted(where.ambiguous | tied.keys() | away | where.busy | doubts.keys()):
         if name in where.ambiguous:
             yield Exclusion(name, ExclusionKind.AMBIGUOUS_NAME, "another VM has the same name")
-        elif reason := tie(vm):
-            yield reason
-        elif where.placement[name] in unknown:
-            yield Exclusion(name, ExclusionKind.HOST_GAP, where.placement[name])
+        elif name in tied:
+            yield tied[name]
+        elif name in away:
+            yield Exclusion(name, ExclusionKind.HOST_GAP, placement[name])
         elif name in where.busy:
             yield Exclusion(name, ExclusionKind.FOREIGN_JOB, "a migration is under way")
-        elif name in doubts:
+        else:
             yield Exclusion(name, _exclusion_kind(doubts[name]), doubts[name].detail)
 
 

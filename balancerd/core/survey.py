@@ -1,6 +1,8 @@
 """From values to arrays: draws up the layout of a snapshot under a policy."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -25,12 +27,31 @@ from balancerd.core.policy import Objective, Policy
 from balancerd.core.reach import Reach, reach
 from balancerd.core.room import big_vm
 from balancerd.core.rule import ConstraintRule, meant
+from balancerd.core.same import Same
 from balancerd.core.seating import home_seat, landing_seat, lay_out_nodes
 from balancerd.core.tags import rules_in_force
 
 
 def lay_out(snapshot: Snapshot, policy: Policy, history: History, now: float) -> Layout:
     """The layout of what was observed. A VM on a host that does not exist is left out."""
+    drawn = _drawn_once(Same(snapshot), Same(policy))
+    fixed, block_of = fixed_vms(snapshot, policy, history, now), drawn.block_of
+    return replace(
+        drawn.copy(),
+        fixed={block_of[vm]: fixed[vm] for vm in sorted(fixed, reverse=True) if vm in block_of},
+        barred=_barred(drawn.host_row, policy, history, now),
+        returning=_returning(block_of, drawn.host_row, snapshot, policy, history, now),
+    )
+
+
+@lru_cache(maxsize=1)
+def _drawn_once(snapshot: Same[Snapshot], policy: Same[Policy]) -> Layout:
+    """What does not depend on the past or the time. What is planned on a snapshot is looked at
+    again on the same one as it starts; nobody changes this layout."""
+    return _drawn_up(snapshot.value, policy.value)
+
+
+def _drawn_up(snapshot: Snapshot, policy: Policy) -> Layout:
     cluster = snapshot.cluster
     hosts = tuple(sorted(cluster.hosts))
     row = {name: index for index, name in enumerate(hosts)}
@@ -50,7 +71,6 @@ def lay_out(snapshot: Snapshot, policy: Policy, history: History, now: float) ->
     found = reach(blocks, place, values, cluster.vms, rules)
     spare = 1.0 - _kept_free(row, rules)
     open_ = _open(values, snapshot, rules)
-    fixed = fixed_vms(snapshot, policy, history, now)
     count = len(hosts)
     layout = Layout(
         snapshot=snapshot,
@@ -87,9 +107,9 @@ def lay_out(snapshot: Snapshot, policy: Policy, history: History, now: float) ->
         origin=place,
         place=place.copy(),
         signature=found.signature,
-        fixed={block_of[vm]: fixed[vm] for vm in sorted(fixed, reverse=True) if vm in block_of},
-        barred=_barred(row, policy, history, now),
-        returning=_returning(block_of, row, snapshot, policy, history, now),
+        fixed={},
+        barred={},
+        returning={},
         rules=rules,
         allowed=found.allowed,
         reachable=found.reachable,

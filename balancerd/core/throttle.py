@@ -18,6 +18,7 @@ from balancerd.core.method import weight
 from balancerd.core.model import Link
 from balancerd.core.plan import Move, Refusal
 from balancerd.core.policy import Limits
+from balancerd.core.same import Same
 from balancerd.core.topology import Topology, production
 from balancerd.core.units import DAY, format_size
 
@@ -104,14 +105,15 @@ class Traffic:
         """Whether a move has to wait for others to end. One that is heavier than a limit may go
         alone."""
         heavy, limits = weight(move.method, self.limits), self.limits
-        counts = [
+        counts = (
             (self.site, limits.per_site),
             (self.outgoing[move.source], limits.per_host),
             (self.incoming[move.target], limits.per_host),
-        ]
-        path = _path(self.topology, move.source, move.target)
-        counts += [(self.links[link], limits.per_link) for link in path]
-        return any(count and count + heavy > limit for count, limit in counts)
+        )
+        if any(count and count + heavy > limit for count, limit in counts):
+            return True
+        crossing = (self.links[n] for n in _path(self.topology, move.source, move.target))
+        return any(count and count + heavy > limits.per_link for count in crossing)
 
 
 def divided(tasks: Mapping[int, Task], view: View) -> dict[int, int]:
@@ -193,23 +195,10 @@ def _path(topology: Topology, source: str, target: str) -> tuple[int, ...]:
 
 
 def _topology(view: View) -> Topology:
-    return _made(tuple(view.snapshot.cluster.hosts), _Same(view.snapshot.cluster.links))
-
-
-class _Same:
-    """Links as a key: the same tuple is the same key, without a look at a thousand links."""
-
-    def __init__(self, links: tuple[Link, ...]) -> None:
-        self.links = links
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and other.links is self.links
-
-    def __hash__(self) -> int:
-        return id(self.links)
+    return _made(tuple(view.snapshot.cluster.hosts), Same(view.snapshot.cluster.links))
 
 
 @lru_cache(maxsize=4)
-def _made(hosts: tuple[str, ...], links: _Same) -> Topology:
+def _made(hosts: tuple[str, ...], links: Same[tuple[Link, ...]]) -> Topology:
     """Made once for each site; a site changes rarely."""
-    return Topology.of(hosts, links.links)
+    return Topology.of(hosts, links.value)

@@ -1,7 +1,17 @@
 """What ties a VM to the host it is on, by its own state and definition."""
 
+from collections.abc import Mapping
+from functools import lru_cache
+
 from balancerd.core.model import VM, Exclusion, ExclusionKind, VMState
+from balancerd.core.same import Same
 from balancerd.core.tags import unreadable
+
+
+@lru_cache(maxsize=2)
+def ties(vms: Same[Mapping[str, VM]]) -> Mapping[str, Exclusion]:
+    """The VMs that are tied to where they are, by name, each with its first reason."""
+    return {name: reason for name, vm in vms.value.items() if (reason := tie(vm))}
 
 
 def tie(vm: VM) -> Exclusion | None:

@@ -40,6 +40,7 @@ class Topology:
     _network: Network
     _number: Mapping[tuple[str, str], int]
     _trunks: dict[int, Ints] = field(default_factory=dict)  # by switch: paths to all others
+    _paths: dict[tuple[int, int], tuple[int, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, hosts: Iterable[str], links: Sequence[Link]) -> "Topology":
@@ -82,9 +83,11 @@ class Topology:
         """The links from one host to another, in order; () where none is known."""
         if source == target:
             return ()
-        trunk = self._trunk(int(self._switch[source]))[self._switch[target]]
-        steps = (self._up[source], *trunk, self._down[target])
-        return tuple(int(step) for step in steps if step != self.none)
+        if (source, target) not in self._paths:
+            trunk = self._trunk(int(self._switch[source]))[self._switch[target]]
+            steps = (self._up[source], *trunk, self._down[target])
+            self._paths[source, target] = tuple(int(step) for step in steps if step != self.none)
+        return self._paths[source, target]
 
     def narrowest(self, source: int, free: Floats) -> Floats:
         """For every host: what is free on the narrowest link from the source to it, bytes per

@@ -1,7 +1,10 @@
 """Where each VM is, out of what every host shows of it: copies, halves under way, split brains."""
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import is_
+from types import MappingProxyType
 
 from balancerd.core.model import VM, SplitBrain, VMState
 from balancerd.core.observation import HostReading, VMReading
@@ -50,7 +53,7 @@ class Whereabouts:
     """
 
     shown: dict[str, VMReading]  # on the host where it is
-    vms: dict[str, VM]
+    vms: Mapping[str, VM]
     placement: dict[str, str]
     flights: dict[str, str]
     landing: dict[str, tuple[int, ...]]  # NUMA nodes that those under way are going to
@@ -58,8 +61,14 @@ class Whereabouts:
     busy: frozenset[str]
 
 
-def whereabouts(readings: Iterable[HostReading], fresh: Collection[str]) -> Whereabouts:
-    """Where each VM is; `fresh` are the hosts whose readings are of now."""
+def whereabouts(
+    readings: Iterable[HostReading], fresh: Collection[str], before: Mapping[str, VM] | None = None
+) -> Whereabouts:
+    """Where each VM is; `fresh` are the hosts whose readings are of now.
+
+    `before` are the VMs as they were last; where nothing changed they are given back, the same
+    object, so that whatever was worked out from them need not be worked out again.
+    """
     single, several, busy = _copies(readings, fresh)
     copies, ambiguous = _told_apart(several)
     main = {name: min(found, key=_standing) for name, found in copies.items()}
@@ -70,13 +79,19 @@ def whereabouts(readings: Iterable[HostReading], fresh: Collection[str]) -> Wher
     busy |= {n for n, found in copies.items() if any(copy.reading.job for copy in found)}
     return Whereabouts(
         shown={name: reading for name, (_, reading) in single.items()},
-        vms={name: _as_shown(reading) for name, (_, reading) in single.items()},
+        vms=_kept({n: _as_shown(reading) for n, (_, reading) in single.items()}, before or {}),
         placement={name: host for name, (host, _) in single.items()},
         flights={name: half.host for name, half in flights.items()},
         landing={n: half.reading.vm.numa for n, half in flights.items() if half.reading.vm.numa},
         ambiguous=ambiguous,
         busy=frozenset(busy),
     )
+
+
+def _kept(vms: dict[str, VM], before: Mapping[str, VM]) -> Mapping[str, VM]:
+    """The VMs as they were, if they are still the very same."""
+    same = len(vms) == len(before) and all(map(is_, vms.values(), before.values()))
+    return before if same and vms.keys() == before.keys() else MappingProxyType(vms)
 
 
 def _copies(
@@ -147,15 +162,22 @@ def split_brains(readings: Iterable[HostReading]) -> list[SplitBrain]:
 
     Hosts of one UUID may be one machine that was configured twice; what they both show is no proof.
     """
-    running: dict[str, list[tuple[str, str, str]]] = {}
-    for reading in readings:
-        machine = (reading.facts.uuid if reading.facts else "") or reading.host
-        for vm in reading.vms:
-            if vm.state is VMState.RUNNING and vm.vm.uuid:
-                seen = (vm.vm.name, reading.host, machine)
-                running.setdefault(vm.vm.uuid, []).append(seen)
+    running = [
+        (vm.vm.uuid, reading, vm)
+        for reading in readings
+        for vm in reading.vms
+        if vm.state is VMState.RUNNING and vm.vm.uuid
+    ]
+    times = Counter(uuid for uuid, _, _ in running)
+    if len(times) == len(running):
+        return []
+    found: dict[str, list[tuple[str, str, str]]] = {}
+    for uuid, reading, vm in running:
+        if times[uuid] > 1:
+            machine = (reading.facts.uuid if reading.facts else "") or reading.host
+            found.setdefault(uuid, []).append((vm.vm.name, reading.host, machine))
     return [
-        SplitBrain(min(found)[0], uuid, tuple(sorted(host for _, host, _ in found)))
-        for uuid, found in sorted(running.items())
-        if len(found) > 1 and len({machine for _, _, machine in found}) > 1
+        SplitBrain(min(seen)[0], uuid, tuple(sorted(host for _, host, _ in seen)))
+        for uuid, seen in sorted(found.items())
+        if len({machine for _, _, machine in seen}) > 1
     ]

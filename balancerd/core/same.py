@@ -1,0 +1,23 @@
+"""Keys for caches of what was worked out from a large value: the same object is the same key."""
+
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Same(Generic[T]):
+    """A value as a key by its identity, without a look at the thousands of values inside it.
+
+    For frozen values only. The value lives as long as its key, so that its identity stays its own.
+    """
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: T) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Same) and other.value is self.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
