@@ -7,7 +7,7 @@ host sees to it that it finds its place.
 A *seat* is which nodes of a host the bound VMs of a block lie on, VM by VM.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -117,6 +117,19 @@ class Nodes:
         seat = seat or self.seat(block, host) or everywhere
         self.seats[block, host] = seat
         self._add(block, host, seat, 1)
+
+    def settle(self, places: Iterable[tuple[int, int, Seat]]) -> None:
+        """Put many blocks on nodes of their hosts at once: block, host, seat."""
+        rows, vcpus, memory = list[int](), list[float](), list[float]()
+        for block, host, seat in places:
+            self.seats[block, host] = seat
+            first = int(self.first[host])
+            for share, nodes in zip(self.shares[block], seat, strict=True):
+                rows += [first + node for node in nodes]
+                vcpus += [share.vcpus] * len(nodes)
+                memory += [share.memory] * len(nodes)
+        np.add.at(self.used_vcpus, rows, vcpus)
+        np.add.at(self.used_memory, rows, memory)
 
     def release(self, block: int, host: int) -> None:
         """Take a block off the nodes it lies on."""

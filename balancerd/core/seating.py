@@ -1,6 +1,6 @@
 """NUMA nodes of a snapshot: which there are, and what the VMs bound to them take."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,8 @@ def lay_out_nodes(
 ) -> Nodes | None:
     """The nodes of the hosts, nothing on them yet; None on a site where no VM is bound to any."""
     vms = snapshot.cluster.vms
+    if not any(vm.numa for vm in vms.values()):
+        return None
     shares = {}
     for index, block in enumerate(blocks):
         bound = tuple(_share(snapshot, name) for name in block if vms[name].numa)
@@ -62,10 +64,14 @@ def _share(snapshot: Snapshot, name: str) -> Share:
     return Share(name, span, vm.vcpus / span, max(0, vm.memory) / span)
 
 
-def home_seat(nodes: Nodes, snapshot: Snapshot, block: int, host: int) -> Seat:
-    """Where the bound VMs of a block lie on their host."""
-    vms, count = snapshot.cluster.vms, nodes.count(host)
-    return tuple(_known(vms[share.vm].numa, count) for share in nodes.shares.get(block, ()))
+def homes(
+    nodes: Nodes, snapshot: Snapshot, place: Sequence[int]
+) -> Iterator[tuple[int, int, Seat]]:
+    """Where the bound VMs of each block lie: block, host, seat. `place`: the host of each block."""
+    vms, counts = snapshot.cluster.vms, np.diff(nodes.first).tolist()
+    for block, shares in nodes.shares.items():
+        host = place[block]
+        yield block, host, tuple(_known(vms[share.vm].numa, counts[host]) for share in shares)
 
 
 def landing_seat(nodes: Nodes, snapshot: Snapshot, block: int, host: int) -> Seat:

@@ -28,7 +28,7 @@ from balancerd.core.reach import Reach, reach
 from balancerd.core.room import big_vm
 from balancerd.core.rule import ConstraintRule, meant
 from balancerd.core.same import Same
-from balancerd.core.seating import home_seat, landing_seat, lay_out_nodes
+from balancerd.core.seating import homes, landing_seat, lay_out_nodes
 from balancerd.core.tags import rules_in_force
 
 
@@ -278,9 +278,7 @@ def _charge(layout: Layout) -> None:
             counts = layout.present[group]
             counts[domain] = counts.get(domain, 0) + count
     if layout.nodes:
-        for block in layout.nodes.shares:
-            here = int(place[block])
-            layout.nodes.charge(block, here, home_seat(layout.nodes, layout.snapshot, block, here))
+        layout.nodes.settle(homes(layout.nodes, layout.snapshot, place.tolist()))
     for vm, target in sorted(layout.snapshot.cluster.flights.items()):
         if vm in layout.block_of and target in layout.host_row:
             _charge_flight(layout, layout.block_of[vm], layout.host_row[target])

@@ -28,6 +28,7 @@ class Choice:
     rooms: float
     leaving: Filling
     coming: Filling
+    size: int  # VMs that leave or come
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class Column:
     gain: float  # rooms
     scene: Scene
     choices: tuple[Choice, ...]
+    size: int
 
 
 def columns_of(options: Options, relaxed: Relaxed, worth: float) -> list[list[Column]]:
@@ -66,7 +68,8 @@ def _of_scene(
     """Every combination of the nodes' choices whose regrets are small together."""
     scene = options.scenes[row]
     change = np.append(options.shifted[row], options.shifts[row]).astype(np.int64)
-    columns = [Column(regret, change, -float(options.before[row]), scene, ())]
+    size = (scene.leaving is not None) + (scene.coming is not None)
+    columns = [Column(regret, change, -float(options.before[row]), scene, (), size)]
     for state in scene.states:
         if state not in of_state:
             of_state[state] = _choices(options, offered, state)
@@ -77,6 +80,7 @@ def _of_scene(
                 column.gain + choice.rooms,
                 scene,
                 (*column.choices, choice),
+                column.size + choice.size,
             )
             for column in columns
             for choice in of_state[state]
@@ -109,6 +113,7 @@ def _choices(options: Options, offered: Offers, state: int) -> list[Choice]:
                     float(options.rooms[row]),
                     options.leaving[row],
                     options.fillings[filling],
+                    len(options.leaving[row]) + len(options.fillings[filling]),
                 )
     return _undominated_choices(found.values())
 
@@ -127,7 +132,7 @@ def _undominated(columns: Iterable[Column]) -> list[Column]:
 
 def _rank(choice: Choice | Column) -> tuple[float, int]:
     """The least regret first, then what changes least."""
-    return round(choice.regret, 6), int(np.abs(choice.change).sum())
+    return round(choice.regret, 6), choice.size
 
 
 def _keep(changes: list[Ints], gains: list[float]) -> list[bool]:

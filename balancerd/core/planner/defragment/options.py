@@ -9,7 +9,7 @@ that look alike are one *class*.
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import chain, combinations, combinations_with_replacement
+from itertools import combinations, combinations_with_replacement
 from math import inf
 
 import numpy as np
@@ -24,7 +24,8 @@ EPSILON = 1e-9
 Filling = tuple[int, ...]  # kinds, with repetition
 # What is free on a node (vCPUs, bytes), which kinds may land there (bits), and how many of which
 # kinds could leave it.
-State = tuple[float, float, int, tuple[tuple[int, int], ...]]
+Present = tuple[tuple[int, int], ...]  # kinds with their counts
+State = tuple[float, float, int, Present]
 TOO_FULL: State = (-inf, -inf, 0, ())
 Shift = tuple[int, tuple[int, ...]]  # a kind that lies on several nodes, and which nodes
 
@@ -70,6 +71,7 @@ class _Drawing:
     site: Site
     states: dict[State, int] = field(default_factory=dict)
     overs: dict[tuple[float, float, int], int] = field(default_factory=dict)
+    leavings: dict[Present, list[tuple[Filling, float, float]]] = field(default_factory=dict)
     rows: list[tuple[Filling, int, int, int]] = field(default_factory=list)
     scenes: list[tuple[int, int, Scene]] = field(default_factory=list)  # class, big VMs now
 
@@ -86,19 +88,29 @@ class _Drawing:
 
     def _options(self, state: State) -> Iterator[tuple[Filling, int, int]]:
         vcpus, memory, landing, present = state
-        size, kinds = self.site.size, self.site.kinds
-        now = self.fit(vcpus, memory)
+        size, now = self.site.size, self.fit(vcpus, memory)
         if state == TOO_FULL:  # but nobody has to leave for that
             yield (), 0, self.overs.setdefault((0.0, 0.0, 0), len(self.overs))
-        for leaving in _leavings(present):
-            free = vcpus + sum(kinds[kind].vcpus for kind in leaving)
-            bytes_ = memory + sum(kinds[kind].memory for kind in leaving)
+        for leaving, less_vcpus, less_memory in self._leavings(present):
+            free, bytes_ = vcpus + less_vcpus, memory + less_memory
             if free < -EPSILON or bytes_ < -EPSILON:
                 continue
             most = self.fit(free, bytes_)
             for rooms in range(max(0, min(now, most) - 1), most + 1):
                 over = (free - rooms * size.vcpus, bytes_ - rooms * size.memory, landing)
                 yield leaving, rooms, self.overs.setdefault(over, len(self.overs))
+
+    def _leavings(self, present: Present) -> list[tuple[Filling, float, float]]:
+        """Every choice of VMs to leave, with the vCPUs and bytes that they free."""
+        if present not in self.leavings:
+            kinds, counts = self.site.kinds, dict(present)
+            self.leavings[present] = [
+                (chosen, sum(kinds[k].vcpus for k in chosen), sum(kinds[k].memory for k in chosen))
+                for size in range(LEAVING_AT_MOST + 1)
+                for chosen in combinations_with_replacement(counts, size)
+                if all(chosen.count(kind) <= counts[kind] for kind in set(chosen))
+            ]
+        return self.leavings[present]
 
     def fit(self, vcpus: float, memory: float) -> int:
         """Big VMs that fit into free room."""
@@ -107,15 +119,6 @@ class _Drawing:
         if size.memory > 0:
             count = min(count, memory / size.memory)
         return int(count + EPSILON) if count > 0 else 0
-
-
-def _leavings(present: tuple[tuple[int, int], ...]) -> Iterator[Filling]:
-    """Every choice of VMs to leave."""
-    counts = dict(present)
-    sizes = range(LEAVING_AT_MOST + 1)
-    for chosen in chain.from_iterable(combinations_with_replacement(counts, n) for n in sizes):
-        if all(chosen.count(kind) <= counts[kind] for kind in set(chosen)):
-            yield chosen
 
 
 def options_of(site: Site) -> Options:
@@ -149,7 +152,7 @@ def _classes(site: Site) -> dict[Looks, list[int]]:
     return classes
 
 
-def _state(site: Site, host: int, row: int, present: tuple[tuple[int, int], ...]) -> State:
+def _state(site: Site, host: int, row: int, present: Present) -> State:
     """A node's state. Memory beyond all need is left out, so that more nodes look alike."""
     kinds = site.kinds
     vcpus, memory = float(site.free.vcpus[row]), float(site.free.memory[row])
