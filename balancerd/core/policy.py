@@ -204,6 +204,9 @@ class Limits(Schema):
     backoff: Duration = Field(
         300.0, description="a pair of hosts rests after a failure; doubled by each further one"
     )
+    veto: Duration = Field(
+        3600.0, description="a VM that somebody else moved, paused or stopped is left alone so long"
+    )
     plan_life: Duration = Field(1800.0, description="an older plan is not carried out")
     gain: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         0.05, description="a plan has to better the score by this share"
@@ -439,7 +442,7 @@ class Policy(Rules):
     summary: Text = Field(description="what the policy is for, in one line")
     engine: Engine = Field(
         Engine.BUILTIN,
-        description='what decides about objective "pack"; "exact" and "shadow" need the extra '
+        description='what decides about "pack" and "quiet"; "exact" and "shadow" need the extra '
         "balancerd[optimizer]",
     )
     exact: Exact = Exact()

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from hypothesis import event, given, settings
+from hypothesis import strategies as st
 
 from balancerd.core.assess import assess_layout
 from balancerd.core.exact import planner_with
@@ -10,44 +11,53 @@ from balancerd.core.exact.assignment import assignment
 from balancerd.core.exact.engine import QUESTIONS
 from balancerd.core.history import History
 from balancerd.core.model import Snapshot
-from balancerd.core.planner import plan
+from balancerd.core.planner import STAGES, plan
 from balancerd.core.planner.draft import Draft
-from balancerd.core.planner.pack import pack
 from balancerd.core.policy import Objective, Policy
 from balancerd.core.survey import lay_out
 from tests.property.drawn import histories, policies, snapshots
 from tests.sites import NOW
 from tests.unit.test_exact import broken_rows, highs
 
-
-def packing(found: Policy, engine: str) -> Policy:
-    return Policy.model_validate(
-        found.model_dump() | {"objective": Objective.PACK, "engine": engine}
-    )
+CROWDED = {"crowding": 10.0, "crowded": 0.2}
 
 
-@given(snapshots(), policies(), histories())
-def test_what_the_built_in_search_finds_keeps_every_row_of_the_program(
-    snapshot: Snapshot, drawn: Policy, history: History
+def under(found: Policy, objective: Objective, engine: str) -> Policy:
+    """The policy with another objective, which crowding has a price in, and an engine."""
+    changes = {"objective": objective, "engine": engine, "costs": CROWDED}
+    return Policy.model_validate(found.model_dump() | changes)
+
+
+OBJECTIVES = st.sampled_from(sorted(QUESTIONS))
+
+
+@given(snapshots(), policies(), histories(), OBJECTIVES)
+def test_what_the_built_in_search_finds_is_an_answer_of_the_program(
+    snapshot: Snapshot, drawn: Policy, history: History, objective: Objective
 ) -> None:
-    """Dies when a row forbids what the rules allow: a limit too low, a host taken for closed."""
-    layout = lay_out(snapshot, packing(drawn, "exact"), history, NOW)
+    """It keeps every row, and costs there what it costs. Dies when a row forbids what the rules
+    allow (a limit too low, a host taken for closed), or when a price is left out."""
+    layout = lay_out(snapshot, under(drawn, objective, "exact"), history, NOW)
     draft = Draft(layout, assess_layout(layout, NOW), history, NOW)
-    question = QUESTIONS[Objective.PACK](draft)
-    pack(draft)
+    question = QUESTIONS[objective](draft)
+    assert question is not None  # crowding has a price
+    STAGES[objective](draft)
     question = replace(question, start=draft.layout.place.copy())
-    found = assignment(question)
-    assert broken_rows(found.program, found.program.start) == []
-    event(f"{len(draft.steps)} steps")
+    program = assignment(question).program
+    assert broken_rows(program, program.start) == []
+    told, counted = float(program.cost @ program.start), question.cost(question.start)
+    assert told >= counted - 1e-6
+    assert layout.factor or told <= counted + 1e-6
+    event(f"{objective}: {'some' if draft.steps else 'no'} steps")
 
 
 @settings(max_examples=60, deadline=None)
-@given(snapshots(), policies(), histories())
+@given(snapshots(), policies(), histories(), OBJECTIVES)
 def test_an_exact_plan_is_as_sound_as_any(
-    snapshot: Snapshot, drawn: Policy, history: History
+    snapshot: Snapshot, drawn: Policy, history: History, objective: Objective
 ) -> None:
-    builtin = plan(snapshot, packing(drawn, "builtin"), history, NOW)
-    exact = planner_with(highs)(snapshot, packing(drawn, "exact"), history, NOW)
+    builtin = plan(snapshot, under(drawn, objective, "builtin"), history, NOW)
+    exact = planner_with(highs)(snapshot, under(drawn, objective, "exact"), history, NOW)
     assert exact.certificate is not None
     assert exact.certificate.violations == ()
-    event("another plan" if exact.moves != builtin.moves else "the same plan")
+    event(f"{objective}: {'another' if exact.moves != builtin.moves else 'the same'} plan")

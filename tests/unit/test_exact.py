@@ -123,6 +123,17 @@ def test_vms_kept_apart_do_not_meet_in_the_program() -> None:
     assert broken_rows(free, x) == []
 
 
+def test_crowding_is_weighed_against_moves_where_it_has_a_price() -> None:
+    """Host h1 holds 6 of 10 cores, of which 5 are free of charge: one of its VMs leaves."""
+    found = policy("quiet", costs={"crowding": 10.0, "crowded": 0.5, "move": 1.0, "gib": 0.0})
+    found = Policy.model_validate(found.model_dump() | {"engine": "exact"})
+    made = planned(SITE, found)
+    assert len(made.moves) == 1
+    assert "; exact: optimal, costs 1 where the built-in plan costs 1 " in made.reason
+    free = found.model_copy(update={"costs": policy("quiet").costs})
+    assert 'has no say in objective "quiet"' in planned(SITE, free).reason
+
+
 def test_only_so_many_vms_move_as_a_plan_may() -> None:
     made = planned(SITE, rules("exact", limits={"per_plan": 1, "gain": 0.0}))
     assert len(made.moves) <= 1

@@ -1,8 +1,9 @@
 """Planning with a solver in the place of the objective's own stage, or beside it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from types import MappingProxyType
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from balancerd.core.plan import Plan
 from balancerd.core.planner import STAGES, Stage
 from balancerd.core.planner import plan as make_plan
 from balancerd.core.planner.draft import Draft
+from balancerd.core.planner.ease import easing
 from balancerd.core.planner.pack import closable, packing
 from balancerd.core.planner.prices import host_prices
 from balancerd.core.policy import Engine, Objective, Policy
@@ -99,7 +101,7 @@ def _wants(question: Question, place: Ints) -> list[Want]:
     for block in np.flatnonzero(place != home):
         source = int(home[block])
         name = layout.hosts[source]
-        reason = f"empty {name}" if emptied[source] else f"room elsewhere, or relief for {name}"
+        reason = f"empty {name}" if emptied[source] else f"room for others on {name}"
         wants.append(Want(int(block), int(place[block]), f"exact: {reason}"))
     return wants
 
@@ -115,4 +117,16 @@ def _of_packing(draft: Draft) -> Question:
     return Question(search, prices, closing, search.home, draft.room(), most)
 
 
-QUESTIONS: dict[Objective, Callable[[Draft], Question]] = {Objective.PACK: _of_packing}
+def _of_easing(draft: Draft) -> Question | None:
+    """What crowded hosts cost, and moves; None where crowding costs nothing."""
+    if not draft.policy.costs.crowding:
+        return None
+    search = easing(draft)
+    count = len(search.layout.hosts)
+    never = np.zeros(count, dtype=np.bool_)
+    return Question(search, np.zeros(count), never, search.home, draft.room(), draft.room())
+
+
+QUESTIONS: Mapping[Objective, Callable[[Draft], Question | None]] = MappingProxyType(
+    {Objective.PACK: _of_packing, Objective.QUIET: _of_easing}
+)

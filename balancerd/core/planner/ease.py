@@ -26,9 +26,15 @@ HUGE = 1e12  # for what may go nowhere: adds up, as infinity does not
 
 def ease(draft: Draft) -> None:
     """Decide the moves that pay for themselves in less crowding."""
+    if draft.policy.costs.crowding:
+        search = easing(draft)
+        _ease(search)
+        _hand_over(draft, search)
+
+
+def easing(draft: Draft) -> Search:
+    """A search on a copy of the draft's layout. Hosts too full to land on are not open."""
     costs, bands = draft.policy.costs, draft.policy.thresholds
-    if not costs.crowding:
-        return
     layout = draft.layout.copy()
     search = Search(
         layout=layout,
@@ -43,8 +49,7 @@ def ease(draft: Draft) -> None:
         crowded=costs.crowded * layout.cpu_capacity,
     )
     search.spare_full_hosts()
-    _ease(search)
-    _hand_over(draft, search)
+    return search
 
 
 def _hand_over(draft: Draft, search: Search) -> None:
