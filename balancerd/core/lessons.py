@@ -105,6 +105,7 @@ class Correction:
 
 
 _UNTOLD, _UNSEEN = Part(), Width()
+_NOTHING_KNOWN = Correction(1.0, exp(_UNSEEN.width))
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +117,8 @@ class Lessons:
 
     def correction(self, figure: str, method: str, link: str, vm: str) -> Correction:
         """What the past says of a model's figure for this VM over this link."""
+        if not self.parts:
+            return _NOTHING_KNOWN
         known = (figure, "vm", vm) in self.parts
         width = self.widths.get((figure, known), _UNSEEN).width
         return Correction(exp(self._offset(figure, method, link, vm)), exp(width))

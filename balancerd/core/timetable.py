@@ -18,7 +18,6 @@ import heapq
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from math import inf
 
 from balancerd.core.policy import Limits
 
@@ -66,14 +65,20 @@ def timetable(
     """The slot of each job. `after` names, for each, earlier ones that must have ended before."""
     after = [sorted(set(earlier)) for earlier in after]
     alone = [lasts(index, _alone(job, limits, width)) for index, job in enumerate(jobs)]
-    pressing = _work_waiting(jobs, after, limits, alone)
-    soonest = [(not job.urgent, -pressing[index], index) for index, job in enumerate(jobs)]
     in_order = [(False, 0.0, index) for index in range(len(jobs))]
-    found = [
-        _Timetable(jobs, after, limits, width, lasts, keys).laid_out()
-        for keys in (soonest, in_order)
-    ]
-    return found[1] if _end(found[1]) <= PATIENCE * _end(found[0]) else found[0]
+    table = _Timetable(jobs, after, limits, width, lasts, in_order).laid_out()
+    pressing = _work_waiting(jobs, after, limits, alone)
+    if _end(table) <= PATIENCE * max([*pressing, _site_work(jobs, limits, alone)]):
+        return table
+    soonest = [(not job.urgent, -pressing[index], index) for index, job in enumerate(jobs)]
+    sooner = _Timetable(jobs, after, limits, width, lasts, soonest).laid_out()
+    return table if _end(table) <= PATIENCE * _end(sooner) else sooner
+
+
+def _site_work(jobs: Sequence[Job], limits: Limits, seconds: Sequence[float]) -> float:
+    """Seconds that all of it takes at least, with every place of the site in use."""
+    work = sum(lasts * job.weight for lasts, job in zip(seconds, jobs, strict=True))
+    return work / limits.per_site
 
 
 def _end(slots: Sequence[Slot]) -> float:
@@ -82,7 +87,7 @@ def _end(slots: Sequence[Slot]) -> float:
 
 def _alone(job: Job, limits: Limits, width: Width) -> float:
     """The rate of a job that has its links to itself."""
-    return min(float(limits.bandwidth), *(width(link) for link in job.links), inf)
+    return min([float(limits.bandwidth), *map(width, job.links)])
 
 
 def _work_waiting(
@@ -189,8 +194,10 @@ class _Timetable:
 
     def _rate(self, job: Job) -> float:
         """The cap, or a fair share of the narrowest link."""
-        shares = (self._width(link) * job.weight / self._used["link", link] for link in job.links)
-        return min(float(self._limits.bandwidth), min(shares, default=inf))
+        rate = float(self._limits.bandwidth)
+        for link in job.links:
+            rate = min(rate, self._width(link) * job.weight / self._used["link", link])
+        return rate
 
     def _full(self, index: int) -> Place | None:
         """The first place that has no room for the job."""

@@ -1,12 +1,13 @@
 """From a draft's steps to moves: in the order in which they begin, each with its prediction."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from balancerd.core.cost import Cost, migration_cost
 from balancerd.core.layout import Floats, Layout
 from balancerd.core.method import weight
+from balancerd.core.model import Method
 from balancerd.core.objective import Score
 from balancerd.core.order import Step, dependencies
 from balancerd.core.plan import Move
@@ -21,6 +22,7 @@ class _Transport:
 
     draft: Draft
     vms: tuple[tuple[int, str], ...]  # the step, and a VM of its block
+    _costs: dict[tuple[int, float], Cost] = field(default_factory=dict)
 
     @cached_property
     def topology(self) -> Topology:
@@ -40,22 +42,33 @@ class _Transport:
 
     def cost(self, index: int, rate: float) -> Cost:
         """What one VM's move costs at a rate."""
-        draft, link = self.draft, self.topology.bottleneck(self.paths[index], self.free)
-        snapshot, lessons = draft.layout.snapshot, draft.history.lessons
-        return migration_cost(self.vms[index][1], snapshot, draft.policy, rate, link, lessons)
+        found = self._costs.get((index, rate))
+        if found is None:
+            draft, link = self.draft, self.topology.bottleneck(self.paths[index], self.free)
+            found = migration_cost(
+                self.vms[index][1],
+                draft.layout.snapshot,
+                draft.policy,
+                rate,
+                link,
+                draft.history.lessons,
+            )
+            self._costs[index, rate] = found
+        return found
 
     def jobs(self) -> list[Job]:
         """Each VM's move as the timetable sees it."""
         steps, limits = self.draft.steps, self.draft.policy.limits
+        vms, heavy = self.draft.layout.snapshot.cluster.vms, weight(Method.STORAGE, limits)
         return [
             Job(
                 steps[step].source,
                 steps[step].target,
                 self.paths[index],
-                weight(self.cost(index, float(limits.bandwidth)).method, limits),
+                1 if all(disk.shared for disk in vms[vm].disks) else heavy,
                 step < self.draft.urgent,
             )
-            for index, (step, _) in enumerate(self.vms)
+            for index, (step, vm) in enumerate(self.vms)
         ]
 
 
