@@ -20,9 +20,9 @@ from balancerd.core.execution import (
     warrant_of_approval,
     warrant_of_policy,
 )
-from balancerd.core.executor import adopt, advance, due, moving, project
+from balancerd.core.executor import adopt, advance, due, moving, own_moves, project
 from balancerd.core.forecast import MEMORY, Pasts, taking_in
-from balancerd.core.history import History
+from balancerd.core.history import History, Outcome
 from balancerd.core.measurement import Known
 from balancerd.core.messages import AbortWanted, Event, HurryWanted
 from balancerd.core.model import Exclusion, ExclusionKind, Host, Link, PowerState, Snapshot
@@ -34,6 +34,7 @@ from balancerd.core.profile import PROFILED, Profile, recalled
 from balancerd.core.record import Cycle, PlanState, Request, Verb
 from balancerd.core.snapshot import assemble, freeze_reason
 from balancerd.core.units import counted, format_time
+from balancerd.core.vetoes import DEED, deeds
 from balancerd.ports import Backend, Clock, Ledger, LedgerError, Power, PowerError, Samples
 from balancerd.recorder import Recorder
 
@@ -79,6 +80,7 @@ class Loop:
         self._actuator = Actuator(backend, power, self._recorder, clock)
         self._known = Known()
         self._snapshot: Snapshot | None = None
+        self._before: Snapshot | None = None  # the snapshot before this one
         self._history = History()
         self._executions: list[Execution] = []
         self._proposal: Proposal | None = None
@@ -166,7 +168,7 @@ class Loop:
 
     def _observe(self, policy: Policy) -> Snapshot:
         observation = self._backend.observe()
-        before = self._snapshot
+        before = self._before = self._snapshot
         draining = self._recorder.keep(self._ledger.draining)
         if draining is None:
             draining = before.draining if before else frozenset()
@@ -220,10 +222,25 @@ class Loop:
         history = keep(self._ledger.history, snapshot.at)
         if history is not None:
             self._history = history
+            self._note_deeds(snapshot)
         try:
             self._samples.append(snapshot.at, snapshot.host_loads, snapshot.loads)
         except LedgerError as error:
             log.warning("samples: %s", error)
+
+    def _note_deeds(self, snapshot: Snapshot) -> None:
+        """Put what others did to VMs into the audit, from where it is a veto for a while."""
+        before = self._before
+        if before is None:
+            return
+        begun = (move for move in self._history.moves if move.at >= before.at)
+        own = {move.vm for move in begun if move.outcome is not Outcome.NOT_STARTED}
+        found = deeds(before, snapshot, own | own_moves(self._executions))
+        for deed in found:
+            log.warning("somebody %s: %s", deed.what, deed.vm)
+            self._recorder.event(deed.at, DEED, deed.vm, deed.what)
+        if found:
+            self._history = self._recorder.keep(self._ledger.history, snapshot.at) or self._history
 
     # Advancing
 

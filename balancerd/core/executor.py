@@ -81,6 +81,16 @@ def moving(executions: Iterable[Execution]) -> dict[str, str]:
     }
 
 
+def own_moves(executions: Iterable[Execution]) -> frozenset[str]:
+    """VMs that balancerd itself is moving; not those whose job turned out to be another's."""
+    return frozenset(
+        task.move.vm
+        for execution in executions
+        for task in execution.tasks.values()
+        if isinstance(task.action, Move) and task.stage in UNDER_WAY and not task.foreign
+    )
+
+
 def _by_vm(tasks: Mapping[int, Task]) -> dict[str, list[int]]:
     """The moves under way, by VM."""
     found: dict[str, list[int]] = {}

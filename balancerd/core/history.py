@@ -11,6 +11,7 @@ from functools import cached_property
 from balancerd.core.lessons import UNTAUGHT, Lessons
 from balancerd.core.policy import Limits
 from balancerd.core.units import DAY
+from balancerd.core.vetoes import Deed
 
 WEEK = 7 * DAY
 
@@ -46,6 +47,7 @@ class History:
     woken: Mapping[str, float] = field(default_factory=dict)
     slept: Mapping[str, float] = field(default_factory=dict)
     idle_since: Mapping[str, float] = field(default_factory=dict)
+    deeds: Mapping[str, Deed] = field(default_factory=dict)  # by VM: the last thing others did
     lessons: Lessons = UNTAUGHT  # what migrations before taught about their cost
 
     def by_vm(self) -> Mapping[str, list[PastMove]]:

@@ -234,7 +234,7 @@ class ExclusionKind(StrEnum):
     ABSURD = "absurd reading"
     SPLIT_BRAIN = "running twice"
     FOREIGN_JOB = "busy with a job"
-    VETO = "moved by an operator"
+    VETO = "veto"  # somebody else has just moved, paused or stopped it
     UNREADABLE_TAG = "unreadable tag"
 
 

@@ -35,10 +35,11 @@ def fixed_vms(
     excluded = _excluded(cluster, rules_in_force(cluster, policy))
     gaps = {gap.name: gap for gap in snapshot.gaps if gap.subject == "vm"}
     resting = _resting(snapshot, policy, history, now)
+    vetoed = _vetoed(snapshot, policy, history, now)
     tied = ties(Same(cluster.vms))
     away = {name for name, host in cluster.placement.items() if host in unknown} if unknown else ()
     stuck = _by_no_method(snapshot, policy)
-    suspects = {*cluster.flights, *away, *gaps, *tied, *stuck, *excluded, *resting}
+    suspects = {*cluster.flights, *away, *gaps, *tied, *stuck, *excluded, *vetoed, *resting}
     for name in sorted(suspects & cluster.vms.keys() - reasons.keys()):
         if name in cluster.flights:
             reasons[name] = _never(name, "under way", f"on its way to {cluster.flights[name]}")
@@ -51,7 +52,7 @@ def fixed_vms(
             kind = tied[name].kind
             reasons[name] = _never(name, kind, tied[name].detail, _REMEDIES.get(kind, ""))
         else:
-            reason = stuck.get(name) or excluded.get(name) or resting.get(name)
+            reason = stuck.get(name) or excluded.get(name) or vetoed.get(name) or resting.get(name)
             assert reason is not None  # it is suspected of one of them
             reasons[name] = reason
     return reasons
@@ -126,6 +127,19 @@ def _resting(
             detail = f"moved {today} times in 24 h, at most {policy.limits.per_vm_per_day}"
             resting[vm] = _never(vm, "budget", detail, "raise limits.per_vm_per_day")
     return resting
+
+
+def _vetoed(
+    snapshot: Snapshot, policy: Policy, history: History, now: float
+) -> Mapping[str, Refusal]:
+    """VMs that somebody else has laid hands on. Who drains a host means its VMs nevertheless."""
+    vetoed: dict[str, Refusal] = {}
+    for vm, deed in history.deeds.items():
+        until = deed.at + policy.limits.veto
+        if until > now and snapshot.cluster.placement.get(vm) not in snapshot.draining:
+            detail = f"somebody {deed.what}; left alone until {format_time(until)}"
+            vetoed[vm] = _never(vm, ExclusionKind.VETO, detail)
+    return vetoed
 
 
 def _failures_in_a_row(moves: list[PastMove]) -> list[PastMove]:

@@ -131,6 +131,7 @@ def draw_policy(rng: random.Random) -> Policy:
                 "cooldown_max": 3600.0,
                 "backoff": 120.0,
                 "stall": 60.0,
+                "veto": rng.choice([0.0, 300.0]),
                 "bandwidth": rng.choice([20, 100]) * 10**6,
                 "gain": 0.01,
             },

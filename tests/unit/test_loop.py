@@ -231,3 +231,15 @@ def test_a_host_is_drained_and_given_back(site: Site) -> None:
     assert all("a1" not in site.world.running(vm) for vm in ("v0", "v1"))
     assert site.ask(Verb.UNDRAIN, "a1")[0]
     assert site.ledger.draining() == frozenset()
+
+
+def test_a_vm_that_an_operator_moved_is_left_alone_and_named_in_the_audit(site: Site) -> None:
+    """Dies when only a job that still runs is respected: the next plan would move it back."""
+    site.policy = a_policy(mode="observe")
+    site.cycles(2)
+    site.world.hand.migrate("v0", "a2")
+    site.cycles(3)
+    deeds = site.ledger.history(site.world.now()).deeds
+    assert "from a1 to a2" in deeds["v0"].what
+    site.begin_again()
+    assert site.ledger.history(site.world.now()).deeds == deeds

@@ -8,6 +8,7 @@ from typing import Self
 
 from balancerd.adapters.sqlite import audit, intents, operator, plans
 from balancerd.adapters.sqlite.database import Access, DamagedError, Database
+from balancerd.adapters.sqlite.deeds import PastDeeds
 from balancerd.adapters.sqlite.intents import RecentMoves
 from balancerd.adapters.sqlite.inventory import Inventory
 from balancerd.adapters.sqlite.lessons import PastLessons
@@ -21,11 +22,12 @@ from balancerd.adapters.sqlite.maintenance import (
 from balancerd.adapters.sqlite.plans import Snapshots
 from balancerd.adapters.sqlite.power import PowerTimes
 from balancerd.adapters.sqlite.schema import LEDGER
-from balancerd.core.history import History
+from balancerd.core.history import WEEK, History
 from balancerd.core.model import Host, PowerState, Snapshot
 from balancerd.core.observation import JobReport
 from balancerd.core.plan import Plan
 from balancerd.core.record import Conclusion, Cycle, Intent, Pause, PlanState, Request
+from balancerd.core.vetoes import DEED, Deed
 from balancerd.ports import LedgerError
 
 _LOG = logging.getLogger(__name__)
@@ -49,6 +51,7 @@ class Ledger:
         self._durable, self._site, self._keeps_snapshots = durable, site, snapshots
         self._moves = RecentMoves(self.database)
         self._lessons = PastLessons(self.database)
+        self._deeds = PastDeeds(self.database)
         self._power = PowerTimes(self.database)
         self._inventory = Inventory(self.database)
         self._snapshots = Snapshots(self.database)
@@ -167,6 +170,8 @@ class Ledger:
     def record_event(self, at: float, kind: str, subject: str, detail: str) -> None:
         """Add a line to the audit."""
         audit.append(self.database, at, kind, subject, detail)
+        if kind == DEED:
+            self._deeds.add(Deed(subject, detail, at))
 
     def history(self, now: float) -> History:
         """Migrations that ended in the last week, power changes, and hosts empty now."""
@@ -176,6 +181,7 @@ class Ledger:
             slept=self._power.slept(),
             idle_since=self._inventory.empty_since(),
             lessons=self._lessons.now(),
+            deeds=self._deeds.since(now - WEEK),
         )
 
     def requests(self) -> tuple[Request, ...]:

@@ -1,0 +1,31 @@
+"""What others did to VMs, as the audit has it: the newest deed of each VM."""
+
+from collections.abc import Mapping
+
+from balancerd.adapters.sqlite.database import Database
+from balancerd.core.vetoes import DEED, Deed
+
+
+class PastDeeds:
+    """Read once, then kept up with each deed that is recorded."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._newest: dict[str, Deed] | None = None
+        self._rollbacks = 0
+
+    def add(self, deed: Deed) -> None:
+        """Take in a deed that was recorded just now."""
+        if self._newest is not None:
+            self._newest[deed.vm] = deed
+
+    def since(self, begin: float) -> Mapping[str, Deed]:
+        """By VM, those of this time and later."""
+        if self._newest is None or self._rollbacks != self._database.rollbacks:
+            self._rollbacks = self._database.rollbacks
+            rows = self._database.rows(
+                "SELECT subject, detail, at FROM events WHERE kind = ? AND at >= ? ORDER BY id",
+                (DEED, begin),
+            )
+            self._newest = {vm: Deed(vm, what, at) for vm, what, at in rows}
+        return {vm: deed for vm, deed in self._newest.items() if deed.at >= begin}
