@@ -9,7 +9,6 @@ is on it or under way from or to it: a VM under way pays on both hosts.
 """
 
 from dataclasses import dataclass, field, replace
-from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ import numpy as np
 from balancerd.core.columns import Bools as Bools
 from balancerd.core.columns import Floats as Floats
 from balancerd.core.columns import Ints as Ints
-from balancerd.core.model import Host, Snapshot, VMState
+from balancerd.core.model import ABSURD_BYTES, ABSURD_CORES, Host, Snapshot, VMState
 from balancerd.core.needs import Needs
 from balancerd.core.nodes import Nodes, Seat
 from balancerd.core.plan import Refusal
@@ -184,7 +183,7 @@ def _share(used: Floats, capacity: Floats) -> Floats:
 
 def is_sane(host: Host) -> bool:
     """Whether a host's capacity can be believed."""
-    return isfinite(host.cpu) and host.cpu > 0 and host.memory > 0
+    return 0 < host.cpu < ABSURD_CORES and 0 < host.memory < ABSURD_BYTES
 
 
 def memory_capacity(host: Host, policy: Policy) -> float:

@@ -14,6 +14,9 @@ from enum import StrEnum
 from types import MappingProxyType
 
 EMPTY: Mapping[str, str] = MappingProxyType({})
+
+# No host and no VM has so much.
+ABSURD_CORES, ABSURD_BYTES = 1e6, 2**60
 NOWHERE: Mapping[str, tuple[int, ...]] = MappingProxyType({})
 
 
@@ -120,8 +123,8 @@ class VM:
 
     @property
     def size(self) -> float:
-        """The most CPU the VM can ask for, in reference cores."""
-        return self.cpu or float(self.vcpus)
+        """The most CPU it can ask for, in reference cores; its vCPUs where the limit is absurd."""
+        return self.cpu if 0 < self.cpu < ABSURD_CORES else float(max(0, self.vcpus))
 
 
 @dataclass(frozen=True, slots=True)

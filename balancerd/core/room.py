@@ -12,6 +12,7 @@ import numpy as np
 from balancerd.core.layout import Bools, Floats, Ints, Layout
 
 EPSILON = 1e-9
+MOST = 2**31  # rooms on one host, where what they take is next to nothing
 COMMON = 0.01  # a size that so large a share of the VMs has is a flavour, not an oddity
 
 
@@ -36,7 +37,7 @@ class Free:
         count = self.vcpus / size.vcpus
         if size.memory > 0:
             count = np.minimum(count, self.memory / size.memory)
-        return np.maximum(0, np.floor(count + EPSILON)).astype(np.int64)
+        return np.clip(np.floor(count + EPSILON), 0, MOST).astype(np.int64)
 
 
 def big_vm(layout: Layout) -> Size:

@@ -8,6 +8,8 @@ from types import MappingProxyType
 from balancerd.core.counters import Doubt
 from balancerd.core.measurement import Known, Measured, measure
 from balancerd.core.model import (
+    ABSURD_BYTES,
+    ABSURD_CORES,
     Cluster,
     Exclusion,
     ExclusionKind,
@@ -140,7 +142,7 @@ def _distrust(reading: HostReading, now: float, stale_after: float) -> Gap | Non
         return Gap("host", reading.host, GapKind.STALE, f"last read {age:.0f} s ago", reading.at)
     if reading.counters is None:
         return Gap("host", reading.host, GapKind.NO_STATS, "no CPU or memory figures", reading.at)
-    if facts is not None and not (0 < facts.cpu < 1e6 and 0 < facts.memory < 2**60):
+    if facts is not None and not (0 < facts.cpu < ABSURD_CORES and 0 < facts.memory < ABSURD_BYTES):
         detail = f"{facts.cpu} cores, {facts.memory} bytes"
         return Gap("host", reading.host, GapKind.ABSURD, detail, reading.at)
     return None

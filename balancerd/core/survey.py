@@ -21,7 +21,7 @@ from balancerd.core.layout import (
     is_sane,
     memory_capacity,
 )
-from balancerd.core.model import Host, PowerState, Snapshot
+from balancerd.core.model import ABSURD_BYTES, ABSURD_CORES, Host, PowerState, Snapshot
 from balancerd.core.movable import fixed_vms
 from balancerd.core.policy import Objective, Policy
 from balancerd.core.reach import Reach, reach
@@ -70,7 +70,8 @@ def _drawn_up(snapshot: Snapshot, policy: Policy) -> Layout:
     groups, memberships = groups_of(rules, block_of)
     found = reach(blocks, place, values, cluster.vms, rules)
     spare = 1.0 - _kept_free(row, rules)
-    open_ = _open(values, snapshot, rules)
+    now_used, absurd = _measured(hosts, snapshot)
+    open_ = _open(values, snapshot, rules) & ~absurd
     count = len(hosts)
     layout = Layout(
         snapshot=snapshot,
@@ -88,7 +89,7 @@ def _drawn_up(snapshot: Snapshot, policy: Policy) -> Layout:
         peak=_floats(host.power_curve[-1] if host.power_curve else 1.0 for host in values),
         curves=_curves(values),
         domains=domains_of(values, rules),
-        used_now=_measured(hosts, snapshot),
+        used_now=now_used,
         used_cpu=_overhead(hosts, snapshot, 0),
         used_variance=np.zeros(count),
         used_memory=_overhead(hosts, snapshot, 1),
@@ -138,14 +139,17 @@ def _floats(values: Iterable[float]) -> Floats:
     return np.array(list(values), dtype=np.float64)
 
 
-def _measured(hosts: Sequence[str], snapshot: Snapshot) -> Floats:
+def _measured(hosts: Sequence[str], snapshot: Snapshot) -> tuple[Floats, Bools]:
+    """CPU of each host now, 0 where it is not known; and whether what is told of it is absurd."""
     loads = Loads.of(snapshot.host_loads)
-    return np.nan_to_num(taken(loads.cpu, loads.rows(tuple(hosts))))
+    now = taken(loads.cpu, loads.rows(tuple(hosts)))
+    sane = (now >= 0) & (now < ABSURD_CORES)
+    return np.where(sane, now, 0.0), ~sane & ~np.isnan(now)
 
 
 def _overhead(hosts: Sequence[str], snapshot: Snapshot, which: int) -> Floats:
     values = _floats(snapshot.overhead.get(name, (0.0, 0))[which] for name in hosts)
-    return np.where(np.isfinite(values), np.maximum(values, 0.0), 0.0)
+    return np.where(np.abs(values) < ABSURD_BYTES, np.maximum(values, 0.0), 0.0)
 
 
 def _open(hosts: Sequence[Host], snapshot: Snapshot, rules: Sequence[ConstraintRule]) -> Bools:
@@ -157,7 +161,12 @@ def _open(hosts: Sequence[Host], snapshot: Snapshot, rules: Sequence[ConstraintR
         if rule.kind == "exclude" and not rule.vms
         for name in meant(names, rule.hosts)
     }
-    closed = snapshot.unknown_hosts() | barred
+    absurd = {
+        name
+        for name, (cpu, memory) in snapshot.overhead.items()
+        if not (0 <= cpu < ABSURD_CORES and 0 <= memory < ABSURD_BYTES)
+    }
+    closed = snapshot.unknown_hosts() | barred | absurd
     return np.array(
         [h.power is PowerState.ON and is_sane(h) and h.name not in closed for h in hosts],
         dtype=np.bool_,
@@ -198,11 +207,11 @@ def _demands(
     forecasts = Forecasts.of(snapshot.forecasts)
     rows = forecasts.rows(tuple(vms))
     cpu, spread = taken(forecasts.cpu, rows), taken(forecasts.spread, rows)
-    known = np.isfinite(cpu) & np.isfinite(spread)
+    known = (np.abs(cpu) < ABSURD_CORES) & (np.abs(spread) < ABSURD_CORES)
     sizes = _floats(vm.size for vm in values)
     cpu = np.where(known, np.maximum(cpu, 0.0), UNSEEN_SHARE * sizes)
     spread = np.where(known, np.maximum(spread, 0.0), UNSEEN_SPREAD * sizes)
-    memory = _floats(max(0, vm.memory) for vm in values)
+    memory = _floats(min(max(0, vm.memory), ABSURD_BYTES) for vm in values)
     vcpus = _floats(vm.vcpus for vm in values)
     sums = [_summed(home, x, count) for x in (cpu, spread * spread, memory, vcpus)]
     return sums[0], sums[1], sums[2], sums[3]
@@ -217,9 +226,9 @@ def _now(vms: Sequence[str], home: Ints, expected: Floats, snapshot: Snapshot) -
     loads = Loads.of(snapshot.loads)
     rows = loads.rows(tuple(vms))
     sizes = _floats(snapshot.cluster.vms[name].size for name in vms)
-    asked = taken(loads.cpu, rows) + taken(loads.steal, rows) * sizes
+    asked = taken(loads.cpu, rows) + np.clip(taken(loads.steal, rows), 0.0, 1.0) * sizes
     sums = _summed(home, asked, len(expected))
-    return np.where(np.isfinite(sums), np.maximum(sums, 0.0), expected)
+    return np.where(np.abs(sums) < ABSURD_CORES, np.maximum(sums, 0.0), expected)
 
 
 def _barred(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from functools import lru_cache
 
-from balancerd.core.model import VM, Exclusion, ExclusionKind, VMState
+from balancerd.core.model import ABSURD_BYTES, ABSURD_CORES, VM, Exclusion, ExclusionKind, VMState
 from balancerd.core.same import Same
 from balancerd.core.tags import unreadable
 
@@ -19,6 +19,9 @@ def tie(vm: VM) -> Exclusion | None:
     is none. (Disks that only its host has can be copied, where the policy says so: `method`.)"""
     if vm.state is not VMState.RUNNING:
         return Exclusion(vm.name, ExclusionKind.NOT_RUNNING, f"it is {vm.state}")
+    if not (0 <= vm.memory < ABSURD_BYTES and 0 <= vm.cpu < ABSURD_CORES and vm.vcpus > 0):
+        detail = f"{vm.memory} bytes, {vm.vcpus} vCPUs, {vm.cpu:g} cores at most"
+        return Exclusion(vm.name, ExclusionKind.ABSURD, detail)
     if vm.owner:
         return Exclusion(vm.name, ExclusionKind.OTHER_OWNER, f"managed by {vm.owner}")
     if vm.host_devices:

@@ -4,6 +4,7 @@ from math import inf, isfinite, sqrt
 
 from balancerd.core.check.nodes import node_limits
 from balancerd.core.check.replay import Replay
+from balancerd.core.model import ABSURD_CORES
 from balancerd.core.plan import Move
 from balancerd.core.rule import matches
 
@@ -54,9 +55,9 @@ def _limit(replay: Replay, move: Move, name: str, used: float, limit: float) -> 
 
 
 def _demand(replay: Replay, vm: str) -> tuple[float, float]:
-    """Expected CPU and spread; a VM without forecast counts half its size, give or take."""
+    """Expected CPU and spread; a VM without a forecast to believe counts half its size or so."""
     forecast = replay.snapshot.forecasts.get(vm)
-    if forecast is None or not isfinite(forecast.cpu + forecast.spread):
+    if forecast is None or not max(abs(forecast.cpu), abs(forecast.spread)) < ABSURD_CORES:
         size = replay.snapshot.cluster.vms[vm].size
         return size / 2, size / 4
     return max(0.0, forecast.cpu), max(0.0, forecast.spread)

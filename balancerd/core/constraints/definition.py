@@ -69,7 +69,8 @@ def soft_breaks(snapshot: Snapshot, policy: Policy) -> tuple[SoftBreak, ...]:
 
 
 def _charged(cluster: Cluster, host: str) -> list[str]:
-    return [vm for vm in cluster.on(host) if cluster.vms[vm].state not in GONE]
+    there = (vm for vm in cluster.on(host) if vm in cluster.vms)
+    return [vm for vm in there if cluster.vms[vm].state not in GONE]
 
 
 def _memory(snapshot: Snapshot, policy: Policy, host: str) -> list[Violation]:
@@ -155,7 +156,8 @@ def _nodes(cluster: Cluster, vm: str, host: str) -> list[int]:
     count = len(cluster.hosts[host].numa)
     if not cluster.vms[vm].numa:
         return []
-    named = cluster.vms[vm].numa if cluster.placement[vm] == host else cluster.landing.get(vm, ())
+    at_home = cluster.placement.get(vm) == host
+    named = cluster.vms[vm].numa if at_home else cluster.landing.get(vm, ())
     return [node for node in named if node < count] or list(range(count))
 
 
