@@ -62,7 +62,7 @@ def _without_load(snapshot: Snapshot, host: Host) -> tuple[Verdict, str] | None:
 
 
 def _believable(load: Load) -> bool:
-    return isfinite(load.cpu) and isfinite(load.cpu_mean) and load.cpu >= 0
+    return 0 <= load.cpu < ABSURD_CORES and isfinite(load.cpu_mean)
 
 
 def _verdict(

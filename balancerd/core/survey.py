@@ -82,7 +82,8 @@ def _drawn_up(snapshot: Snapshot, policy: Policy) -> Layout:
         memory_capacity=spare
         * _floats(memory_capacity(host, policy) if is_sane(host) else 0.0 for host in values),
         vcpu_capacity=_floats(
-            (host.cores or host.cpu) * policy.capacity.cpu_overcommit for host in values
+            (host.cores or host.cpu) * policy.capacity.cpu_overcommit if is_sane(host) else 0.0
+            for host in values
         ),
         receives=open_ & _not_draining(hosts, snapshot),
         gives=open_,
