@@ -8,6 +8,7 @@ import numpy as np
 
 from balancerd.core.breakers import State, breakers
 from balancerd.core.columns import Forecasts, Loads, taken
+from balancerd.core.counters import core_of
 from balancerd.core.groups import blocks_of, domains_of, groups_of
 from balancerd.core.history import History, Outcome, rests_until
 from balancerd.core.layout import (
@@ -66,6 +67,7 @@ def _drawn_up(snapshot: Snapshot, policy: Policy) -> Layout:
     block_of = {vm: index for index, block in enumerate(blocks) for vm in block}
     place = np.array([row[cluster.placement[block[0]]] for block in blocks], dtype=np.int64)
     home = np.array([block_of[vm] for vm in vms], dtype=np.int64)
+    cores = _floats(core_of(host) for host in values)
     cpu, variance, memory, vcpus = _demands(vms, home, len(blocks), snapshot)
     groups, memberships = groups_of(rules, block_of)
     found = reach(blocks, place, values, cluster.vms, rules)
@@ -101,7 +103,7 @@ def _drawn_up(snapshot: Snapshot, policy: Policy) -> Layout:
         leaving_memory=np.zeros(count),
         blocks=blocks,
         block_of=block_of,
-        now=_now(vms, home, cpu, snapshot),
+        now=_now(vms, home, cores[place[home]], cpu, snapshot),
         cpu=cpu,
         variance=variance,
         memory=memory,
@@ -222,12 +224,18 @@ def _summed(home: Ints, values: Floats, count: int) -> Floats:
     return np.bincount(home, values, count).astype(np.float64)
 
 
-def _now(vms: Sequence[str], home: Ints, expected: Floats, snapshot: Snapshot) -> Floats:
-    """CPU each block asks for now, what it waits for included; else what is expected of it."""
+def _now(
+    vms: Sequence[str], home: Ints, cores: Floats, expected: Floats, snapshot: Snapshot
+) -> Floats:
+    """CPU each block asks for now, what it waits for included; else what is expected of it.
+
+    `cores` is what a core is worth where each VM is: a VM that may use less than one whole core
+    waits for that one, so what it waits for is a share of the core and not of its own size.
+    """
     loads = Loads.of(snapshot.loads)
     rows = loads.rows(tuple(vms))
     sizes = _floats(snapshot.cluster.vms[name].size for name in vms)
-    asked = taken(loads.cpu, rows) + np.clip(taken(loads.steal, rows), 0.0, 1.0) * sizes
+    asked = taken(loads.cpu, rows) + taken(loads.steal, rows) * np.maximum(sizes, cores)
     sums = _summed(home, asked, len(expected))
     return np.where(np.abs(sums) < ABSURD_CORES, np.maximum(sums, 0.0), expected)
 

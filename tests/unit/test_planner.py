@@ -7,6 +7,7 @@ import pytest
 from balancerd.core.copying import SWITCH_OVER
 from balancerd.core.history import History, Outcome, PastMove
 from balancerd.core.model import Gap, GapKind, Load, PowerState, Snapshot, SplitBrain, VMState
+from balancerd.core.survey import lay_out
 from balancerd.core.units import GIB
 from tests.sites import NOW, changed, done, planned, policy, rule, site, told, under_way
 
@@ -363,6 +364,17 @@ def test_what_a_vm_waits_for_counts_as_asked_for() -> None:
     waiting = {**snapshot.loads, "b": replace(snapshot.loads["b"], steal=0.25)}
     snapshot = changed(replace(snapshot, loads=waiting), vm="b", cpu=8.0)
     assert told(planned(snapshot, policy())) == ["b h1>h2"]
+
+
+def test_a_vm_smaller_than_a_core_waits_for_a_share_of_the_core() -> None:
+    """a wants 0.5 of a core worth 2 and gets half of that, so it waits an eighth of the time. Dies
+    if the share is taken of its size: overloads would be thought smaller than they are."""
+    snapshot = changed(site("h1 8c 64G: a 0.25c 4G"), vm="a", cpu=0.5)
+    host = replace(snapshot.cluster.hosts["h1"], cores=4)
+    cluster = replace(snapshot.cluster, hosts={"h1": host})
+    loads = {"a": replace(snapshot.loads["a"], steal=0.125)}
+    layout = lay_out(replace(snapshot, cluster=cluster, loads=loads), policy(), History(), NOW)
+    assert layout.now.tolist() == [0.5]
 
 
 SPARE = (
