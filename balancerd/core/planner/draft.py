@@ -12,6 +12,7 @@ from balancerd.core.model import Host, PowerState
 from balancerd.core.nodes import Seat
 from balancerd.core.order import Step
 from balancerd.core.plan import Assessment, Refusal, Verdict
+from balancerd.core.planner.paths import Paths
 from balancerd.core.policy import Objective, Policy
 
 TOLD = 20  # refusals kept in full; the others are counted
@@ -34,11 +35,22 @@ class Draft:
     _used: tuple[int, int] = (0, 0)  # steps counted so far, and the VMs in them
     contradictory: set[str] = field(default_factory=set)  # VMs whose rules cannot all be kept
     declined: str = ""  # what was not worth its cost
+    _paths: Paths | None = None
     worth: str = ""  # what is, and by how much
 
     def on(self, layout: Layout) -> "Draft":
         """A draft of its own on another layout, to try things out."""
-        return Draft(layout, self.assessments, self.history, self.now, wakes=dict(self.wakes))
+        wakes = dict(self.wakes)
+        return Draft(
+            layout, self.assessments, self.history, self.now, wakes=wakes, _paths=self.paths
+        )
+
+    @property
+    def paths(self) -> Paths:
+        """The ways between hosts, worked out when they are first asked for."""
+        if self._paths is None:
+            self._paths = Paths.of(self.layout.snapshot, self.policy)
+        return self._paths
 
     @property
     def policy(self) -> Policy:
@@ -121,7 +133,8 @@ class Draft:
     ) -> int | None:
         """The accepting host with most room, under `pack` one that is in use; None if none accepts.
 
-        What soft rules cost on a host counts like use of it.
+        What soft rules cost on a host counts like use of it; among hosts of like use the way there
+        decides.
         `fill` asks for an efficient one with little room instead, whose CPU stays below it.
         """
         layout = self.layout
@@ -138,7 +151,8 @@ class Draft:
             best = np.lexsort((-use, price, soft, cpu > fill))[0]
             return None if cpu[best] > fill else int(rows[best])
         idle = (layout.used_count[rows] == 0) & (self.policy.objective is Objective.PACK)
-        return int(rows[np.lexsort((use + soft, idle))[0]])
+        kept = ~idle if not idle.all() else idle  # one in use, if there is any
+        return self.paths.nearest(int(layout.place[block]), rows[kept], (use + soft)[kept])
 
     def wakeable(self) -> Bools:
         """Hosts that may be woken now."""

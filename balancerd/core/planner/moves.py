@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from balancerd.core.cost import Cost, migration_cost
-from balancerd.core.layout import Floats, Layout
+from balancerd.core.layout import Layout
 from balancerd.core.method import weight
 from balancerd.core.model import Method
 from balancerd.core.objective import Score
@@ -13,7 +13,6 @@ from balancerd.core.order import Step, dependencies
 from balancerd.core.plan import Move
 from balancerd.core.planner.draft import Draft
 from balancerd.core.timetable import Job, Slot, timetable, waves
-from balancerd.core.topology import Topology, production
 
 
 @dataclass(frozen=True)
@@ -25,26 +24,17 @@ class _Transport:
     _costs: dict[tuple[int, float], Cost] = field(default_factory=dict)
 
     @cached_property
-    def topology(self) -> Topology:
-        cluster = self.draft.layout.snapshot.cluster
-        return Topology.of(cluster.hosts, cluster.links)
-
-    @cached_property
-    def free(self) -> Floats:
-        """What migrations may use of each link, bytes per second."""
-        own = self.topology.free(production(self.draft.layout.snapshot))
-        return own * self.draft.policy.limits.link_share
-
-    @cached_property
-    def paths(self) -> list[tuple[int, ...]]:
-        steps = self.draft.steps
-        return [self.topology.path(steps[step].source, steps[step].target) for step, _ in self.vms]
+    def links(self) -> list[tuple[int, ...]]:
+        """The links that each VM passes."""
+        steps, topology = self.draft.steps, self.draft.paths.topology
+        return [topology.path(steps[step].source, steps[step].target) for step, _ in self.vms]
 
     def cost(self, index: int, rate: float) -> Cost:
         """What one VM's move costs at a rate."""
         found = self._costs.get((index, rate))
         if found is None:
-            draft, link = self.draft, self.topology.bottleneck(self.paths[index], self.free)
+            draft, paths = self.draft, self.draft.paths
+            link = paths.topology.bottleneck(self.links[index], paths.free)
             found = migration_cost(
                 self.vms[index][1],
                 draft.layout.snapshot,
@@ -64,7 +54,7 @@ class _Transport:
             Job(
                 steps[step].source,
                 steps[step].target,
-                self.paths[index],
+                self.links[index],
                 1 if all(disk.shared for disk in vms[vm].disks) else heavy,
                 step < self.draft.urgent,
             )
@@ -89,7 +79,7 @@ def moves_of(draft: Draft, origin: Layout, wakes: Mapping[int, int]) -> tuple[li
         jobs,
         after,
         limits,
-        lambda link: float(transport.free[link]),
+        lambda link: float(draft.paths.free[link]),
         lambda index, rate: transport.cost(index, rate).seconds,
     )
     order = sorted(range(len(vms)), key=lambda index: (slots[index].begin, index))
