@@ -9,7 +9,7 @@ from math import isfinite
 
 from balancerd.core.history import History
 from balancerd.core.layout import Layout
-from balancerd.core.model import Host, Load, PowerState, Snapshot
+from balancerd.core.model import ABSURD_CORES, Host, Load, PowerState, Snapshot
 from balancerd.core.plan import Assessment, Verdict
 from balancerd.core.policy import Policy
 from balancerd.core.survey import lay_out
