@@ -25,6 +25,7 @@ VERBS: Mapping[str, str] = {
     "why": "why",
     "why-not": "why",
     "history": "history",
+    "audit": "audit",
     "migrations": "history",
     "report": "report",
     "snapshot": "export",

@@ -22,8 +22,8 @@ from balancerd.adapters.sim.scenario import FaultKind, Scenario
 from balancerd.adapters.sim.site import Site, build
 from balancerd.adapters.sim.world import World
 from balancerd.adapters.sqlite import operator
-from balancerd.adapters.sqlite.audit import verify
 from balancerd.adapters.sqlite.ledger import Ledger
+from balancerd.adapters.sqlite.proof import verify
 from balancerd.core.history import Outcome
 from balancerd.core.model import Method
 from balancerd.core.observation import Presence

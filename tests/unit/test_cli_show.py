@@ -188,3 +188,14 @@ def test_looking_changes_nothing(record: Path, tmp_path: Path) -> None:
     for listing in LISTINGS:
         shown(copy, *listing)
     assert {path.name: path.read_bytes() for path in copy.glob("*.db")} == before
+
+
+def test_the_audit_is_verified_and_its_first_fault_named(tmp_path: Path) -> None:
+    make_record(tmp_path)
+    assert "each as it was written" in shown(tmp_path, "audit", "verify")
+    with Database(tmp_path / "ledger.db", LEDGER, Access.WRITE) as ledger:
+        ledger.execute("DROP TRIGGER events_are_not_changed")
+        ledger.execute("UPDATE events SET detail = 'nothing' WHERE id = 2")
+    done = balancerctl("audit", "verify", "-o", "json", record=tmp_path)
+    assert done.returncode == Exit.FAILED
+    assert "event 2" in json.loads(done.stdout)["fault"]

@@ -649,3 +649,24 @@ def test_views_read_without_the_code(ledger: Ledger, path: Path) -> None:
     assert row == ("1970-01-12T13:46:40+00:00", "h1", "h2")
     assert connection.execute("SELECT name FROM sites").fetchall() == [("lab",)]
     connection.close()
+
+
+ENDS = ["outcome", "detail", "bytes", "iterations", "downtime_ms", "seconds", "error", "adopted"]
+
+
+@pytest.mark.parametrize("column", ENDS)
+def test_a_changed_figure_of_an_end_is_found(ledger: Ledger, column: str) -> None:
+    """Kills: a figure that stands in the table and not in the audit."""
+    number = committed(ledger, migration())
+    ledger.conclude(Conclusion(number, NOW, Outcome.DONE, "x", 10**9, 4, 0.3, 12.5, "e", 9, 10))
+    assert Reader(ledger.database).audit().fault == ""
+    value = 1 if column == "adopted" else 7
+    ledger.database.execute(f"UPDATE conclusions SET {column} = ?", (value,))
+    assert "the end of intent 1 was changed" in Reader(ledger.database).audit().fault
+
+
+def test_an_end_that_was_taken_away_is_found(ledger: Ledger) -> None:
+    number = committed(ledger, migration())
+    ledger.conclude(Conclusion(number, NOW, Outcome.DONE))
+    ledger.database.execute("DELETE FROM conclusions")
+    assert Reader(ledger.database).audit().fault == "the end that event 2 tells of is missing"

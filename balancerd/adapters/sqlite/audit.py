@@ -27,8 +27,8 @@ def head(database: Database) -> tuple[int, str]:
     return (row[0], row[1]) if row else (0, GENESIS)
 
 
-def append(database: Database, at: float, kind: str, subject: str, detail: str) -> None:
-    """Add an event at the end of the chain."""
+def append(database: Database, at: float, kind: str, subject: str, detail: str) -> int:
+    """Add an event at the end of the chain; its number."""
     with database.transaction():
         last, previous = head(database)
         at = float(at)  # as it will be read back
@@ -37,6 +37,7 @@ def append(database: Database, at: float, kind: str, subject: str, detail: str) 
             "INSERT INTO events (id, at, kind, subject, detail, hash) VALUES (?, ?, ?, ?, ?, ?)",
             (last + 1, at, kind, subject, detail, digest),
         )
+    return int(last) + 1
 
 
 def prune(database: Database, before: float, now: float) -> None:

@@ -7,6 +7,7 @@ from sqlite3 import Row
 from balancerd.adapters.sqlite import audit
 from balancerd.adapters.sqlite.database import Database
 from balancerd.adapters.sqlite.lessons import basis_of, to_text
+from balancerd.adapters.sqlite.proof import line_of
 from balancerd.core.codec import from_milliseconds, to_milliseconds
 from balancerd.core.history import WEEK, Outcome, PastMove
 from balancerd.core.model import Method
@@ -69,27 +70,24 @@ def conclude(database: Database, conclusion: Conclusion) -> Row:
         if known is not None:
             raise LedgerError(f"intent {conclusion.intent} is concluded already: {known[0]}")
         downtime = conclusion.downtime
-        database.insert(
-            "conclusions",
-            {
-                "intent": conclusion.intent,
-                "at": conclusion.at,
-                "outcome": conclusion.outcome,
-                "detail": conclusion.detail,
-                "bytes": conclusion.bytes,
-                "iterations": conclusion.iterations,
-                "downtime_ms": None if downtime is None else to_milliseconds(downtime),
-                "seconds": conclusion.seconds,
-                "error": conclusion.error,
-                "error_code": conclusion.error_code,
-                "error_domain": conclusion.error_domain,
-                "adopted": conclusion.adopted,
-            },
-        )
-        words = (conclusion.outcome, conclusion.detail or conclusion.error)
-        detail = f"intent {conclusion.intent}: {': '.join(filter(None, words))}"
+        seconds = conclusion.seconds
+        row = {
+            "intent": conclusion.intent,
+            "at": conclusion.at,
+            "outcome": conclusion.outcome,
+            "detail": conclusion.detail,
+            "bytes": conclusion.bytes,
+            "iterations": conclusion.iterations,
+            "downtime_ms": None if downtime is None else float(to_milliseconds(downtime)),
+            "seconds": None if seconds is None else float(seconds),
+            "error": conclusion.error,
+            "error_code": conclusion.error_code,
+            "error_domain": conclusion.error_domain,
+            "adopted": conclusion.adopted,
+        }
         subject = intent["vm"] or intent["host"]
-        audit.append(database, conclusion.at, "conclusion", subject, detail)
+        event = audit.append(database, conclusion.at, "conclusion", subject, line_of(row))
+        database.insert("conclusions", row | {"event": event})
     return intent
 
 

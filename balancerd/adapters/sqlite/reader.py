@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sqlite3 import Row
 from typing import Any
 
-from balancerd.adapters.sqlite import audit, operator
+from balancerd.adapters.sqlite import audit, operator, proof
 from balancerd.adapters.sqlite.database import Database
 from balancerd.adapters.sqlite.intents import RecentMoves
 from balancerd.adapters.sqlite.lock import is_locked
@@ -222,7 +222,7 @@ class Reader:
 
     def audit(self) -> audit.Verdict:
         """Follow the whole chain of the audit."""
-        return audit.verify(self.database)
+        return proof.verify(self.database)
 
     def _count(self, table: str) -> int:
         row = self.database.row(f"SELECT count(*) FROM {table}")

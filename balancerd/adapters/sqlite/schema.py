@@ -180,9 +180,11 @@ _TABLES = (
         error TEXT NOT NULL,
         error_code INTEGER NOT NULL,
         error_domain INTEGER NOT NULL,
-        adopted INTEGER NOT NULL CHECK (adopted IN (0, 1)) -- another process saw the start
+        adopted INTEGER NOT NULL CHECK (adopted IN (0, 1)), -- another process saw the start
+        event INTEGER NOT NULL -- its line of the audit
     ) STRICT""",
     "CREATE INDEX conclusions_by_time ON conclusions (at)",
+    "CREATE INDEX conclusions_by_event ON conclusions (event)",
     f"""CREATE TABLE progress ( -- how far each migration was when last heard of
         intent INTEGER PRIMARY KEY REFERENCES intents (id) ON DELETE CASCADE,
         {_moment("at")},
