@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
@@ -36,7 +37,7 @@ def test_what_the_built_in_search_finds_is_an_answer_of_the_program(
     snapshot: Snapshot, drawn: Policy, history: History, objective: Objective
 ) -> None:
     """It keeps every row, and costs there what it costs. Dies when a row forbids what the rules
-    allow (a limit too low, a host taken for closed), or when a price is left out."""
+    allow (a limit too low, a host taken for closed), or when a price or a load is left out."""
     layout = lay_out(snapshot, under(drawn, objective, "exact"), history, NOW)
     draft = Draft(layout, assess_layout(layout, NOW), history, NOW)
     question = QUESTIONS[objective](draft)
@@ -48,6 +49,8 @@ def test_what_the_built_in_search_finds_is_an_answer_of_the_program(
     told, counted = float(program.cost @ program.start), question.cost(question.start)
     assert told >= counted - 1e-6
     assert layout.factor or told <= counted + 1e-6
+    crowded = np.isinf(program.upper) & (program.start > 0.01)
+    assert len(broken_rows(program, program.start - 0.01 * crowded)) == crowded.sum()
     event(f"{objective}: {'some' if draft.steps else 'no'} steps")
 
 
