@@ -31,6 +31,7 @@ class Assessment:
     cpu_expected: float = 0.0  # forecast with its spread
     memory: float = 0.0  # charged by VMs and overhead
     vms: int = 0
+    waiting: float = 0.0  # share of the time that its VMs' vCPUs stood ready and were not run
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,22 @@ def test_waiting_vcpus_are_overload_whatever_the_percentage() -> None:
     assert seen.reason == "vCPUs wait 20% > 10%"
 
 
+def test_vms_that_wait_make_their_host_overloaded_the_larger_the_more() -> None:
+    """Dies if only the host's own steal counts, which no backend reads."""
+    snapshot = site("h1 10c 64G: a 1c 8G, b 1c 8G | h2 10c 64G: c 1c 8G")
+    snapshot = changed(changed(snapshot, vm="a", cpu=6.0), vm="b", cpu=2.0)
+    waits = {name: replace(load, steal=0.2) for name, load in snapshot.loads.items()}
+    one = {**snapshot.loads, "a": waits["a"]}
+    first, second = assess(replace(snapshot, loads=one), policy("quiet"), NOW)
+    assert (first.verdict, second.verdict) == (Verdict.OVERLOADED, Verdict.IDLE)
+    assert first.waiting == pytest.approx(0.2 * 6 / 8)
+    assert first.reason == "vCPUs wait 15% > 10%"
+    small = assess(
+        replace(snapshot, loads={**snapshot.loads, "b": waits["b"]}), policy("quiet"), NOW
+    )
+    assert small[0].verdict is Verdict.IDLE
+
+
 def test_memory_charged_above_overload_is_overload_without_any_load() -> None:
     seen = only(site("h1 10c 64G: a 0c 60G"))
     assert (seen.verdict, seen.reason) == (Verdict.OVERLOADED, "memory 99% > 92%")

@@ -26,17 +26,16 @@ def relieve(draft: Draft) -> None:
 def _relieve_cpu(draft: Draft, host: int) -> None:
     layout, seen = draft.layout, draft.assessments[host]
     band, capacity = draft.policy.thresholds.cpu, float(layout.cpu_capacity[host])
-    load = layout.snapshot.host_loads[layout.hosts[host]]
     gone = layout.leaving_cpu[host] + sum(
         float(layout.now[step.block]) for step in draft.steps if step.source == host
     )
     asked = sum(float(layout.now[block]) for block in layout.blocks_on(host)) + gone
     level = max(seen.cpu * capacity, seen.cpu_mean * capacity, asked)
     excess = level - band.release * capacity
-    if load.steal > draft.policy.detection.steal:
-        excess = max(excess, 0.0) + load.steal * level
-    elif seen.cpu <= band.overload or seen.cpu_mean <= band.overload:
-        return  # it is its memory that is overloaded
+    if seen.cpu <= band.overload or seen.cpu_mean <= band.overload:
+        if seen.waiting <= draft.policy.detection.steal:
+            return  # it is its memory that is overloaded
+        excess = max(excess, seen.waiting * level)
     reason = f"{layout.hosts[host]}: {seen.reason}, unload to {band.release:.0%}"
     _unload(draft, host, excess - gone, layout.now, WORTH_MOVING * capacity, reason)
 
