@@ -1,5 +1,6 @@
 """How hosts are evened out: which VMs leave, where they go, and what is exchanged for nothing."""
 
+from dataclasses import replace
 from random import Random
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from balancerd.core.constraints import refuses
 from balancerd.core.history import History
 from balancerd.core.layout import Layout
-from balancerd.core.model import Snapshot
+from balancerd.core.model import Forecast, Snapshot
 from balancerd.core.planner.exchange import NOTHING, Exchange
 from balancerd.core.planner.levels import Levels
 from balancerd.core.policy import Policy
@@ -41,6 +42,15 @@ def test_the_fewest_vms_leave_that_bring_a_host_to_the_mean() -> None:
         "h1 10c 100G: a 0c 4G, b 0c 4G, c 0c 4G, d 0c 4G, e 0c 16G, f 0c 20G | h2 10c 100G: "
     )
     assert told(planned(snapshot, policy("spread", **EVEN))) == ["a h1>h2", "f h1>h2"]
+
+
+def test_what_the_spread_of_a_load_explains_is_no_imbalance() -> None:
+    """Dies if the imbalance is taken as it seems: load that only wavers would move VMs."""
+    snapshot = site("h1 10c 64G: a 3c 8G, b 3c 8G | h2 10c 64G: | h3 10c 64G: c 1c 8G")
+    wavering = {name: Forecast(value.cpu, 1.8) for name, value in snapshot.forecasts.items()}
+    rules = policy("spread", capacity={"spread_factor": 0.0})
+    assert told(planned(snapshot, rules)) == ["a h1>h2"]
+    assert told(planned(replace(snapshot, forecasts=wavering), rules)) == []
 
 
 def test_hosts_of_different_size_level_out_at_the_same_use() -> None:

@@ -25,11 +25,8 @@ class Levels:
 
     @classmethod
     def of(cls, layout: Layout, open_: Bools) -> "Levels":
-        """The levels of a layout; CPU counts with its spread, in proportion to its variance."""
-        typical = np.sqrt(layout.used_variance[open_].mean()) or 1.0
-        weight = layout.factor / typical
-        used = [layout.used_cpu + weight * layout.used_variance]
-        amounts = [layout.cpu + weight * layout.variance]
+        """The levels of a layout; of CPU, what is expected without the spread around it."""
+        used, amounts = [layout.used_cpu], [layout.cpu]
         capacity = [layout.cpu_capacity]
         if layout.policy.capacity.enforce_memory:
             used.append(layout.used_memory)

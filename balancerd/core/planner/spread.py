@@ -1,7 +1,8 @@
 """Objective "spread": hosts above the mean give their largest VMs, until all are alike.
 
-Nothing happens before some host is further than `thresholds.imbalance` above the mean; then it goes
-on until none is further than half of that, so that noise around the threshold moves nothing.
+Nothing happens before some host is further than `thresholds.imbalance` above the mean, by more than
+the spread of its load explains; then it goes on until none is further than half of that. So noise
+around the threshold moves nothing.
 
 Each round lifts the fewest blocks off the hosts that are too high, puts them down where they help
 most, largest first, and lets `exchange` even out what is left. Where each block ends up is what
@@ -25,7 +26,7 @@ def spread(draft: Draft) -> None:
     if not open_.any():
         return
     levels = Levels.of(draft.layout, open_)
-    if levels.distances().max() <= limit:
+    if _unevenness(draft.layout, levels) <= limit:
         return
     trial = draft.layout.copy()
     trial.origin = draft.layout.place
@@ -35,6 +36,13 @@ def spread(draft: Draft) -> None:
         pass
     Exchange.of(trial, levels, free).run(limit / 2, _room(draft, trial))
     _schedule(draft, trial)
+
+
+def _unevenness(layout: Layout, levels: Levels) -> float:
+    """How far some host is above the mean for sure: CPU wavers by its standard deviation."""
+    certain = levels.distances()
+    certain[0] -= np.sqrt(layout.used_variance) / np.maximum(layout.cpu_capacity, 1e-9)
+    return float(certain.max())
 
 
 def _free(draft: Draft, open_: Bools) -> Bools:
