@@ -26,7 +26,7 @@ def test_a_shipped_policy_is_valid_and_explains_itself(path: Path) -> None:
 
 def test_the_policies_are_those_the_documents_speak_of() -> None:
     names = [path.stem for path in SHIPPED]
-    assert names == ["advise", "consolidate", "power-saving", "spread"]
+    assert names == ["advise", "consolidate", "defragment", "power-saving", "spread"]
 
 
 def test_consolidate_packs_at_every_moment() -> None:

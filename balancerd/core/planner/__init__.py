@@ -5,7 +5,7 @@ The stages work on one draft, each on what the earlier ones left:
     repair    broken rules and drains             always
     relieve   overloaded hosts                    always
     wake      room for the demand and the reserve always
-    pack or spread, after the objective           only for enough gain
+    ease, pack, spread or defragment              only for enough gain
     repair    again, in the room that this made   always
     sleep     hosts that were seen empty          if the policy lets them
 

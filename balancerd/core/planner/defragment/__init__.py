@@ -18,11 +18,12 @@ from balancerd.core.planner.defragment.site import site_of
 from balancerd.core.planner.draft import Draft
 
 ROUNDS = 3
+LEAST_WORTH = 0.001  # rooms that a move costs in any case: of two equal ways the shorter is taken
 
 
 def defragment(draft: Draft) -> None:
     """Decide the moves that make room."""
-    worth = draft.policy.defragment.worth
+    worth = max(draft.policy.defragment.worth, LEAST_WORTH)
     if draft.layout.big[0] <= 0:
         return
     for _ in range(ROUNDS):
