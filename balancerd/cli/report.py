@@ -1,4 +1,7 @@
-"""`report`: what was predicted of migrations, against what they took."""
+"""`report`: what was predicted of migrations, against what they took.
+
+A migration went as foreseen if it took between the least and the most that was predicted.
+"""
 
 from collections.abc import Iterator, Sequence
 from math import ceil
@@ -13,11 +16,7 @@ from balancerd.cli.words import NOTHING, milliseconds, percent, size
 from balancerd.core.history import Outcome
 
 # What is compared, and the word for it in the rows.
-COMPARED = (
-    ("seconds", "predicted_seconds", "seconds"),
-    ("bytes", "predicted_bytes", "bytes"),
-    ("downtime_ms", "predicted_downtime_ms", "downtime"),
-)
+COMPARED = (("seconds", "seconds"), ("bytes", "bytes"), ("downtime_ms", "downtime"))
 
 
 @click.command()
@@ -47,13 +46,24 @@ def compared(migrations: Sequence[Row]) -> Iterator[Row]:
             "bytes": sum(row["bytes"] or 0 for row in ended),
             "downtime_ms_max": max((row["downtime_ms"] or 0.0 for row in done), default=None),
         }
-        for actual, predicted, word in COMPARED:
+        for actual, word in COMPARED:
             shares = sorted(
-                row[actual] / row[predicted] for row in done if row[actual] and row[predicted]
+                row[actual] / row[f"predicted_{actual}"]
+                for row in done
+                if row[actual] and row[f"predicted_{actual}"]
             )
             figures[f"{word}_of_predicted_p50"] = _quantile(shares, 0.5)
             figures[f"{word}_of_predicted_p90"] = _quantile(shares, 0.9)
+            figures[f"{word}_as_foreseen_share"] = _foreseen(done, actual)
         yield figures
+
+
+def _foreseen(done: Sequence[Row], actual: str) -> float | None:
+    """The share of migrations that took between the least and the most that was predicted."""
+    least, most = f"predicted_least_{actual}", f"predicted_most_{actual}"
+    told = [row for row in done if row[actual] is not None and row[most]]
+    held = sum((row[least] or 0) <= row[actual] <= row[most] for row in told)
+    return held / len(told) if told else None
 
 
 def _quantile(ordered: Sequence[float], share: float) -> float | None:
@@ -61,15 +71,17 @@ def _quantile(ordered: Sequence[float], share: float) -> float | None:
     return ordered[max(ceil(share * len(ordered)) - 1, 0)] if ordered else None
 
 
-def _both(word: str) -> Column:
-    """The median, and what nine of ten stay below."""
+def _figure(word: str) -> Column:
+    """The median of the shares, what nine of ten stay below, and how many were as foreseen."""
 
     def show(row: Row) -> str:
         half, most = row[f"{word}_of_predicted_p50"], row[f"{word}_of_predicted_p90"]
-        return NOTHING if half is None else f"{percent(half)} ({percent(most)})"
+        if half is None:
+            return NOTHING
+        return f"{percent(half)} ({percent(most)}), {percent(row[f'{word}_as_foreseen_share'])}"
 
     header = {"seconds": "TIME", "bytes": "DATA", "downtime": "PAUSE"}[word]
-    return Column(f"{header} OF PREDICTED (P90)", show, right=True)
+    return Column(f"{header}: OF PREDICTED (P90), AS FORESEEN", show, right=True)
 
 
 REPORT = (
@@ -77,6 +89,6 @@ REPORT = (
     Column("ENDED", lambda row: str(row["migrations"]), right=True),
     Column("DONE", lambda row: str(row["done"]), right=True),
     Column("DATA", lambda row: size(row["bytes"]), right=True),
-    *(_both(word) for _, _, word in COMPARED),
+    *(_figure(word) for _, word in COMPARED),
     Column("LONGEST PAUSE", lambda row: milliseconds(row["downtime_ms_max"]), right=True),
 )

@@ -19,6 +19,12 @@ def migration(**changed: Any) -> dict[str, Any]:
         "predicted_bytes": 500,
         "downtime_ms": 40.0,
         "predicted_downtime_ms": 80.0,
+        "predicted_least_seconds": 20.0,
+        "predicted_most_seconds": 80.0,
+        "predicted_least_bytes": None,
+        "predicted_most_bytes": None,
+        "predicted_least_downtime_ms": 0.0,
+        "predicted_most_downtime_ms": 40.0,
     } | changed
 
 
@@ -35,6 +41,8 @@ def test_shares_are_of_what_was_predicted_and_only_of_what_was_done() -> None:
     assert (pre["seconds_of_predicted_p50"], pre["seconds_of_predicted_p90"]) == (5.0, 9.0)
     assert pre["bytes_of_predicted_p50"] == 2.0
     assert pre["downtime_of_predicted_p90"] == 0.5
+    assert pre["seconds_as_foreseen_share"] == 0.7  # 20 to 80 of 10, 20, .. 100
+    assert (pre["bytes_as_foreseen_share"], pre["downtime_as_foreseen_share"]) == (None, 1.0)
     assert (post["method"], post["seconds_of_predicted_p50"]) == ("post-copy", None)
     assert post["bytes_of_predicted_p50"] is None
 
@@ -43,7 +51,7 @@ def test_the_report_of_a_record(tmp_path: Path) -> None:
     make_record(tmp_path)
     done = balancerctl("report", record=tmp_path)
     assert done.returncode == Exit.DONE
-    assert "TIME OF PREDICTED (P90)" in done.stdout
+    assert "TIME: OF PREDICTED (P90), AS FORESEEN" in done.stdout
     assert done.stdout.splitlines()[2].startswith("pre-copy")
     assert balancerctl("report", "--since", "2030-01-01", record=tmp_path).stdout == (
         "no migration has ended\n"
