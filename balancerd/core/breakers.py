@@ -6,7 +6,7 @@ first. A success closes it. All of it follows from the record of what was done, 
 forgets nothing.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
@@ -122,14 +122,17 @@ def breakers(history: History, limits: Limits, now: float) -> Breakers:
 
 def _not_closed(
     scope: Scope,
-    moves: Iterable[PastMove],
+    moves: Sequence[PastMove],
     names: Callable[[PastMove], tuple[Name, ...]],
     limits: Limits,
     now: float,
 ) -> dict[Name, Breaker]:
+    failed = {n for move in moves if move.outcome is not Outcome.DONE for n in names(move)}
+    if not failed:
+        return {}
     by_name: dict[Name, list[PastMove]] = {}
     for move in moves:
-        for name in names(move):
+        for name in failed.intersection(names(move)):
             by_name.setdefault(name, []).append(move)
     found = {name: breaker(scope, past, limits, now) for name, past in by_name.items()}
     return {name: one for name, one in found.items() if one.state is not State.CLOSED}

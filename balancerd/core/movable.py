@@ -9,7 +9,7 @@ import numpy as np
 from balancerd.core.breakers import Scope, State, breaker
 from balancerd.core.columns import Loads
 from balancerd.core.history import WEEK, History, Outcome, PastMove, rests_until
-from balancerd.core.method import way_of
+from balancerd.core.method import UNSAMPLED, way_of
 from balancerd.core.model import VM, Cluster, ExclusionKind, Snapshot
 from balancerd.core.plan import Refusal
 from balancerd.core.policy import Policy
@@ -63,13 +63,15 @@ def _never(vm: str, constraint: str, detail: str, remedy: str = "") -> Refusal:
 
 
 def _by_no_method(snapshot: Snapshot, policy: Policy) -> dict[str, Refusal]:
-    """VMs that no method which the policy allows can move. Where all disks are shared and nobody
-    knows how much of its memory a VM writes, plain pre-copy does."""
+    """VMs that no method which the policy allows can move. Where all disks are shared, plain
+    pre-copy does for VMs that write no more of their memory than is taken for granted."""
     vms, loads = snapshot.cluster.vms, Loads.of(snapshot.loads)
-    writing = {loads.names[row] for row in np.flatnonzero(~np.isnan(loads.dirty_rate)).tolist()}
+    rate = float(policy.limits.bandwidth)
+    rows = np.flatnonzero(loads.dirty_rate > UNSAMPLED * rate)
+    writing = {loads.names[row] for row in rows.tolist()}
     stuck: dict[str, Refusal] = {}
     for name in sorted((writing & vms.keys()) | _with_local_disks(Same(vms))):
-        way = way_of(vms[name], loads.get(name), policy, float(policy.limits.bandwidth))
+        way = way_of(vms[name], loads.get(name), policy, rate)
         if isinstance(way, Refusal):
             stuck[name] = way
     return stuck
