@@ -29,7 +29,7 @@ from balancerd.core.messages import (
     Watch,
 )
 from balancerd.core.model import PowerState
-from balancerd.core.observation import Location, Presence
+from balancerd.core.observation import Location, Preflight, Presence
 from balancerd.core.reconcile import Act
 from balancerd.ports import Backend, BackendError, Clock, LedgerError, Power, PowerError
 from balancerd.recorder import Recorder
@@ -52,7 +52,7 @@ class Actuator:
         """Do one command; what came of it, where the executor has to know at once."""
         match command:
             case Ask():
-                return Located(command.task, self._locate(command))
+                return Located(command.task, self._locate(command), self._preflight(command))
             case Intend():
                 ledger = self._recorder.ledger
                 return Intended(command.task, self._recorder.keep(ledger.intend, command.intent))
@@ -98,6 +98,13 @@ class Actuator:
             return location
         off = {h: Presence.ABSENT for h in silent if power.get(h) is PowerState.OFF}
         return replace(location, presence={**location.presence, **off})
+
+    def _preflight(self, command: Ask) -> Preflight | None:
+        """What source and target say to a migration that is about to start."""
+        if command.method is None:
+            return None
+        source, target = command.hosts
+        return self._backend.preflight(command.vm, command.uuid, source, target, command.method)
 
     def _start(self, command: StartMigration) -> Event | None:
         log.info("moving %s from %s to %s", command.vm, command.source, command.target)

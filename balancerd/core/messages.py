@@ -6,7 +6,7 @@
 from dataclasses import dataclass
 
 from balancerd.core.model import Method
-from balancerd.core.observation import JobReport, Location
+from balancerd.core.observation import JobReport, Location, Preflight
 from balancerd.core.reconcile import Act
 from balancerd.core.record import Conclusion, Intent, PlanState
 
@@ -19,6 +19,7 @@ class Located:
 
     task: int
     location: Location
+    preflight: Preflight | None = None  # where it was asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,7 @@ class Ask:
     vm: str
     uuid: str
     hosts: tuple[str, ...]  # source and target first
+    method: Method | None = None  # of a migration about to start: the hosts' facts are asked for
 
 
 @dataclass(frozen=True, slots=True)

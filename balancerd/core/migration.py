@@ -35,8 +35,10 @@ from balancerd.core.messages import (
     StartRefused,
     Tuned,
 )
+from balancerd.core.method import memory_in_use
 from balancerd.core.model import Method
 from balancerd.core.observation import JobReport, Presence
+from balancerd.core.preflight import objection
 from balancerd.core.reconcile import may_start
 from balancerd.core.record import Intent, IntentKind
 from balancerd.core.verification import (
@@ -60,7 +62,7 @@ def check(task: Task, view: View, number: int) -> Step:
     move = task.move
     vm = view.snapshot.cluster.vms[move.vm]
     task = replace(task, uuid=vm.uuid, autostart=vm.autostart).to(Stage.CHECKING, view.now)
-    return task, (Ask(number, move.vm, vm.uuid, (move.source, move.target)),)
+    return task, (Ask(number, move.vm, vm.uuid, (move.source, move.target), move.method),)
 
 
 def apply(task: Task, event: Event, execution: Execution, view: View) -> Step:
@@ -116,12 +118,21 @@ def adopted(intent: Intent, move_task: Task) -> Task:
 
 def _checked(task: Task, event: Located, execution: Execution, view: View) -> Step:
     source, target = pair_of(task, event.location.presence)
-    obstacle = may_start(source, target)
+    obstacle = may_start(source, target) or _objection(task, event, view)
     if obstacle:
         return task.to(Stage.DROPPED, view.now, obstacle), ()
     task = replace(task, target_defined=target is not Presence.ABSENT)
     intent = _intent(task, execution, view)
     return task.to(Stage.INTENDING, view.now), (Intend(task.move.number, intent),)
+
+
+def _objection(task: Task, event: Located, view: View) -> str:
+    """What the hosts' own facts say against the start; "" for nothing."""
+    if event.preflight is None:
+        return ""
+    move, snapshot = task.move, view.snapshot
+    memory = memory_in_use(snapshot.cluster.vms[move.vm], snapshot.loads.get(move.vm))
+    return objection(event.preflight, move.method, memory, view.policy)
 
 
 def _intent(task: Task, execution: Execution, view: View) -> Intent:

@@ -132,7 +132,6 @@ class Preflight:
     absent_disks: tuple[str, ...] = ()  # sources of disks that the target surely has not got
     unseen_disks: tuple[str, ...] = ()  # those of which the target cannot tell
     image_locks: bool | None = None  # a second QEMU could not open its disks for writing
-    clock_skew: float | None = None  # seconds by which the target's clock is ahead of the source's
 
 
 @dataclass(frozen=True, slots=True)

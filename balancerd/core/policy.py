@@ -277,6 +277,10 @@ class Methods(Schema):
         default=False,
         description="copy disks along that only one host has; the old images stay where they are",
     )
+    unlocked: bool = Field(
+        default=True,
+        description="move VMs with disks that no lock is known to keep a second QEMU from",
+    )
 
 
 class PowerRules(Schema):

@@ -29,6 +29,7 @@ from balancerd.core.messages import (
     SwitchPower,
     Watch,
 )
+from balancerd.core.model import Method
 from balancerd.core.observation import Presence
 from balancerd.core.plan import Sleep, Wake
 from balancerd.core.policy import Limits, Mode
@@ -41,7 +42,7 @@ from tests.executions import POLICY, START, P, Run, move, of, one_move, snapshot
 
 def test_a_move_is_checked_then_announced_then_started_then_verified() -> None:
     run = one_move()
-    assert run.feed() == (Ask(1, "a", "uuid-a", ("h1", "h2")),)
+    assert run.feed() == (Ask(1, "a", "uuid-a", ("h1", "h2"), Method.PRE_COPY),)
     (intend,) = run.located(1, P.RUNNING, P.ABSENT)
     assert isinstance(intend, Intend)
     assert (intend.intent.vm, intend.intent.host, intend.intent.target) == ("a", "h1", "h2")

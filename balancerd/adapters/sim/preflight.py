@@ -32,7 +32,6 @@ def preflight(
         cpu_comparable=not passed or here.cpu_model == state.site.hosts[there].cpu_model,
         absent_disks=() if method is Method.STORAGE else local,
         image_locks=True if state.site.scenario.migration.disk_locks else None,
-        clock_skew=0.0,
     )
 
 

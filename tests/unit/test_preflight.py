@@ -1,0 +1,84 @@
+"""What both hosts' facts say against a migration, just before it starts."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from balancerd.core.execution import Stage
+from balancerd.core.messages import Ask, Intend, Located
+from balancerd.core.model import Method
+from balancerd.core.observation import Location, Preflight, Presence, Side
+from balancerd.core.preflight import objection
+from balancerd.core.units import GIB
+from tests.executions import START, Run, move
+from tests.sites import policy
+
+SOURCE = Side("h1", "", "uuid-1", 11_003_000, 10_000_002, 8 * GIB)
+TARGET = Side("h2", "", "uuid-2", 11_003_000, 10_000_002, 8 * GIB)
+CLEAR = Preflight(
+    *("a", START, SOURCE, TARGET),
+    name_free=True,
+    uuid_free=True,
+    cpu_comparable=True,
+    image_locks=True,
+)
+
+
+def objects(method: Method = Method.PRE_COPY, **changes: Any) -> str:
+    """What is said against a VM of 4 GiB; changes of `target` are of that side."""
+    target = replace(TARGET, **changes.pop("target", {}))
+    return objection(replace(CLEAR, target=target, **changes), method, 4.0 * GIB, policy())
+
+
+def test_nothing_is_said_against_a_clear_way_nor_for_want_of_knowledge() -> None:
+    assert objects() == ""
+    assert (
+        objection(Preflight("a", START, Side("h1"), Side("h2")), Method.PRE_COPY, 1.0, policy())
+        == ""
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"target": {"error": "no route"}}, "h2 does not answer: no route"),
+        ({"target": {"uuid": "uuid-1"}}, "one machine"),
+        ({"name_free": False}, "this name"),
+        ({"uuid_free": False}, "this UUID"),
+        ({"absent_disks": ("/srv/a",)}, "has not got /srv/a"),
+        ({"cpu_comparable": False}, "CPU of h2"),
+        ({"target": {"hypervisor": 9_002_000}}, "older"),
+        ({"target": {"memory_free": 3 * GIB}}, "3.0 GiB of memory free"),
+    ],
+)
+def test_each_fact_that_is_known_to_be_wrong_is_a_reason_of_its_own(
+    changes: dict[str, Any], words: str
+) -> None:
+    """Dies if any of them is left out."""
+    assert words in objects(**changes)
+
+
+def test_a_vm_that_is_shut_off_needs_neither_memory_nor_a_cpu() -> None:
+    assert objects(Method.COLD, cpu_comparable=False, target={"memory_free": 0}) == ""
+
+
+def test_disks_that_nothing_locks_are_a_reason_only_where_the_policy_says_so() -> None:
+    assert objects(image_locks=None) == ""
+    strict = policy(methods={"unlocked": False})
+    found = objection(replace(CLEAR, image_locks=None), Method.PRE_COPY, 1.0, strict)
+    assert "lock" in found
+    assert objection(CLEAR, Method.PRE_COPY, 1.0, strict) == ""
+
+
+def test_a_move_is_dropped_for_what_its_hosts_say_and_before_anything_is_written() -> None:
+    """Dies if the facts are asked for and passed over."""
+    run = Run(move(1, "a", "h1", "h2"), a="h1")
+    (ask,) = run.feed()
+    assert isinstance(ask, Ask)
+    assert ask.method is Method.PRE_COPY
+    where = Location("a", START, {"h1": Presence.RUNNING, "h2": Presence.ABSENT})
+    commands = run.feed(Located(1, where, replace(CLEAR, cpu_comparable=False)))
+    assert not any(isinstance(command, Intend) for command in commands)
+    assert run.stage() is Stage.DROPPED
+    assert "CPU of h2" in run.execution.tasks[1].detail
