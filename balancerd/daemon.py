@@ -22,6 +22,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
+from balancerd.adapters.aside import PowerAside
 from balancerd.adapters.libvirt.backend import LibvirtBackend
 from balancerd.adapters.libvirt.hosts import HostConfig
 from balancerd.adapters.local import counters, footprint, runs_here
@@ -165,7 +166,7 @@ def composed(setup: Setup) -> Iterator[Service]:
         service: Service
         loop = Loop(
             backend,
-            ExecPower(power_commands(configuration)),
+            PowerAside(ExecPower(power_commands(configuration))),
             ledger,
             samples,
             SystemClock(),

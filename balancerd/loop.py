@@ -24,7 +24,7 @@ from balancerd.core.executor import adopt, advance, due, moving, own_moves, proj
 from balancerd.core.forecast import MEMORY, Pasts, taking_in
 from balancerd.core.history import History, Outcome
 from balancerd.core.measurement import Known
-from balancerd.core.messages import AbortWanted, Event, HurryWanted
+from balancerd.core.messages import AbortWanted, Event, HurryWanted, SwitchFailed
 from balancerd.core.model import Exclusion, ExclusionKind, Host, Link, PowerState, Snapshot
 from balancerd.core.observation import Observation
 from balancerd.core.plan import Assessment, Move, Plan, Verdict
@@ -114,7 +114,7 @@ class Loop:
         snapshot = self._observe(policy)
         self._record(snapshot)
         self._answer_requests(policy)
-        self._advance(self._backend.reports(), policy)
+        self._advance(self._news(), policy)
         plan, plan_seconds, sentence = self._decide(policy)
         assessments = plan.assessments if plan else assess(snapshot, policy, snapshot.at)
         cycle = self._summary(snapshot, policy, assessments, sentence)
@@ -126,7 +126,7 @@ class Loop:
         """Observe and record only: the next cycle's rates are of the time since."""
         policy = self._policy().at(self._clock.now())
         self._record(self._observe(policy))
-        self._advance(self._backend.reports(), policy)
+        self._advance(self._news(), policy)
 
     def step(self) -> None:
         """Carry on what is under way: news of migrations, the operator's requests, next starts."""
@@ -136,7 +136,7 @@ class Loop:
         if self._waits_for_the_world() and not self._fresh(policy):
             self._record(self._observe(policy))
         self._answer_requests(policy)
-        self._advance(self._backend.reports(), policy)
+        self._advance(self._news(), policy)
 
     def busy(self) -> bool:
         """Whether anything is under way, so that it is worth calling `step` often."""
@@ -281,6 +281,11 @@ class Loop:
             frozen=self._frozen(policy),
             fresh=self._fresh(policy),
         )
+
+    def _news(self) -> list[Event]:
+        """What has become of migrations and power orders since it was last asked."""
+        failures = sorted(self._power.failures().items())
+        return [*self._backend.reports(), *(SwitchFailed(*failure) for failure in failures)]
 
     def _advance(self, events: Sequence[Event], policy: Policy) -> None:
         """Advance every execution and perform its commands until there are none left."""

@@ -120,6 +120,10 @@ class Power(Protocol):
         """Ask a host to shut down gracefully, never by force."""
         ...
 
+    def failures(self) -> Mapping[str, str]:
+        """Requests that were accepted and failed since the last call, with the reason, by host."""
+        ...
+
 
 class Ledger(Protocol):
     """The record of what was meant and what happened; every call is committed when it returns."""

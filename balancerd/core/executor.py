@@ -14,7 +14,7 @@ from balancerd.core.breakers import State, breakers
 from balancerd.core.constraints import Gate
 from balancerd.core.execution import ENDED, UNDER_WAY, Execution, Stage, Task, View
 from balancerd.core.history import History
-from balancerd.core.messages import AbortWanted, Command, EndPlan, Event, HurryWanted
+from balancerd.core.messages import AbortWanted, Command, EndPlan, Event, HurryWanted, SwitchFailed
 from balancerd.core.model import Method, Snapshot
 from balancerd.core.observation import JobReport
 from balancerd.core.plan import Action, Move, Sleep, Wake
@@ -33,7 +33,7 @@ def advance(
     tasks, commands = divide(execution.tasks, view)
     by_vm = _by_vm(tasks) if any(isinstance(e, BY_VM) for e in events) else {}
     for event in events:
-        for number in _addressed(by_vm, event):
+        for number in _addressed(by_vm, tasks, event):
             tasks[number], more = _apply(tasks[number], event, execution, view)
             commands += more
     stopped = execution.stopped or _stop_reason(execution, tasks.values(), view)
@@ -100,11 +100,20 @@ def _by_vm(tasks: Mapping[int, Task]) -> dict[str, list[int]]:
     return found
 
 
-def _addressed(by_vm: Mapping[str, list[int]], event: Event) -> Sequence[int]:
-    """The tasks an event is for: by VM where the news came from outside, else by number."""
+def _addressed(
+    by_vm: Mapping[str, list[int]], tasks: Mapping[int, Task], event: Event
+) -> Sequence[int]:
+    """The tasks an event is for: by name where the news came from outside, else by number."""
+    if isinstance(event, SwitchFailed):
+        return [n for n, task in tasks.items() if _switches(task, event.host)]
     if isinstance(event, BY_VM):
         return by_vm.get(event.vm, ())
     return (event.task,)
+
+
+def _switches(task: Task, host: str) -> bool:
+    action = task.action
+    return not isinstance(action, Move) and action.host == host and task.stage is Stage.RUNNING
 
 
 def _apply(

@@ -39,6 +39,14 @@ class StartRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class SwitchFailed:
+    """What had been asked of a host's power driver failed."""
+
+    host: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class Acted:
     """An act of the state-pair table was carried out; `error` is "" when it was."""
 
@@ -73,7 +81,17 @@ class HurryWanted:
     force: bool
 
 
-Event = Located | Intended | StartRefused | Acted | Tuned | AbortWanted | HurryWanted | JobReport
+Event = (
+    Located
+    | Intended
+    | StartRefused
+    | SwitchFailed
+    | Acted
+    | Tuned
+    | AbortWanted
+    | HurryWanted
+    | JobReport
+)
 
 
 # Commands: what the loop is to do. Each carries the task's number, so that an event can come back.

@@ -15,6 +15,7 @@ from balancerd.core.messages import (
     Intend,
     Intended,
     StartRefused,
+    SwitchFailed,
     SwitchPower,
 )
 from balancerd.core.model import PowerState
@@ -59,7 +60,7 @@ def apply(task: Task, event: Event, view: View) -> Step:
             running = replace(task, intent=intent, started=view.now).to(Stage.RUNNING, view.now)
             wake = not isinstance(task.action, Sleep)
             return running, (SwitchPower(task.action.number, intent, _host(task), wake),)
-        case (Stage.RUNNING, StartRefused()):
+        case (Stage.RUNNING, StartRefused() | SwitchFailed()):
             return _conclude(task, Outcome.NOT_STARTED, event.error, view.now)
         case _:
             return task, ()

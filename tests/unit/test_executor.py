@@ -26,6 +26,7 @@ from balancerd.core.messages import (
     Settle,
     StartMigration,
     StartRefused,
+    SwitchFailed,
     SwitchPower,
     Watch,
 )
@@ -438,6 +439,14 @@ def test_a_wake_has_failed_when_the_host_never_answers() -> None:
     run = waking()
     run.feed(at=START + WAKE_PATIENCE + 1)
     assert run.outcome() is Outcome.FAILED
+
+
+def test_a_switch_whose_command_fails_later_was_never_made() -> None:
+    run = waking()
+    run.feed(SwitchFailed("h3", "another host's"))
+    assert run.outcome() is None
+    run.feed(SwitchFailed("h4", "h4: switch on: no such user"))
+    assert run.outcome() is Outcome.NOT_STARTED
 
 
 def adopted(kind: IntentKind = IntentKind.MIGRATE) -> Run:
