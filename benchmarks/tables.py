@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 DATA, TRACES = "BALANCERD_BENCH_DATA", "BALANCERD_BENCH_TRACES"
+HERE = Path(__file__).parent
 QUICK = bool(os.environ.get("QUICK"))
 HOW = {
     DATA: "a directory with placement/*.json and rescheduling/*.json",
@@ -84,6 +85,29 @@ def classic(found: Found) -> Iterator[Row]:
     yield at_most("CPU seconds for a day", middle["cpu_seconds"], 40.0, "{:.0f}")
 
 
+def classic_enforced(found: Found) -> Iterator[Row]:
+    """Medians over days against the targets, hosts full of memory."""
+    middle = found["median"]
+    yield Row("days", str(len(found["days"])))
+    yield at_most("energy / floor of memory", middle["energy_to_floor"], 1.05, "{:.3f}")
+    yield at_most("migrations per VM and day", middle["moves_per_vm"], 1.5, "{:.2f}")
+    yield at_most("overloaded host-time", middle["overload_share"], 0.0, "{:.3%}")
+    yield Row("energy, kWh", f"{middle['energy_kwh']:.1f}")
+    yield Row("hosts on, mean", f"{middle['mean_active_hosts']:.1f}")
+
+
+def scale(found: Found) -> Iterator[Row]:
+    """What a cycle costs at each size, and how that grows."""
+    for policy, result in found.items():
+        for at in result["sizes"]:
+            what, seconds = f"{policy}, {at['vms']:,} VMs", at["cpu_seconds"]
+            yield at_most(f"{what}: decision, CPU seconds", at["decision_cpu_seconds"], 15.0)
+            record = sum(seconds[part] for part in seconds if part.startswith("record"))
+            yield Row(f"{what}: record, CPU seconds", f"{record:.3g}")
+            yield at_most(f"{what}: memory, GiB", at["peak_rss_bytes"] / 2**30, 2.0)
+        yield at_most(f"{policy}: decision grows as n to the", result["growth"], 1.2)
+
+
 def baselines(found: Found) -> Iterator[Row]:
     """What each planner makes of the same days."""
     for name, result in found.items():
@@ -156,5 +180,13 @@ BENCHMARKS = (
     Benchmark("rescheduling", "rescheduling.py", rescheduling, DATA, "rescheduling/*.json"),
     Benchmark("drain", "drain.py", drain),
     Benchmark("classic", "classic.py", classic, TRACES),
+    Benchmark(
+        "classic-enforced",
+        "classic.py",
+        classic_enforced,
+        TRACES,
+        options=("--scenario", str(HERE / "classic-enforced.toml")),
+    ),
+    Benchmark("scale", "scale.py", scale),
     Benchmark("baselines", "baselines.py", baselines, TRACES),
 )
