@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from balancerd.core.check import check
 from balancerd.core.constraints import (
     accepts,
+    contradictions,
     refuses,
     soft_breaks,
     soft_cost,
@@ -124,6 +125,35 @@ def test_every_plan_is_sound_in_the_eyes_of_the_checker(
     assert not made.reason.startswith("the checker refused")
     assert made.certificate is not None
     assert made.certificate.violations == ()
+
+
+@settings(EXAMPLES, suppress_health_check=[HealthCheck.filter_too_much])
+@given(snapshots(), policies())
+def test_a_site_that_breaks_rules_is_never_frozen_and_only_improved(
+    snapshot: Snapshot, policy: Policy
+) -> None:
+    """Where a VM is on a wrong host and another would take it, something moves.
+
+    Dies if a host that breaks a rule is not let to give, and if rules in contradiction freeze all.
+    """
+    snapshot = settled(snapshot)
+    layout = lay_out(snapshot, policy, History(), NOW)
+    named = {refusal.vm for refusal in contradictions(snapshot.cluster, policy)}
+    free = [
+        block
+        for block in layout.misplaced()
+        if block not in layout.fixed
+        and not named & set(layout.blocks[block])
+        and layout.gives[layout.place[block]]
+        and len(layout.blocks[block]) <= policy.limits.per_plan
+        and accepts(layout, block).any()
+    ]
+    assume(free and policy.objective is not Objective.DRAIN)
+    made = plan(snapshot, policy, History(), NOW)
+    assert made.moves
+    before = broken(snapshot, snapshot.cluster, policy)
+    after = done(snapshot, *made.moves)
+    assert broken(after, after.cluster, policy) <= before
 
 
 @EXAMPLES

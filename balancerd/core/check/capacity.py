@@ -19,7 +19,7 @@ def check_landing(replay: Replay, move: Move) -> None:
     bands, capacity = replay.policy.thresholds, replay.policy.capacity
     left = 1.0 - _kept_free(replay, move.target)
     cpu, memory = replay.snapshot.overhead.get(move.target, (0.0, 0))
-    demands = [_demand(replay, vm) for vm in vms]
+    demands = [demand(replay, vm) for vm in vms]
     cpu += sum(d for d, _ in demands)
     cpu += capacity.spread_factor * sqrt(sum(s * s for _, s in demands))
     _limit(replay, move, "CPU", cpu, bands.cpu.landing * left * target.cpu)
@@ -54,7 +54,7 @@ def _limit(replay: Replay, move: Move, name: str, used: float, limit: float) -> 
         replay.fault(move.number, text)
 
 
-def _demand(replay: Replay, vm: str) -> tuple[float, float]:
+def demand(replay: Replay, vm: str) -> tuple[float, float]:
     """Expected CPU and spread; a VM without a forecast to believe counts half its size or so."""
     forecast = replay.snapshot.forecasts.get(vm)
     if forecast is None or not max(abs(forecast.cpu), abs(forecast.spread)) < ABSURD_CORES:

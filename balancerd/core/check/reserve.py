@@ -6,7 +6,9 @@ all of its VMs together are more than all of the others have free. Up to their w
 
 from collections.abc import Collection
 
+from balancerd.core.check.capacity import demand
 from balancerd.core.check.replay import Replay
+from balancerd.core.check.rules import lacking
 from balancerd.core.model import VM, PowerState
 from balancerd.core.plan import Sleep
 from balancerd.core.rule import matches
@@ -54,8 +56,7 @@ def _free(replay: Replay, name: str, vms: Collection[VM]) -> tuple[float, float]
 
 
 def _cpu(replay: Replay, vm: VM) -> float:
-    seen = replay.snapshot.forecasts.get(vm.name)
-    return max(0.0, seen.cpu) if seen else 0.0
+    return demand(replay, vm.name)[0]
 
 
 def _stranded(
@@ -78,8 +79,12 @@ def _stranded(
 
 
 def _may_be(replay: Replay, vm: VM, host: str) -> bool:
-    return all(
-        matches(host, rule.hosts) == (rule.kind == "pin")
+    """Whether no rule keeps a VM off a host, which has what it needs."""
+    cluster = replay.snapshot.cluster
+    home, target = cluster.hosts[cluster.placement[vm.name]], cluster.hosts[host]
+    return not lacking(vm, home, target) and all(
+        matches(host, rule.hosts) == (rule.kind != "avoid")
         for rule in replay.rules
-        if rule.kind in ("pin", "avoid") and rule.weight is None and matches(vm.name, rule.vms)
+        if rule.kind in ("pin", "avoid", "one-of") and rule.weight is None
+        if matches(vm.name, rule.vms)
     )

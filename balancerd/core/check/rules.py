@@ -7,6 +7,7 @@ from collections import Counter
 from math import inf
 
 from balancerd.core.check.replay import Replay
+from balancerd.core.model import VM, Host
 from balancerd.core.plan import Move
 from balancerd.core.rule import ConstraintRule, matches, meant
 
@@ -47,8 +48,14 @@ def _check_apart(replay: Replay, move: Move, rule: ConstraintRule) -> None:
 def _check_machine(replay: Replay, move: Move) -> None:
     """The target has the CPU, the machine type and the storage that the VM has now."""
     cluster = replay.snapshot.cluster
-    vm, target = cluster.vms[move.vm], cluster.hosts[move.target]
     home = cluster.hosts[cluster.placement[move.vm]]
+    missing = lacking(cluster.vms[move.vm], home, cluster.hosts[move.target])
+    if missing:
+        replay.fault(move.number, f"{move.target} does not have {missing}, as {move.vm} needs")
+
+
+def lacking(vm: VM, home: Host, target: Host) -> str:
+    """The first thing that a VM has at home and would not have on another host; "" for none."""
     missing = [
         place for disk in vm.disks for place in disk.storage if not _has(target.storage, place)
     ]
@@ -57,8 +64,7 @@ def _check_machine(replay: Replay, move: Move) -> None:
         missing.append(f"the CPU of {home.name}")
     if vm.machine in home.machines and target.machines and vm.machine not in target.machines:
         missing.append(vm.machine)
-    if missing:
-        replay.fault(move.number, f"{move.target} does not have {missing[0]}, as {move.vm} needs")
+    return missing[0] if missing else ""
 
 
 def _has(storage: tuple[str, ...], place: str) -> bool:

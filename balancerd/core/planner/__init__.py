@@ -80,6 +80,11 @@ def plan(
         _advance(draft, stages)
     made = finished(draft, origin)
     certificate = check(snapshot, policy, made)
+    if certificate.violations and draft.sleeps:
+        # Whether a host would be missed is judged by other placements there: moves come first.
+        draft.sleeps.clear()
+        made = finished(draft, origin)
+        certificate = check(snapshot, policy, made)
     if certificate.violations:
         return condemned(draft, origin, certificate)
     return replace(made, certificate=certificate)

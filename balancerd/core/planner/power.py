@@ -67,13 +67,15 @@ def sleep(draft: Draft) -> None:
 
 
 def _spared(draft: Draft, on: Bools, left: Bools, row: int) -> bool:
-    """Whether no other host's VMs would need this one should that host fail."""
+    """Whether no other host's VMs would need this one should that host fail.
+
+    Neither to stay below `landing`, nor, where that is out of reach, to find room at all.
+    """
     bands, serving = draft.policy.thresholds, draft.serving()
-    needing, before = (
-        homeless(draft.layout, hosts & serving, bands.cpu.landing, bands.memory.landing)
-        for hosts in (left, on)
-    )
-    stranded = set(needing) - set(before)
+    stranded = set[int]()
+    for cpu, memory in ((bands.cpu.landing, bands.memory.landing), (1.0, 1.0)):
+        before = homeless(draft.layout, on & serving, cpu, memory)
+        stranded |= set(homeless(draft.layout, left & serving, cpu, memory)).difference(before)
     if stranded:
         name = draft.layout.hosts[row]
         draft.note(Refusal("", name, "reserve", _stranded(draft, stranded), "wake another host"))

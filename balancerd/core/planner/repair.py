@@ -1,7 +1,8 @@
 """Stage one: broken rules are mended, and hosts that an operator drains are emptied.
 
 All blocks concerned are lifted off the layout first and put back where they fit, largest first, so
-that blocks which are in each other's way can swap; `order.schedule` finds the steps.
+that blocks which are in each other's way can swap; `order.schedule` finds the steps. What finds no
+way like that is looked at once more by itself.
 """
 
 import numpy as np
@@ -21,8 +22,34 @@ def repair(draft: Draft, *, again: bool = False) -> None:
     draft.steps += steps
     for refusal in refused:
         draft.note(refusal)
+    if len(steps) < len(reasons):
+        _one_by_one(draft, reasons)
     if again:
         draft.told, draft.counts = told, counts
+
+
+def _one_by_one(draft: Draft, reasons: dict[int, str]) -> None:
+    """What found no way together with the others goes where it may now, if it is still wrong."""
+    layout = draft.layout
+    for block in sorted(reasons, key=lambda b: (-layout.memory[b], b)):
+        if block in layout.moved or len(layout.blocks[block]) > draft.room():
+            continue
+        target = draft.best_target(block) if _is_wrong(layout, block) else None
+        if target is not None:
+            draft.move(block, target, reasons[block])
+
+
+def _is_wrong(layout: Layout, block: int) -> bool:
+    """Whether any other host that takes the block is better than its own."""
+    here = int(layout.place[block])
+    crowded = any(
+        layout.groups[index].kind == "apart"
+        and layout.present[index][int(layout.domains[layout.groups[index].scope][here])]
+        > layout.groups[index].at_most
+        for index, _ in layout.groups_of.get(block, ())
+    )
+    allowed = layout.allowed[layout.signature[block], here]
+    return crowded or not allowed or layout.hosts[here] in layout.snapshot.draining
 
 
 def _wanted(draft: Draft) -> dict[int, str]:
