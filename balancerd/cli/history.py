@@ -1,5 +1,6 @@
 """`history` and `migrations`: what happened."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -73,6 +74,12 @@ def _against(actual: str, predicted: str) -> str:
     return f"{actual} ({predicted})" if actual != NOTHING else f"({predicted})"
 
 
+def _range(row: Row, figure: str, words: Callable[[float | None], str]) -> str:
+    """A prediction from the least to the most that it may come to; one figure where they agree."""
+    ends = (words(row[f"predicted_{end}_{figure}"]) for end in ("least", "most"))
+    return "–".join(dict.fromkeys(ends))
+
+
 def _outcome(row: Row) -> str:
     return STYLES.get(row["outcome"], "red")
 
@@ -84,13 +91,13 @@ MIGRATIONS = (
     Column("OUTCOME", lambda row: row["outcome"], style=_outcome),
     Column(
         "TIME (EXPECTED)",
-        lambda row: _against(duration(row["seconds"]), duration(row["predicted_seconds"])),
+        lambda row: _against(duration(row["seconds"]), _range(row, "seconds", duration)),
         right=True,
         spare=1,
     ),
     Column(
         "DATA (EXPECTED)",
-        lambda row: _against(size(row["bytes"]), size(row["predicted_bytes"])),
+        lambda row: _against(size(row["bytes"]), _range(row, "bytes", size)),
         right=True,
         spare=3,
     ),

@@ -21,7 +21,8 @@ NOMINAL = 0.9  # share of intervals that shall hold
 SHRINK = 1.0  # cases that "nothing particular" counts as
 REMEMBERED = {"method": 50.0, "link": 20.0, "vm": 5.0}  # cases, of which older ones fade
 CLIPPED = 1.5  # an error counts as no more than this, in logarithms: a factor of 4.5
-FIRST_WIDTH = log(2.0)  # of an interval, with nothing known
+# Of an interval with nothing known. How long the last pages take is hardest to foresee.
+FIRST_WIDTH = {"seconds": log(2.0), "bytes": log(2.0), "downtime": log(4.0)}
 FADING = 0.05  # weight of the newest error in their mean size
 EAGER = 0.1  # how fast the calibration follows hits and misses
 NARROWEST, WIDEST = log(1.02), log(10.0)
@@ -79,7 +80,7 @@ class Part:
 class Width:
     """How wide intervals must be: the mean size of errors, and the calibration."""
 
-    size: float = FIRST_WIDTH / WIDE_AS
+    size: float
     calibration: float = 1.0
 
     @property
@@ -104,8 +105,9 @@ class Correction:
     factor: float
 
 
-_UNTOLD, _UNSEEN = Part(), Width()
-_NOTHING_KNOWN = Correction(1.0, exp(_UNSEEN.width))
+_UNTOLD = Part()
+_UNSEEN = {figure: Width(width / WIDE_AS) for figure, width in FIRST_WIDTH.items()}
+_NOTHING_KNOWN = {figure: Correction(1.0, exp(width)) for figure, width in FIRST_WIDTH.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +120,9 @@ class Lessons:
     def correction(self, figure: str, method: str, link: str, vm: str) -> Correction:
         """What the past says of a model's figure for this VM over this link."""
         if not self.parts:
-            return _NOTHING_KNOWN
+            return _NOTHING_KNOWN[figure]
         known = (figure, "vm", vm) in self.parts
-        width = self.widths.get((figure, known), _UNSEEN).width
+        width = self.widths.get((figure, known), _UNSEEN[figure]).width
         return Correction(exp(self._offset(figure, method, link, vm)), exp(width))
 
     def after(self, lesson: Lesson) -> "Lessons":
@@ -132,7 +134,7 @@ class Lessons:
             error = log(actual / model)
             known = (figure, "vm", lesson.vm) in parts
             expected = self._offset(figure, lesson.method, lesson.link, lesson.vm)
-            width = widths.get((figure, known), _UNSEEN)
+            width = widths.get((figure, known), _UNSEEN[figure])
             widths[figure, known] = width.after(_clipped(error - expected))
             rest = _clipped(error)
             for kind, name in (("method", lesson.method), ("link", lesson.link), ("vm", lesson.vm)):
