@@ -150,6 +150,44 @@ def balance(found: Found) -> Iterator[Row]:
             yield Row(f"{name}: moves that no plan does without", f"{result['moves_at_least']:g}")
 
 
+def stability(found: Found) -> Iterator[Row]:
+    """What planning again says, moves on a day without trend, and in a month."""
+    for policy, result in found.get("again", {}).items():
+        what = f"{policy}: planning again"
+        yield at_most(f"{what} after a plan, moves", result["after_all_of_it"], 0.0)
+        yield at_most(f"{what} halfway, VMs moved twice", result["moved_twice"], 0, "{:g}")
+        yield Row(
+            f"{what} halfway, something else and better", f"{result['another_and_better']:.0%}"
+        )
+        yield Row(f"{what} halfway, better by at most", f"{result['better_by_at_most']:.2%}")
+        yield Row(f"{what} halfway, moves in all", f"{result['moves_in_all_to_planned']:.1%}")
+    for policy, result in found.get("noise", {}).items():
+        moves = result["moves"]
+        yield at_most(f"{policy}: moves on a day of noise", sum(moves) / len(moves), 0.0)
+    for policy, result in found.get("month", {}).items():
+        what = f"{policy}, {result['days']} days"
+        yield at_most(f"{what}: back within cool-down", result["back_within_cooldown"], 0, "{:g}")
+        yield Row(f"{what}: moves per VM and day", f"{result['moves_per_vm_and_day']:.3f}")
+        yield Row(f"{what}: overloaded host-time", f"{result['overload_share']:.3%}")
+
+
+def forecast(found: Found) -> Iterator[Row]:
+    """Errors of forecasts against those of the level alone."""
+    for name, result in found.items():
+        level, profile = result["level"], result["profile"]
+        for key, what in (
+            ("off", "each VM"),
+            ("site_off", "all VMs"),
+            ("pinball", "84 % quantile"),
+        ):
+            yield at_most(
+                f"{name}: {what}, against the level's", profile[key], level[key], "{:.5f}"
+            )
+        for key, right in (("covered_by_1", "84 %"), ("covered_by_2", "98 %")):
+            reached = f"{profile[key]:.1%} (level {level[key]:.1%})"
+            yield Row(f"{name}: {key.replace('_', ' ')} of 20 VMs' readings", reached, right)
+
+
 def rescheduling(found: Found) -> Iterator[Row]:
     """Fragment rate for each budget of moves, within 1 % of the proven optimum where there is."""
     for name, result in found.items():
@@ -177,6 +215,8 @@ def drain(found: Found) -> Iterator[Row]:
 BENCHMARKS = (
     Benchmark("placement", "placement.py", placement, DATA, "placement/[pr]*.json"),
     Benchmark("balance", "balance.py", balance, DATA, "placement/balance-*.json"),
+    Benchmark("stability", "stability.py", stability),
+    Benchmark("forecast", "forecast.py", forecast, TRACES),
     Benchmark("rescheduling", "rescheduling.py", rescheduling, DATA, "rescheduling/*.json"),
     Benchmark("drain", "drain.py", drain),
     Benchmark("classic", "classic.py", classic, TRACES),
