@@ -185,7 +185,7 @@ def forecast(found: Found) -> Iterator[Row]:
             )
         for key, right in (("covered_by_1", "84 %"), ("covered_by_2", "98 %")):
             reached = f"{profile[key]:.1%} (level {level[key]:.1%})"
-            yield Row(f"{name}: {key.replace('_', ' ')} of 20 VMs' readings", reached, right)
+            yield Row(f"{name}: 20 VMs within {key[-1]} deviations", reached, right)
 
 
 def rescheduling(found: Found) -> Iterator[Row]:
