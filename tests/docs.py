@@ -12,6 +12,7 @@ import click
 from balancerd.cli.root import VERBS, root
 from balancerd.config import Configuration
 from balancerd.core.policy import Policy
+from balancerd.core.tags import VOCABULARY
 from balancerd.keys import markdown
 
 README = Path(__file__).parents[1] / "README.md"
@@ -56,10 +57,18 @@ def verbs() -> str:
     return "\n".join(lines)
 
 
+def tags() -> str:
+    """A table of what VMs may say of themselves."""
+    lines = ["| tag | value | means |", "|---|---|---|"]
+    lines += [f"| `{key}` | {tag.value} | {tag.meaning} |" for key, tag in VOCABULARY.items()]
+    return "\n".join(lines)
+
+
 def generated() -> Mapping[str, str]:
     """Each generated part by its name."""
     return {
         "verbs": verbs(),
+        "tags": tags(),
         "policy keys": markdown(Policy),
         "configuration keys": markdown(Configuration),
     }

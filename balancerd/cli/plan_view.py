@@ -221,7 +221,8 @@ def checked(certificate: Certificate) -> str:
     slack = sorted(certificate.slack.items(), key=lambda item: item[1])
     least = ", ".join(f"{name} {share:.1%}" for name, share in slack[:6])
     room = f"; least room left: {least}" if slack else ""
-    return f"Checked: {certificate.steps} intermediate states keep every rule{room}"
+    soft = "; ".join(["", *certificate.soft_breaks])
+    return f"Checked: {certificate.steps} intermediate states keep every rule{room}{soft}"
 
 
 def heading_of(plan: Plan, name: str, state: str = "") -> str:

@@ -37,7 +37,8 @@ def _check_apart(replay: Replay, move: Move, rule: ConstraintRule) -> None:
         home = replay.domain(start[move.vm], rule)
         others = [vm for vm in others if replay.domain(start[vm], rule) != home]
     slack = rule.at_most - 1 - len(others)
-    replay.slack["apart"] = min(replay.slack.get("apart", inf), float(slack))
+    if rule.at_most > 1:
+        replay.slack[rule.name] = min(replay.slack.get(rule.name, inf), slack / rule.at_most)
     if slack < 0:
         here = replay.domain(move.target, rule)
         replay.fault(
