@@ -119,6 +119,7 @@ class VM:
     machine: str = ""  # its machine type; "" runs anywhere
     owner: str = ""  # another management system that says it owns the VM
     numa: tuple[int, ...] = ()  # NUMA nodes of its host that it is bound to, evenly; (): to none
+    numa_kept: bool = False  # it takes their numbers along: a move cannot choose others
     tags: Mapping[str, str] = field(default_factory=lambda: EMPTY)  # balancerd's own <metadata>
 
     @property

@@ -29,6 +29,7 @@ class Share:
     span: int
     vcpus: float
     memory: float  # bytes
+    only: tuple[int, ...] = ()  # the nodes that it can lie on; (): any
 
 
 @dataclass(slots=True)
@@ -82,6 +83,7 @@ class Nodes:
         chosen = []
         for share in self.shares.get(block, ()):
             free = np.flatnonzero((vcpus >= share.vcpus) & (memory >= share.memory))
+            free = free[np.isin(free, share.only)] if share.only else free
             if len(free) < share.span:
                 return None
             nodes = np.sort(free[np.argsort(vcpus[free], kind="stable")][: share.span])
@@ -141,7 +143,11 @@ class Nodes:
         """1 for every node that has room for the share, else 0."""
         vcpus = self.used_vcpus + share.vcpus <= self.vcpu_capacity * (1 + EPSILON)
         memory = self.used_memory + share.memory <= self.memory_capacity * (1 + EPSILON)
-        return (vcpus & memory).astype(np.int64)
+        free = vcpus & memory
+        if share.only:
+            number = np.arange(len(free)) - np.repeat(self.first[:-1], np.diff(self.first))
+            free &= np.isin(number, share.only)
+        return free.astype(np.int64)
 
     def _add(self, block: int, host: int, seat: Seat, sign: int) -> None:
         for rows, share in self._rows(block, host, seat):

@@ -61,7 +61,8 @@ def _nodes(host: Host, policy: Policy) -> list[_Capacity]:
 def _share(snapshot: Snapshot, name: str) -> Share:
     vm = snapshot.cluster.vms[name]
     span = len(vm.numa)
-    return Share(name, span, vm.vcpus / span, max(0, vm.memory) / span)
+    only = vm.numa if vm.numa_kept else ()
+    return Share(name, span, vm.vcpus / span, max(0, vm.memory) / span, only)
 
 
 def homes(

@@ -62,7 +62,8 @@ def snapshot(random: Random) -> Snapshot:
         placement[name] = random.choice(names)
         loads[name] = Load(cpu, cpu, size)
         if layered and random.random() < 0.8:
-            vms[name] = replace(vms[name], numa=random.choice([(0,), (1,), (1,), (0, 1)]))
+            nodes, kept = random.choice([(0,), (1,), (1,), (0, 1)]), random.random() < 0.3
+            vms[name] = replace(vms[name], numa=nodes, numa_kept=kept)
         if random.random() < 0.9:
             forecasts[name] = Forecast(cpu, random.choice([0.0, 0.0, 0.2, 0.5]))
     running = [name for name in vms if vms[name].state is VMState.RUNNING]

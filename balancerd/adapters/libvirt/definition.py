@@ -86,6 +86,7 @@ def vm_of(document: str, storage: Storage) -> VM:
         machine=attribute(root.find("os/type"), "machine"),
         owner=_owner(root),
         numa=_numa(root),
+        numa_kept=True,
         tags=MappingProxyType(_tags(root)),
     )
 

@@ -19,6 +19,9 @@ def node_limits(replay: Replay, move: Move, target: Host, vms: Sequence[str]) ->
     if len(move.numa) != len(values[move.vm].numa) or len(target.numa) <= max(move.numa):
         replay.fault(move.number, f"{move.vm} is bound to NUMA nodes, but not told which")
         return []
+    if values[move.vm].numa_kept and move.numa != values[move.vm].numa:
+        replay.fault(move.number, f"{move.vm} can only lie on NUMA nodes of the same numbers")
+        return []
     bound = [(values[vm], _nodes(replay, vm, move, target)) for vm in vms if values[vm].numa]
     return [
         (name, used, limit)

@@ -162,7 +162,12 @@ def _state(site: Site, host: int, row: int, present: Present) -> State:
     dense = max(dense, site.size.memory / site.size.vcpus)
     widest = (LEAVING_AT_MOST + 1) * max(kind.vcpus for kind in kinds)
     enough = dense * (max(vcpus, 0.0) + widest)
-    bits = sum(1 << kind for kind in range(len(kinds)) if site.landing[kind, host])
+    node = row - site.first[host]
+    bits = sum(
+        1 << number
+        for number, kind in enumerate(kinds)
+        if site.landing[number, host] and (not kind.only or node in kind.only)
+    )
     return vcpus, min(memory, enough), bits, present
 
 
@@ -190,7 +195,7 @@ def _shifts(
         for number, kind in enumerate(site.kinds)
         if kind.span > 1 and any(bits >> number & 1 for _, _, bits, _ in states)
         for nodes in combinations(range(len(states)), kind.span)
-        if all(states[node] != TOO_FULL for node in nodes)
+        if kind.only in ((), nodes) and all(states[node] != TOO_FULL for node in nodes)
     ]
     yield None, None
     for leaves in wide:

@@ -28,6 +28,7 @@ class Kind:
     vcpus: float
     memory: float
     signature: int
+    only: tuple[int, ...] = ()  # the nodes that it can lie on; (): any
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +85,17 @@ def _blocks(draft: Draft, hosts: set[int]) -> dict[Kind, dict[Place, list[int]]]
         if host in hosts and nodes and len(layout.blocks[number]) == 1:
             if number in layout.groups_of:
                 continue
-            span, signature = len(nodes), int(layout.signature[number])
-            vcpus = float(layout.vcpus[number]) / span
-            kind = Kind(span, vcpus, float(layout.memory[number]) / span, signature)
-            found[kind][host, nodes].append(number)
+            found[_kind(layout, number, len(nodes))][host, nodes].append(number)
     for places in found.values():
         for there in places.values():
             there.sort(key=lambda b: (layout.cpu[b], b))
     return found
+
+
+def _kind(layout: Layout, block: int, span: int) -> Kind:
+    only = layout.nodes.shares[block][0].only if layout.nodes else ()
+    vcpus, memory = float(layout.vcpus[block]) / span, float(layout.memory[block]) / span
+    return Kind(span, vcpus, memory, int(layout.signature[block]), only)
 
 
 def _lies_on(layout: Layout, block: int) -> tuple[int, ...]:
