@@ -209,18 +209,26 @@ def _has_no_namesake(connection: libvirt.virConnect, vm: str, uuid: str) -> bool
 def _sees(connection: libvirt.virConnect, path: str) -> bool | None:
     """Whether the target has the disk. None: it lies in none of its storage pools."""
     try:
+        if _has_volume(connection, path):
+            return True
         pools = list(_pools_over(connection, path))
         for pool in pools:
             pool.refresh(0)  # what other hosts have created is not known before
-        if pools:
-            connection.storageVolLookupByPath(path)
-    except libvirt.libvirtError as error:
-        if code(error) == libvirt.VIR_ERR_NO_STORAGE_VOL:
-            return False
+        return _has_volume(connection, path) if pools else None
+    except libvirt.libvirtError:
         if not connection.isAlive():
             raise
         return None  # no storage driver, or the pool is busy
-    return True if pools else None
+
+
+def _has_volume(connection: libvirt.virConnect, path: str) -> bool:
+    try:
+        connection.storageVolLookupByPath(path)
+    except libvirt.libvirtError as error:
+        if code(error) == libvirt.VIR_ERR_NO_STORAGE_VOL:
+            return False
+        raise
+    return True
 
 
 def _pools_over(connection: libvirt.virConnect, path: str) -> Iterator[libvirt.virStoragePool]:

@@ -1,0 +1,94 @@
+"""What hosts say before a migration, of libvirt's own test driver and of definitions."""
+
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import libvirt
+import pytest
+
+from balancerd.adapters.libvirt import HostConfig
+from balancerd.adapters.libvirt.preflight import _image_locks, _sees, ask_both
+from balancerd.core.model import Method
+from balancerd.core.observation import Preflight
+from balancerd.ports import BackendError
+
+T = TypeVar("T")
+HERE = HostConfig("here", "test:///default")
+VOLUME = "<volume><name>a.img</name><capacity>1024</capacity></volume>"
+QEMU = 10_000_002
+
+
+@pytest.fixture
+def connection() -> Iterator[libvirt.virConnect]:
+    opened = libvirt.open("test:///default")
+    yield opened
+    opened.close()
+
+
+def ask_here(connection: libvirt.virConnect, vm: str, uuid: str, target: str) -> Preflight:
+    """The test driver asked as the source, and as the target where that is "here", too."""
+
+    def config_of(host: str) -> HostConfig:
+        if host != HERE.name:
+            raise BackendError(host, "find", "no such host is configured")
+        return HERE
+
+    def ask(host: str, question: Callable[[libvirt.virConnect], T]) -> T:
+        assert host == HERE.name
+        return question(connection)
+
+    return ask_both(ask, config_of, vm, uuid, "here", target, Method.PRE_COPY)
+
+
+def test_a_name_is_free_for_the_vm_itself_and_for_nobody_else(
+    connection: libvirt.virConnect,
+) -> None:
+    """Dies if names are compared without the UUID."""
+    own = connection.lookupByName("test").UUIDString()
+    other = "00000000-0000-0000-0000-000000000001"
+    found = ask_here(connection, "test", own, "here")
+    assert (found.name_free, found.uuid_free) == (True, True)
+    assert ask_here(connection, "test", other, "here").name_free is False
+    assert ask_here(connection, "renamed", own, "here").uuid_free is False
+
+
+def test_a_host_that_cannot_be_asked_is_a_side_with_an_error(
+    connection: libvirt.virConnect,
+) -> None:
+    found = ask_here(connection, "test", "", "nowhere")
+    assert found.target.error == "no such host is configured"
+    assert found.source.error == ""
+
+
+def test_a_disk_in_a_pool_is_seen_once_it_is_there(connection: libvirt.virConnect) -> None:
+    """Dies if a file that no pool holds counts as missing."""
+    path = "/default-pool/a.img"
+    assert _sees(connection, "/elsewhere/a.img") is None
+    assert _sees(connection, path) is False
+    connection.storagePoolLookupByName("default-pool").createXML(VOLUME, 0)
+    assert _sees(connection, path) is True
+
+
+@pytest.mark.parametrize(
+    ("disk", "locked"),
+    [
+        ("<disk type='file'><source file='/srv/a'/></disk>", True),
+        ("<disk type='network'><source protocol='rbd' name='p/a'/></disk>", True),
+        ("<disk type='network'><source protocol='iscsi' name='p/a'/></disk>", None),
+        ("<disk type='block'><source dev='/dev/vg/a'/></disk>", None),
+        ("<disk type='block'><source dev='/dev/vg/a'/><readonly/></disk>", True),
+        ("<disk type='file'><source file='/srv/a'/><shareable/></disk>", None),
+        ("<disk type='file' device='cdrom'/>", True),
+    ],
+)
+def test_locks_are_believed_only_where_they_hold_between_hosts(
+    disk: str, locked: bool | None
+) -> None:
+    """Dies if a block device counts as locked, or if a disk that nobody writes counts at all."""
+    definition = f"<domain><devices>{disk}</devices></domain>"
+    assert _image_locks(definition, QEMU) is locked
+
+
+def test_an_old_qemu_locks_no_files() -> None:
+    definition = "<domain><devices><disk type='file'><source file='/a'/></disk></devices></domain>"
+    assert _image_locks(definition, 2_009_000) is None
