@@ -12,8 +12,8 @@
 All place VMs by power-aware best fit decreasing: where the power grows least. A host that is off
 draws nothing before, so waking it costs its idle power; the widely used implementation forgets
 that, and is much worse for it. The loop, the executor and the world are the production ones; the
-policy they run under forbids as little as a policy can. DIR is as for `classic.py`. Prints one
-JSON object.
+policy they run under forbids as little as a policy can. DIR is as for `classic.py`; its first day
+is taken, and balancerd lives through it, too. Prints one JSON object.
 """
 
 import json
@@ -26,15 +26,18 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from world import days, live, medians
+from world import days, live
 
+from balancerd.config import load_policy
 from balancerd.core.history import History
 from balancerd.core.model import Method, PowerState, Snapshot
 from balancerd.core.plan import Action, Move, Plan, Wake
 from balancerd.core.policy import Policy
+from balancerd.engines import planner
 
 Floats = NDArray[np.float64]
 SCENARIO = Path(__file__).parent / "classic.toml"
+POLICY = Path(__file__).parents[1] / "policies" / "consolidate.toml"
 SAMPLES = 10  # that the local regression looks at
 NO_HISTORY = 0.7  # of the capacity: the limit while there are fewer
 BYTES_PER_SECOND = 62.5e6  # half of the scenario's links, for predictions
@@ -282,13 +285,11 @@ def planners() -> dict[str, Baseline]:
 def main(arguments: list[str]) -> None:
     results = {}
     with days(arguments) as traces:
-        for name in planners():
-            lived = {
-                day: live(SCENARIO, trace, LIBERAL, planners()[name])
-                for day, trace in traces.items()
-            }
-            results[name] = {"median": medians(lived), "days": lived}
-    print(json.dumps(results, indent=2))
+        day, trace = next(iter(traces.items()))
+        for name, baseline in planners().items():
+            results[name] = live(SCENARIO, trace, LIBERAL, baseline)
+        results["balancerd"] = live(SCENARIO, trace, load_policy(POLICY), planner)
+    print(json.dumps({"day": day, "planners": results}, indent=2))
 
 
 if __name__ == "__main__":

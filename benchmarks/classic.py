@@ -13,7 +13,7 @@ from pathlib import Path
 from world import days, live, medians
 
 from balancerd.config import load_policy
-from balancerd.core.planner import plan
+from balancerd.engines import planner
 
 HERE = Path(__file__).parent
 POLICY = HERE.parent / "policies" / "consolidate.toml"
@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> None:
         del arguments[at : at + 2]
     policy = load_policy(POLICY)
     with days(arguments) as traces:
-        lived = {day: live(scenario, trace, policy, plan) for day, trace in traces.items()}
+        lived = {day: live(scenario, trace, policy, planner) for day, trace in traces.items()}
     print(
         json.dumps({"scenario": scenario.stem, "median": medians(lived), "days": lived}, indent=2)
     )

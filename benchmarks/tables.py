@@ -109,13 +109,13 @@ def scale(found: Found) -> Iterator[Row]:
 
 
 def baselines(found: Found) -> Iterator[Row]:
-    """What each planner makes of the same days."""
-    for name, result in found.items():
-        middle = result["median"]
+    """What each planner makes of the same day."""
+    for name, result in found["planners"].items():
         yield Row(
-            name,
-            f"{middle['energy_to_bound']:.3f} × bound, {middle['moves_per_vm']:.1f} moves per VM, "
-            f"{middle['overload_share']:.2%} overloaded, ESV {middle['esv']:.2g}",
+            f"{found['day']}: {name}",
+            f"{result['energy_kwh']:.1f} kWh, {result['energy_to_bound']:.2f} × bound; "
+            f"{result['migrations']} migrations, {result['moves_per_vm']:.1f} per VM; "
+            f"{result['overload_share']:.2%} of host-time overloaded",
         )
 
 
