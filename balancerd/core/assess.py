@@ -13,7 +13,7 @@ import numpy as np
 from balancerd.core.columns import Floats, Loads
 from balancerd.core.history import History
 from balancerd.core.layout import Layout
-from balancerd.core.model import ABSURD_CORES, Host, Load, PowerState, Snapshot
+from balancerd.core.model import ABSURD_CORES, Gap, Host, Load, PowerState, Snapshot
 from balancerd.core.plan import Assessment, Verdict
 from balancerd.core.policy import Policy
 from balancerd.core.survey import lay_out
@@ -27,10 +27,12 @@ def assess(snapshot: Snapshot, policy: Policy, now: float) -> tuple[Assessment, 
 
 def assess_layout(layout: Layout, now: float) -> tuple[Assessment, ...]:
     """The same, where the layout was already drawn up."""
-    cpu, memory, waiting = layout.settled_cpu(), layout.settled_memory(), _waiting(layout)
+    cpu, memory = layout.settled_cpu().tolist(), layout.settled_memory().tolist()
+    waiting = _waiting(layout).tolist()
+    gaps = {gap.name: gap for gap in reversed(layout.snapshot.gaps) if gap.subject == "host"}
     return tuple(
-        _assess(layout, row, float(cpu[row]), float(memory[row]), float(waiting[row]), now)
-        for row in range(len(layout.hosts))
+        _assess(layout, row, gaps.get(name), cpu[row], memory[row], waiting[row], now)
+        for row, name in enumerate(layout.hosts)
     )
 
 
@@ -48,12 +50,18 @@ def _waiting(layout: Layout) -> Floats:
 
 
 def _assess(
-    layout: Layout, row: int, expected: float, memory: float, waiting: float, now: float
+    layout: Layout,
+    row: int,
+    gap: Gap | None,
+    expected: float,
+    memory: float,
+    waiting: float,
+    now: float,
 ) -> Assessment:
     name = layout.hosts[row]
     host, load = layout.snapshot.cluster.hosts[name], layout.snapshot.host_loads.get(name)
-    verdict, reason = _without_load(layout.snapshot, host) or (None, "")
-    capacity = layout.cpu_capacity[row]
+    verdict, reason = _without_load(layout.snapshot, host, gap) or (None, "")
+    capacity = float(layout.cpu_capacity[row])
     if verdict is None and (load is None or not _believable(load) or capacity <= 0):
         verdict, reason = Verdict.UNKNOWN, "no believable load or capacity"
     share = 1.0 / capacity if load and verdict is not Verdict.UNKNOWN and capacity > 0 else 0.0
@@ -67,11 +75,10 @@ def _assess(
     return Assessment(name, verdict, reason, now_, mean, expected, memory, count, waiting)
 
 
-def _without_load(snapshot: Snapshot, host: Host) -> tuple[Verdict, str] | None:
+def _without_load(snapshot: Snapshot, host: Host, gap: Gap | None) -> tuple[Verdict, str] | None:
     """Verdicts that do not depend on how busy the host is."""
-    gaps = [g for g in snapshot.gaps if g.subject == "host" and g.name == host.name]
-    if gaps:
-        return Verdict.UNKNOWN, f"{gaps[0].kind}: {gaps[0].detail}"
+    if gap is not None:
+        return Verdict.UNKNOWN, f"{gap.kind}: {gap.detail}"
     if host.power in (PowerState.OFF, PowerState.WAKING, PowerState.SLEEPING):
         return Verdict.ASLEEP, f"it is {host.power}"
     if host.power is not PowerState.ON:

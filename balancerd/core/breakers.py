@@ -9,11 +9,13 @@ forgets nothing.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TypeVar
 
 from balancerd.core.history import WEEK, History, Outcome, PastMove
 from balancerd.core.policy import Limits
+from balancerd.core.same import Same
 from balancerd.core.units import HOUR
 
 Name = TypeVar("Name")
@@ -112,12 +114,19 @@ class Breakers:
 def breakers(history: History, limits: Limits, now: float) -> Breakers:
     """All breakers, out of the past."""
     moves = history.moves
+    if _all_done(Same(moves)):
+        return Breakers()
     return Breakers(
         vms=_not_closed(Scope.VM, moves, lambda move: (move.vm,), limits, now),
         pairs=_not_closed(Scope.PAIR, moves, lambda m: ((m.source, m.target),), limits, now),
         hosts=_not_closed(Scope.HOST, moves, lambda m: (m.source, m.target), limits, now),
         site=breaker(Scope.SITE, moves, limits, now),
     )
+
+
+@lru_cache(maxsize=2)
+def _all_done(moves: Same[tuple[PastMove, ...]]) -> bool:
+    return all(move.outcome is Outcome.DONE for move in moves.value)
 
 
 def _not_closed(
@@ -128,8 +137,6 @@ def _not_closed(
     now: float,
 ) -> dict[Name, Breaker]:
     failed = {n for move in moves if move.outcome is not Outcome.DONE for n in names(move)}
-    if not failed:
-        return {}
     by_name: dict[Name, list[PastMove]] = {}
     for move in moves:
         for name in failed.intersection(names(move)):

@@ -10,16 +10,13 @@ and end and as production changes.
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 
 from balancerd.core.execution import UNDER_WAY, Stage, Task, View
 from balancerd.core.messages import Command, SetBandwidth
 from balancerd.core.method import weight
-from balancerd.core.model import Link
 from balancerd.core.plan import Move, Refusal
 from balancerd.core.policy import Limits
-from balancerd.core.same import Same
-from balancerd.core.topology import Topology, production
+from balancerd.core.topology import Topology, production, topology_of
 from balancerd.core.units import DAY, format_size
 
 WORTH_TELLING = 0.10  # a cap is changed only by more than this share of it
@@ -82,7 +79,7 @@ class Traffic:
     def of(cls, tasks: Iterable[Task], view: View) -> "Traffic":
         """All that is under way now."""
         limits = view.policy.limits
-        traffic = cls(_topology(view), limits)
+        traffic = cls(topology_of(view.snapshot.cluster), limits)
         own = _own(tasks)
         for task in own.values():
             traffic.add(task.move.source, task.move.target, weight(task.move.method, limits))
@@ -121,7 +118,7 @@ def divided(tasks: Mapping[int, Task], view: View) -> dict[int, int]:
     own = _own(tasks.values())
     if not own:
         return {}
-    topology, limits = _topology(view), view.policy.limits
+    topology, limits = topology_of(view.snapshot.cluster), view.policy.limits
     ways = [(task.move.source, task.move.target) for task in own.values()]
     ways += _foreign(own, view)
     transfers = [Transfer(_path(topology, *way), float(limits.bandwidth)) for way in ways]
@@ -160,7 +157,7 @@ def over_budget(move: Move, view: View) -> Refusal | None:
     most = view.policy.limits.link_bytes_per_day
     if most is None:
         return None
-    topology = _topology(view)
+    topology = topology_of(view.snapshot.cluster)
     sent: Counter[int] = Counter()
     for past in view.history.moves:
         if past.at > view.now - DAY:
@@ -192,13 +189,3 @@ def _path(topology: Topology, source: str, target: str) -> tuple[int, ...]:
     if source not in row or target not in row:
         return ()
     return topology.path(row[source], row[target])
-
-
-def _topology(view: View) -> Topology:
-    return _made(tuple(view.snapshot.cluster.hosts), Same(view.snapshot.cluster.links))
-
-
-@lru_cache(maxsize=4)
-def _made(hosts: tuple[str, ...], links: Same[tuple[Link, ...]]) -> Topology:
-    """Made once for each site; a site changes rarely."""
-    return Topology.of(hosts, links.value)

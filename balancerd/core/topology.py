@@ -10,6 +10,7 @@ with several links is a switch of its own.)
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import inf
 
 import numpy as np
@@ -17,7 +18,8 @@ from numpy.typing import NDArray
 
 from balancerd.core.columns import Loads
 from balancerd.core.graphs import Network, network, shortest_paths
-from balancerd.core.model import Link, Snapshot
+from balancerd.core.model import Cluster, Link, Snapshot
+from balancerd.core.same import Same
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -147,6 +149,16 @@ class Topology:
 
 def _ints(values: Iterable[int]) -> Ints:
     return np.array(list(values), dtype=np.int64)
+
+
+def topology_of(cluster: Cluster) -> Topology:
+    """The topology of a site; made once, as a site changes rarely."""
+    return _made(tuple(cluster.hosts), Same(cluster.links))
+
+
+@lru_cache(maxsize=4)
+def _made(hosts: tuple[str, ...], links: Same[tuple[Link, ...]]) -> Topology:
+    return Topology.of(hosts, links.value)
 
 
 def production(snapshot: Snapshot) -> dict[str, float]:

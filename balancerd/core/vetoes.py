@@ -25,6 +25,9 @@ class Deed:
 
 def deeds(before: Snapshot, after: Snapshot, own: Collection[str]) -> tuple[Deed, ...]:
     """What others did between two snapshots; `own` are the VMs that balancerd itself moved."""
+    old, new = before.cluster, after.cluster
+    if new.vms is old.vms and new.placement == old.placement and not new.flights:
+        return ()
     unseen = before.unknown_hosts() | after.unknown_hosts()
     return tuple(
         Deed(vm, what, after.at)

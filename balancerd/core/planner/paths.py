@@ -7,7 +7,7 @@ import numpy as np
 from balancerd.core.layout import Floats, Ints
 from balancerd.core.model import Snapshot
 from balancerd.core.policy import Policy
-from balancerd.core.topology import Topology, production
+from balancerd.core.topology import Topology, production, topology_of
 
 ALIKE = 0.02  # hosts whose use differs by less are as good as each other: the way decides
 
@@ -22,8 +22,7 @@ class Paths:
     @classmethod
     def of(cls, snapshot: Snapshot, policy: Policy) -> "Paths":
         """The paths of a snapshot under a policy."""
-        cluster = snapshot.cluster
-        topology = Topology.of(cluster.hosts, cluster.links)
+        topology = topology_of(snapshot.cluster)
         own = topology.free(production(snapshot))
         return cls(topology, own * policy.limits.link_share)
 

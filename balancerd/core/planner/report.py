@@ -13,7 +13,7 @@ from balancerd.core.units import counted
 
 def empty_plan(draft: Draft, origin: Layout, reason: str) -> Plan:
     """No actions, and why."""
-    value = score(origin, draft.awake())
+    value, figures = score(origin, draft.awake()), _figures(origin, draft, woken=False)
     return Plan(
         at=draft.now,
         policy=draft.policy.name,
@@ -23,8 +23,8 @@ def empty_plan(draft: Draft, origin: Layout, reason: str) -> Plan:
         score_before=value,
         score_after=value,
         assessments=draft.assessments,
-        before=_figures(origin, draft, woken=False),
-        after=_figures(origin, draft, woken=False),
+        before=figures,
+        after=figures,
         refusals=tuple(draft.told),
         refusal_counts=dict(sorted(draft.counts.items())),
         certificate=Certificate(0, (), {}),
