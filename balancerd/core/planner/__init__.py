@@ -135,7 +135,13 @@ def _improve(draft: Draft, stage: Stage | None) -> None:
 
 
 def _too_little(draft: Draft, before: float) -> str:
-    """What a gain in score is short of; "" if it is enough."""
+    """What a gain in score is short of; "" if it is enough.
+
+    Packing and easing weigh every move by the policy's `[costs]` themselves: on a large site what
+    one plan may move is always a small share.
+    """
+    if draft.policy.objective in (Objective.PACK, Objective.QUIET):
+        return ""
     after, gain = score(draft.layout, draft.awake()), draft.policy.limits.gain
     if before - after >= gain * before:
         return ""

@@ -26,13 +26,15 @@ class Closing:
     host_price: Floats
     useful: Floats  # reference cores of each host that could be put to use
     closable: Bools
+    sizes: Ints  # VMs of each block
     reasons: dict[int, str] = field(default_factory=dict)
+    is_full: bool = False  # the plan has as many moves as one may have
     in_vain: int = 0  # work done for hosts that could not be closed
 
     def next_host(self) -> int | None:
         """The host that saves most for the room that goes with it; None where none does."""
         layout, search = self.search.layout, self.search
-        if not self.closable.any():
+        if not self.closable.any() or self.is_full:
             return None
         staying = search.price * (layout.place == search.home)
         moving = np.bincount(layout.place, staying, len(layout.hosts))
@@ -50,6 +52,7 @@ class Closing:
         search.open_[host] = search.own[host] = False
         self._limit(moves)
         obstacle = "moves per host" if moves > most else self._shortage(host)
+        self.is_full |= moves > self.draft.room() - self._moved()
         obstacle = obstacle or self._empty(host, most, search.cost() + self.host_price[host])
         if not obstacle:
             self._explain(host)
@@ -65,9 +68,7 @@ class Closing:
         return min(self.draft.policy.limits.moves_per_host, room)
 
     def _moved(self) -> int:
-        layout = self.search.layout
-        away = np.flatnonzero(layout.place != self.search.home)
-        return sum(len(layout.blocks[block]) for block in away)
+        return int(self.sizes[self.search.layout.place != self.search.home].sum())
 
     def _limit(self, moves: int) -> None:
         """The more moves, the more room has to be left for later; what is fuller stays so."""

@@ -17,7 +17,8 @@ from balancerd.core.planner.draft import Draft
 from balancerd.core.planner.prices import move_prices
 from balancerd.core.planner.search import GAIN, Search
 
-ROUNDS = 4  # times that each host is taken up
+ROUNDS = 2  # times that each host is taken up
+WORK = 8_000_000  # pairs weighed in all rounds
 POLISH = 400_000  # pairs weighed in the end
 TOGETHER = 3  # blocks that leave a host at once
 CHOICE = 14  # blocks of a host that are weighed in sets: those that give most for their price
@@ -74,46 +75,67 @@ def _ease(search: Search) -> None:
     hosts = [int(h) for h in np.argsort(-excess, kind="stable") if excess[h] > 0]
     for _ in range(ROUNDS):
         before = search.cost()
-        # A host whose blocks cost no more than their price elsewhere cannot do better.
-        hosts = [host for host in hosts if not _again(search, host)]
+        # A host all of whose blocks find a place for no more than their price can do no better.
+        hosts = [host for host in hosts if search.work < WORK and not _again(search, host)]
+        for host in hosts:
+            if search.work < WORK:
+                _again(search, host, wishful=True)
         if search.cost() > before - GAIN:
             break
     search.polish(POLISH)
 
 
-def _again(search: Search, host: int) -> bool:
+def _again(search: Search, host: int, *, wishful: bool = False) -> bool:
     """Decide anew what leaves a host; keep what was decided before unless it gets cheaper.
 
-    True if it found the best there can be: nothing was in the way of anything.
+    Wishful: as if there were room for everything; then others have to give way. True if there was.
     """
     layout, before, cost = search.layout, search.layout.place.copy(), search.cost()
     for block in np.flatnonzero((search.home == host) & (layout.place != host)):
         layout.move(int(block), host)
-    free = True
-    while len(leaving := _cheapest_set(search, host)):
-        extra = [_send(search, int(block)) for block in leaving]
-        free &= all(beyond is not None and beyond <= GAIN for beyond in extra)
-        if all(beyond is None for beyond in extra):
+    leaving, roomy = _cheapest_set(search, host, wishful=wishful)
+    while sum(_send(search, int(block)) for block in leaving):
+        if wishful:  # once: what gives way may come here
+            _make_way(search, leaving)
             break
+        leaving, free = _cheapest_set(search, host, wishful=False)
+        roomy &= free
     if search.cost() > cost - GAIN:
         for block in np.flatnonzero(layout.place != before):
             layout.move(int(block), int(before[block]))
-    return free
+    return roomy
 
 
-def _cheapest_set(search: Search, host: int) -> Ints:
-    """The blocks whose leaving together lowers the cost most; none where nothing does."""
+def _make_way(search: Search, blocks: Ints) -> None:
+    """Let others give way where the blocks have gone."""
+    for host in sorted({int(search.layout.place[block]) for block in blocks}):
+        for _ in range(TOGETHER):
+            change = search.relocation(search.on(host))
+            if change is None:
+                break
+            search.take(change)
+
+
+def _cheapest_set(search: Search, host: int, *, wishful: bool) -> tuple[Ints, bool]:
+    """The blocks whose leaving together lowers the cost most, none where nothing does.
+
+    And whether there is room for each block that is worth it somewhere, at no more than its price.
+    """
     nothing = np.zeros(0, dtype=np.int64)
     blocks = _worth_moving(search, host)
     targets = search.targets(blocks)
     if not len(blocks) or not len(targets):
-        return nothing
+        return nothing, True
+    price = search.price[blocks]
     burden = search.burden(blocks, targets).min(axis=1)
-    burden -= search.price[blocks] * (search.home[blocks] != host)
+    free = bool((burden <= price + GAIN).all())
+    if wishful:
+        burden = np.where(burden < HUGE, price, burden)
+    burden -= price * (search.home[blocks] != host)
     sets = _sets(len(blocks))
     gain = search.relief(blocks, host, sets) - sets @ np.minimum(burden, HUGE)
     best = int(np.argmax(gain))
-    return np.asarray(blocks[sets[best]]) if gain[best] > GAIN else nothing
+    return (np.asarray(blocks[sets[best]]) if gain[best] > GAIN else nothing), free
 
 
 def _worth_moving(search: Search, host: int) -> Ints:
@@ -133,18 +155,18 @@ def _worth_moving(search: Search, host: int) -> Ints:
     return np.asarray(blocks[pays[order[:CHOICE]]])
 
 
-def _send(search: Search, block: int) -> float | None:
-    """Move a block to where that costs least; what it costs beyond its price, None if it stays."""
+def _send(search: Search, block: int) -> bool:
+    """Move a block to where that costs least; False where every host forbids it."""
     here = np.array([block])
     targets = search.targets(here)
     cost = search.burden(here, targets)[0]
     for index in np.argsort(cost, kind="stable"):
         if not np.isfinite(cost[index]):
-            return None
+            return False
         if not forbids(search.layout, block, int(targets[index])):
             search.layout.move(block, int(targets[index]))
-            return float(cost[index] - search.price[block])
-    return None
+            return True
+    return False
 
 
 @cache

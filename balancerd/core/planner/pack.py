@@ -22,7 +22,12 @@ def pack(draft: Draft) -> None:
     """Decide the moves that empty hosts."""
     search = packing(draft)
     closing = Closing(
-        draft, search, host_prices(search.layout), _useful(search), closable(draft, search)
+        draft=draft,
+        search=search,
+        host_price=host_prices(search.layout),
+        useful=_useful(search),
+        closable=closable(draft, search),
+        sizes=np.array([len(block) for block in search.layout.blocks], dtype=np.int64),
     )
     while closing.in_vain < IN_VAIN and (host := closing.next_host()) is not None:
         closing.close(host)

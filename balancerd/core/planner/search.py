@@ -165,6 +165,7 @@ class Search:
     def burden(self, blocks: Ints, targets: Ints) -> Floats:
         """What it costs that each block (row) goes to each host (column); inf: it may not."""
         column = blocks[:, np.newaxis]
+        self.work += VISIT + len(blocks) * len(targets)
         cost = self._with(targets, column, 1) - self._as_is(targets)
         cost += self.price[column] * (self.home[column] != targets)
         cost[~self._may(column, targets) | (self.layout.place[column] == targets)] = np.inf
@@ -191,7 +192,6 @@ class Search:
         relief = self._as_is(here) - self._with(here, blocks, -1)
         relief += self.price[blocks] * (self.home[blocks] != here)
         gains = relief[:, np.newaxis] - self.burden(blocks, targets)
-        self.work += VISIT + gains.size
         for gain, row, column in _best(gains):
             change = Change(gain, int(blocks[row]), int(targets[column]))
             if not forbids(self.layout, change.block, change.target):
