@@ -26,6 +26,7 @@ from balancerd.core.planner import plan
 from balancerd.core.policy import Policy
 
 UNIT = 2**20  # bytes for one unit of memory
+CORES = 1e5  # of each host: more than its VMs can ever ask for, and yet to be believed
 FULL = {"overload": 1.0, "release": 0.9999, "landing": 0.9999, "idle": 0.5}
 IMBALANCE = 0.004  # plan until no host is further than half of it above the mean
 
@@ -52,7 +53,7 @@ def drawn(hosts: int, seed: int) -> dict[str, Any]:
 def snapshot(instance: dict[str, Any]) -> Snapshot:
     """The instance as a site on which everything is known."""
     capacity = round(instance["memory_capacity"] * UNIT)
-    hosts = {f"h{n:05d}": Host(f"h{n:05d}", 1e6, capacity) for n in range(instance["hosts"])}
+    hosts = {f"h{n:05d}": Host(f"h{n:05d}", CORES, capacity) for n in range(instance["hosts"])}
     vms, placement, loads, forecasts = {}, {}, {}, {}
     used = dict.fromkeys(hosts, 0.0)
     for number, vm in enumerate(instance["vms"]):
@@ -114,6 +115,7 @@ def balance(instance: dict[str, Any]) -> dict[str, float]:
         100 * float(np.std([figures.memory for figures in table]))
         for table in (made.before, made.after)
     )
+    assert before > 0, "the site is not seen as it is"
     return {
         "sd_before": round(before, 3),
         "sd_after": round(after, 3),
