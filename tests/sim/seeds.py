@@ -13,6 +13,7 @@ from __future__ import annotations
 import random
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from balancerd.adapters.sqlite.ledger import Ledger
 from balancerd.adapters.sqlite.proof import verify
 from balancerd.core.history import Outcome
 from balancerd.core.model import Method
-from balancerd.core.observation import Presence
+from balancerd.core.observation import Observation, Presence
 from balancerd.core.policy import Policy
 from balancerd.core.record import Cycle, Pause, Request, Verb
 from balancerd.core.units import GIB
@@ -36,6 +37,7 @@ STEPS = 200  # cycles of a life
 CALM_FROM = 0.6  # share of the life after which nothing new goes wrong
 CYCLE = 60.0  # seconds of virtual time
 START = 1_700_000_000.0
+PINNED = {"h1", "h2"}  # the hosts of v2
 LONGEST_ACT = 1200.0  # seconds after which no migration or power action may still be open
 STRIKES = dict.fromkeys(FaultKind, 3) | {FaultKind.MIGRATION_FAILS: 6}
 
@@ -145,7 +147,7 @@ def draw_policy(rng: random.Random) -> Policy:
             },
             "constraint": [
                 {"kind": "apart", "vms": ["v0", "v1"]},
-                {"kind": "pin", "vms": ["v2"], "hosts": ["h1", "h2"]},
+                {"kind": "pin", "vms": ["v2"], "hosts": sorted(PINNED)},
             ],
         }
     )
@@ -163,6 +165,11 @@ class Doors:
     policy: Policy
     operate: Callable[[str, str], None]  # told of each VM and target, just before the start
     paused: bool = False
+    observed: float = 0.0  # when the loop last looked
+
+    def observe(self) -> Observation:
+        self.observed = self.world.now()
+        return self.world.observe()
 
     def migrate(
         self, vm: str, source: str, target: str, method: Method, bandwidth: int, downtime: float
@@ -171,8 +178,32 @@ class Doors:
         for host in (source, target):
             if not self._answers(host):
                 raise BrokenError(f"{vm} was sent from {source} to {target}; {host} is silent")
+        self._must_be_within_limits(source, target, bandwidth, downtime)
         self.operate(vm, target)
         self.world.migrate(vm, source, target, method, bandwidth, downtime)
+
+    def set_bandwidth(self, vm: str, host: str, bandwidth: int) -> None:
+        if not 0 < bandwidth <= self.policy.limits.bandwidth:
+            raise BrokenError(f"{vm} was to send {bandwidth} bytes per second")
+        self.world.set_bandwidth(vm, host, bandwidth)
+
+    def _must_be_within_limits(
+        self, source: str, target: str, bandwidth: int, downtime: float
+    ) -> None:
+        """Enough is known, and what is under way leaves room for one more."""
+        limits, now = self.policy.limits, self.world.now()
+        if now - self.observed > self.policy.detection.stale_after:
+            raise BrokenError(f"a start on what was seen {now - self.observed:.0f} s ago")
+        if not 0 < bandwidth <= limits.bandwidth or downtime > limits.downtime:
+            raise BrokenError(f"a start with {bandwidth} bytes per second and {downtime} s")
+        under_way = self.world.ours()
+        crowded = (
+            len(under_way) >= limits.per_site
+            or sum(way[1] == source for way in under_way) >= limits.per_host
+            or sum(way[2] == target for way in under_way) >= limits.per_host
+        )
+        if crowded:
+            raise BrokenError(f"one more from {source} to {target} beside {under_way}")
 
     def sleep(self, host: str) -> None:
         self._must_be_intended("", host, "")
@@ -290,6 +321,7 @@ class Life:
         self.calm = False
         self.begun_by_hand: set[str] = set()  # VMs that an operator began to migrate
         self.last_sentence = ""
+        self.pin_kept = False  # from when the VM that is pinned is where it has to be
         self.drained: set[str] = set()  # hosts that were drained at any time
         self.begin_again()
 
@@ -429,6 +461,12 @@ class Life:
     def _invariants_hold(self) -> None:
         for violation in self.world.violations:
             raise BrokenError(f"{violation.kind}: {violation.detail}")
+        for vm in self.site.vms:
+            running = self.world.running(vm.name)
+            if len(running) > 1:
+                raise BrokenError(f"{vm.name} runs on {' and '.join(running)}")
+            if not running and set(self.world.copies(vm.name).values()) <= {Presence.INCOMING}:
+                raise BrokenError(f"nothing is left of {vm.name}")
         self._rules_hold()
 
     def _rules_hold(self) -> None:
@@ -436,6 +474,10 @@ class Life:
         places = {name: self.world.running(name) for name in ("v0", "v1")}
         if set(places["v0"]) & set(places["v1"]) and not self._together_at_start():
             raise BrokenError(f"v0 and v1 are both on {places['v0']}")
+        pinned = set(self.world.running("v2"))
+        if self.pin_kept and pinned and not pinned <= PINNED:
+            raise BrokenError(f"v2 left {sorted(PINNED)} for {sorted(pinned)}")
+        self.pin_kept = self.pin_kept or (bool(pinned) and pinned <= PINNED)
 
     def _together_at_start(self) -> bool:
         return self.site.placement[0] == self.site.placement[1]
@@ -453,6 +495,13 @@ class Life:
 
     def _cooldowns_were_kept(self) -> None:
         moves: dict[str, float] = {}
+        done = Counter(
+            move.vm
+            for move in self.ledger.history(self.world.now()).moves
+            if move.outcome is Outcome.DONE and move.source not in self.drained
+        )
+        if done and max(done.values()) > self.policy.limits.per_vm_per_day:
+            raise BrokenError(f"moved too often in a day: {done.most_common(1)}")
         for move in self.ledger.history(self.world.now()).moves:
             if move.outcome is not Outcome.DONE:
                 continue

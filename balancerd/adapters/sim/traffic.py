@@ -96,6 +96,16 @@ class Traffic:
         else:
             self._tell_end(vm, source, target, Ending(Presence.ABSENT, Presence.ABSENT, *JOB_GONE))
 
+    def ours(self) -> list[tuple[str, str, str]]:
+        """VM, source and target of each migration under way that balancerd began."""
+        state = self._state
+        ways = [_ends(row) for row in state.flights.rows]
+        return [
+            (state.vm_name(vm), state.host_name(source), state.host_name(target))
+            for vm, source, target in ways
+            if vm not in self._foreign
+        ]
+
     def must_be_ours(self, vm: int, act: str) -> None:
         """Note that balancerd lays hands on a migration that somebody else began."""
         if vm in self._foreign:

@@ -160,6 +160,18 @@ class World:
         index = self._state.vm[vm]
         return tuple(sorted(map(self._state.host_name, self._state.copies.running(index))))
 
+    def copies(self, vm: str) -> dict[str, Presence]:
+        """What there is of a VM on each host that has any of it, whoever can see it."""
+        index = self._state.vm[vm]
+        found = {
+            name: self._state.copies.presence(index, at) for name, at in self._state.host.items()
+        }
+        return {name: copy for name, copy in found.items() if copy is not Presence.ABSENT}
+
+    def ours(self) -> list[tuple[str, str, str]]:
+        """VM, source and target of each migration under way that balancerd began."""
+        return self._traffic.ours()
+
     # -- the backend: migrations
 
     def migrate(
