@@ -36,8 +36,6 @@ from balancerd.core.quantity import Schema as Schema
 from balancerd.core.quantity import Size as Size
 from balancerd.core.quantity import Text, TimeOfDay, Zone, end_of_day
 from balancerd.core.rule import ConstraintRule as ConstraintRule
-from balancerd.core.rule import matches as matches
-from balancerd.core.rule import meant as meant
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")

@@ -87,10 +87,12 @@ def test_the_rules_about_a_vm_are_named() -> None:
     rules = policy(
         "quiet", rule("pin", "d e*", "h2 h3"), rule("apart", "d a"), rule("pin", "x", "h1")
     )
-    found = why(decided(site(HOT), rules), "d")
+    tagged = changed(site(HOT), vm="d", tags={"apart": "db"})
+    found = why(decided(tagged, rules), "d")
     assert [fact.text for fact in found.facts if fact.about == "rule"] == [
-        'pin "pin d e*": h2, h3',
-        'apart "apart d a", per host',
+        "pin pin d e*: h2, h3",
+        "apart apart d a, per host",
+        'apart tag apart="db", per host',
     ]
 
 

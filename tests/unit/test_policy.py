@@ -18,8 +18,8 @@ from balancerd.core.policy import (
     Policy,
     Thresholds,
     Window,
-    matches,
 )
+from balancerd.core.rule import matches
 from balancerd.documents import DocumentError, parse
 
 

@@ -11,7 +11,8 @@ from balancerd.core.history import rests_until
 from balancerd.core.layout import Bools, Layout
 from balancerd.core.objective import score
 from balancerd.core.plan import Assessment, Verdict
-from balancerd.core.policy import matches
+from balancerd.core.rule import matches
+from balancerd.core.tags import rules_in_force
 from balancerd.core.units import format_size, format_time
 
 CLOSEST = 64  # hosts whose score is worked out to find the best for a VM
@@ -77,12 +78,12 @@ def of_moves(decision: Decision, vm: str) -> Iterator[Fact]:
 
 
 def of_rules(decision: Decision, vm: str) -> Iterator[Fact]:
-    """The rules of the policy that speak of the VM."""
-    for index, rule in enumerate(decision.policy.constraint):
+    """The rules that speak of the VM, those of its own tags and of other VMs' included."""
+    for rule in rules_in_force(decision.snapshot.cluster, decision.policy):
         if rule.vms and matches(vm, rule.vms):
             where = f": {', '.join(rule.hosts)}" if rule.hosts else f", per {rule.scope}"
-            name = f' "{rule.name}"' if rule.name else f" constraint[{index}]"
-            yield Fact("rule", f"{rule.kind}{name}{where}")
+            soft = f", soft, weight {rule.weight:g}" if rule.weight else ""
+            yield Fact("rule", f"{rule.kind} {rule.name}{where}{soft}")
 
 
 def of_targets(decision: Decision, layout: Layout, vm: str) -> Iterator[Fact]:
