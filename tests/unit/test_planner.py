@@ -366,6 +366,19 @@ def test_what_a_vm_waits_for_counts_as_asked_for() -> None:
     assert told(planned(snapshot, policy())) == ["b h1>h2"]
 
 
+def test_what_is_tried_on_a_layout_does_not_show_on_the_next_one_of_the_snapshot() -> None:
+    """Dies if the layout that is drawn up once is handed out itself instead of a copy."""
+    snapshot = site("h1 10c 64G: a 4c 16G, b 2c 8G | h2 10c 64G: c 1c 4G")
+    rules = policy()
+    drawn = lay_out(snapshot, rules, History(), NOW)
+    drawn.move(drawn.block_of["a"], drawn.host_row["h2"])
+    again = lay_out(snapshot, rules, History(), NOW)
+    anew = lay_out(replace(snapshot), rules, History(), NOW)
+    for field in ("place", "used_now", "used_cpu", "used_variance", "used_memory", "used_count"):
+        assert getattr(again, field).tolist() == getattr(anew, field).tolist(), field
+    assert not again.moved
+
+
 def test_a_vm_smaller_than_a_core_waits_for_a_share_of_the_core() -> None:
     """a wants 0.5 of a core worth 2 and gets half of that, so it waits an eighth of the time. Dies
     if the share is taken of its size: overloads would be thought smaller than they are."""

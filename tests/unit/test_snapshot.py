@@ -220,3 +220,22 @@ def test_too_many_unknown_hosts_freeze_everything() -> None:
     many = snapshot_of(*readings, *(silent(f"x{n}", 1000) for n in range(3)))
     assert not freeze_reason(few, DETECTION)
     assert "3 of 9 hosts" in freeze_reason(many, DETECTION)
+
+
+def test_vms_that_did_not_change_stay_the_same_object() -> None:
+    """What is worked out from them is kept by that. Dies if a change of any VM goes unseen."""
+    readings = [vm_reading("a"), vm_reading("b")]
+    first, known = assemble(
+        observed(1000, host_reading("h1", 1000, *readings)), Known(), {}, DETECTION
+    )
+    same, known = assemble(
+        observed(1030, host_reading("h1", 1030, *readings)), known, {}, DETECTION
+    )
+    assert same.cluster.vms is first.cluster.vms
+    larger = replace(readings[1], vm=replace(readings[1].vm, memory=8 * GIB))
+    other, known = assemble(
+        observed(1060, host_reading("h1", 1060, readings[0], larger)), known, {}, DETECTION
+    )
+    assert other.cluster.vms["b"].memory == 8 * GIB
+    gone, _ = assemble(observed(1090, host_reading("h1", 1090, larger)), known, {}, DETECTION)
+    assert set(gone.cluster.vms) == {"b"}
