@@ -83,7 +83,7 @@ class Topology:
 
     def path(self, source: int, target: int) -> tuple[int, ...]:
         """The links from one host to another, in order; () where none is known."""
-        if source == target:
+        if source == target or not self.ways:
             return ()
         if (source, target) not in self._paths:
             trunk = self._trunk(int(self._switch[source]))[self._switch[target]]
