@@ -6,7 +6,7 @@ from random import Random
 import numpy as np
 from hypothesis import given, settings
 
-from balancerd.core.constraints import homeless
+from balancerd.core.constraints import Failover
 from balancerd.core.history import History
 from balancerd.core.layout import Layout
 from balancerd.core.survey import lay_out
@@ -54,6 +54,6 @@ def test_a_host_counts_as_covered_only_if_its_vms_do_fit_elsewhere(seed: int) ->
     layout = drawn(Random(seed))
     on = np.ones(len(layout.hosts), dtype=np.bool_)
     for share in (0.7, 1.0):
-        stranded = homeless(layout, on, share, share)
+        stranded = Failover.of(layout).homeless(on, share, share)
         for host in range(len(layout.hosts)):
             assert host in stranded or fits(layout, host, share)

@@ -7,10 +7,10 @@ import pytest
 
 from balancerd.core.check import check
 from balancerd.core.constraints import (
+    Failover,
     Gate,
     accepts,
     contradictions,
-    homeless,
     refuses,
     refuses_move,
     soft_breaks,
@@ -461,4 +461,4 @@ def test_many_small_rooms_are_no_room_for_a_large_vm_of_a_failed_host() -> None:
     rest = " | ".join(f"h{n} 10c 64G: f{n} 1c 48G" for n in range(2, 10))
     layout = lay_out(site(f"h1 10c 64G: a 1c 20G | {rest}"), policy(), History(), NOW)
     on = np.ones(9, dtype=np.bool_)
-    assert homeless(layout, on, 1.0, 1.0) == list(range(9))
+    assert Failover.of(layout).homeless(on, 1.0, 1.0) == list(range(9))

@@ -301,3 +301,32 @@ def test_names_are_meant_by_globs_that_heed_case() -> None:
 def test_numbers_without_units_pass_from_code() -> None:
     assert Limits(cooldown=60.0).cooldown == 60.0
     assert ConstraintRule(kind="apart", vms=("db-*",)).scope == "host"
+
+
+@pytest.mark.parametrize(
+    ("keys", "complaint"),
+    [
+        ({"kind": "pin", "vms": ("a",)}, '"pin" needs hosts'),
+        ({"kind": "pin", "vms": ("a",), "hosts": ("h",), "scope": "rack"}, '"pin" takes no scope'),
+        ({"kind": "one-of", "vms": ("a",)}, '"one-of" needs hosts'),
+        ({"kind": "headroom", "hosts": ("h",)}, '"headroom" needs share'),
+        ({"kind": "headroom", "hosts": ("h",), "share": 1.0}, "less than 1"),
+        ({"kind": "headroom", "hosts": ("h",), "share": 0.1, "vms": ("a",)}, "takes no vms"),
+        ({"kind": "together", "vms": ("a",), "at_most": 2}, '"together" takes no at_most'),
+        ({"kind": "apart", "vms": ("a",), "at_most": 0}, "greater than or equal to 1"),
+        ({"kind": "exclude", "vms": ("a",), "weight": 1.0}, '"exclude" takes no weight'),
+        ({"kind": "avoid", "vms": ("a",), "hosts": ("h",), "weight": 0.0}, "greater than 0"),
+        ({"kind": "avoid", "vms": ("a",), "hosts": ("h",), "weight": float("nan")}, "finite"),
+    ],
+)
+def test_a_rule_takes_only_the_keys_that_mean_something_for_its_kind(
+    keys: dict[str, object], complaint: str
+) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        ConstraintRule.model_validate(keys)
+
+
+def test_rules_without_a_name_are_called_by_their_place() -> None:
+    rules = [{"kind": "exclude", "vms": ("a",), "name": "mine"}, {"kind": "exclude", "vms": ("b",)}]
+    found = Policy.model_validate({"summary": "s", "constraint": rules})
+    assert [rule.name for rule in found.constraint] == ["mine", "constraint[1]"]

@@ -8,10 +8,11 @@ from balancerd.core.constraints.contradictions import contradictions
 from balancerd.core.constraints.definition import SoftBreak, Violation, soft_breaks, violations
 from balancerd.core.constraints.fast import accepts, all_refusals, forbids, refuses, refusing
 from balancerd.core.constraints.gate import Gate, refuses_move
-from balancerd.core.constraints.reserve import homeless
+from balancerd.core.constraints.reserve import Failover
 from balancerd.core.constraints.soft import soft_cost, soft_cost_of_group
 
 __all__ = [
+    "Failover",
     "Gate",
     "SoftBreak",
     "Violation",
@@ -19,7 +20,6 @@ __all__ = [
     "all_refusals",
     "contradictions",
     "forbids",
-    "homeless",
     "refuses",
     "refuses_move",
     "refusing",

@@ -25,32 +25,70 @@ class _Rooms:
     memory: Floats
 
 
-def homeless(layout: Layout, on: Bools, cpu: float, memory: float) -> list[int]:
-    """Hosts whose VMs would not all fit on the others that are `on` if they failed.
+@dataclass(frozen=True, slots=True)
+class Failover:
+    """What would have to move if a host failed, worked out once for many questions."""
 
-    The others take VMs up to the shares `cpu` and `memory` of their capacity. A host is left out
-    only if a placement was found for all of its VMs, or is sure to exist.
-    """
-    rooms = _rooms(layout, on, cpu, memory)
-    tied = [b for b, refusal in layout.fixed.items() if refusal.constraint in TIED]
-    counted = np.ones(len(layout.blocks), dtype=np.bool_)
-    counted[tied] = False
-    order = np.argsort(layout.place, kind="stable")
-    bounds = np.searchsorted(layout.place[order], np.arange(len(layout.hosts) + 1))
-    everywhere = np.asarray(layout.reachable[:, on].all(axis=1))
-    found = []
-    for host in np.flatnonzero(on):
-        blocks = order[bounds[host] : bounds[host + 1]]
-        blocks = blocks[counted[blocks]]
-        if not len(blocks):
-            continue
-        free = everywhere[layout.signature[blocks]].all()
-        if not (free and _surely_fit(layout, blocks, rooms, int(host))) and not any(
-            _fit(layout, sorted(blocks, key=lambda b: (-size[b], b)), rooms, int(host))
-            for size in (layout.memory, layout.cpu)
-        ):
-            found.append(int(host))
-    return found
+    layout: Layout
+    order: Ints  # the blocks that count, by host
+    bounds: Ints  # where those of each host begin in `order`
+    picky: Bools  # hosts with blocks that may not be everywhere
+    cpu: Floats  # of all such blocks of each host
+    memory: Floats
+    largest: tuple[float, float]  # CPU and memory that any such block takes at most
+
+    @classmethod
+    def of(cls, layout: Layout) -> "Failover":
+        """For a layout as it is now; a changed one needs another."""
+        tied = [b for b, refusal in layout.fixed.items() if refusal.constraint in TIED]
+        counted = np.ones(len(layout.blocks), dtype=np.bool_)
+        counted[tied] = False
+        blocks, count = np.flatnonzero(counted), len(layout.hosts)
+        place = layout.place[blocks]
+        bound = ~np.asarray(layout.reachable.all(axis=1))[layout.signature[blocks]]
+        order = np.argsort(place, kind="stable")
+        cpu, memory = layout.cpu[blocks], layout.memory[blocks]
+        return cls(
+            layout,
+            blocks[order],
+            np.searchsorted(place[order], np.arange(count + 1)),
+            np.bincount(place[bound], minlength=count) > 0,
+            np.bincount(place, cpu, count).astype(np.float64),
+            np.bincount(place, memory, count).astype(np.float64),
+            (float(cpu.max(initial=0.0)), float(memory.max(initial=0.0))),
+        )
+
+    def homeless(self, on: Bools, cpu: float, memory: float) -> list[int]:
+        """Hosts whose VMs would not all fit on the others that are `on` if they failed.
+
+        The others take VMs up to the shares `cpu` and `memory` of their capacity. A host is left
+        out only if a placement was found for all of its VMs, or is sure to exist.
+        """
+        layout, rooms = self.layout, _rooms(self.layout, on, cpu, memory)
+        busy = on & (np.diff(self.bounds) > 0)
+        if self._all_surely_fit(rooms, busy):
+            busy &= self.picky
+        found = []
+        for host in np.flatnonzero(busy):
+            blocks = self.order[self.bounds[host] : self.bounds[host + 1]]
+            if not self.picky[host] and _surely_fit(layout, blocks, rooms, int(host)):
+                continue
+            if not any(
+                _fit(layout, sorted(blocks, key=lambda b: (-size[b], b)), rooms, int(host))
+                for size in (layout.memory, layout.cpu)
+            ):
+                found.append(int(host))
+        return found
+
+    def _all_surely_fit(self, rooms: _Rooms, busy: Bools) -> bool:
+        """`_surely_fit` for every host at once, with the largest block and the fullest host."""
+        share = np.minimum(
+            (rooms.cpu - self.largest[0]) / max(float(self.cpu[busy].max(initial=0)), EPSILON),
+            (rooms.memory - self.largest[1])
+            / max(float(self.memory[busy].max(initial=0)), EPSILON),
+        )
+        share = np.maximum(share, 0.0)
+        return float(share.sum() - share.max(initial=0.0)) >= 2.0
 
 
 def _rooms(layout: Layout, on: Bools, cpu: float, memory: float) -> _Rooms:

@@ -5,13 +5,13 @@ went away; a host goes to sleep only if what is left carries it below `landing`.
 nothing changes.
 
 With a reserve, the VMs of any one host also have to fit on the others, one by one and within the
-same shares (`constraints.homeless`): hosts are woken for that where it helps, and none goes to
+same shares (`constraints.Failover`): hosts are woken for that where it helps, and none goes to
 sleep that another host's VMs would need.
 """
 
 import numpy as np
 
-from balancerd.core.constraints import homeless
+from balancerd.core.constraints import Failover
 from balancerd.core.layout import Bools, Floats
 from balancerd.core.model import PowerState
 from balancerd.core.plan import Refusal
@@ -21,22 +21,21 @@ from balancerd.core.units import counted, format_duration
 
 def wake(draft: Draft) -> None:
     """Wake hosts as long as the demand and the reserve need more room than there is."""
-    bands = draft.policy.thresholds
-    beyond_help: set[int] | None = None
+    bands, reserve = draft.policy.thresholds, draft.policy.power.reserve
+    failover, beyond_help = Failover.of(draft.layout), set[int]()
+
+    def homeless(on: Bools) -> set[int]:
+        return set(failover.homeless(on, bands.cpu.release, bands.memory.release))
+
+    may_help = reserve > 0 and bool(draft.wakeable().any())
+    if may_help:
+        beyond_help = homeless(draft.serving() | draft.wakeable())
     while True:
         short = _shortage(draft, draft.serving(), bands.cpu.release, bands.memory.release)
-        if not short and draft.policy.power.reserve and draft.wakeable().any():
-            if beyond_help is None:
-                beyond_help = _homeless(draft, draft.serving() | draft.wakeable())
-            short = _stranded(draft, _homeless(draft, draft.serving()) - beyond_help)
-        reserve = counted(draft.policy.power.reserve, "host in reserve")
-        if not short or not draft.wake_one(f"{short}, {reserve}"):
+        if not short and may_help:
+            short = _stranded(draft, homeless(draft.serving()) - beyond_help)
+        if not short or not draft.wake_one(f"{short}, {counted(reserve, 'host in reserve')}"):
             return
-
-
-def _homeless(draft: Draft, on: Bools) -> set[int]:
-    bands = draft.policy.thresholds
-    return set(homeless(draft.layout, on, bands.cpu.release, bands.memory.release))
 
 
 def _stranded(draft: Draft, hosts: set[int]) -> str:
@@ -51,35 +50,37 @@ def sleep(draft: Draft) -> None:
     if not draft.policy.power.sleep_idle or draft.wakes:
         return
     layout, bands = draft.layout, draft.policy.thresholds
-    on = draft.awake()
+    on, serving, failover = draft.awake(), draft.serving(), Failover.of(layout)
     spare = [row for row in range(len(layout.hosts)) if _may_sleep(draft, row)]
     for row in sorted(spare, key=lambda r: (draft.price(r), r), reverse=True):
         left = on.copy()
         left[row] = False
         if left.sum() < draft.policy.power.keep_on:
             return
-        if _shortage(draft, left & draft.serving(), bands.cpu.landing, bands.memory.landing):
+        if _shortage(draft, left & serving, bands.cpu.landing, bands.memory.landing):
             continue
-        if draft.policy.power.reserve and not _spared(draft, on, left, row):
-            continue
+        if draft.policy.power.reserve:
+            stranded = _missing(draft, failover, on & serving, left & serving)
+            if stranded:
+                why = _stranded(draft, stranded)
+                draft.note(Refusal("", layout.hosts[row], "reserve", why, "wake another host"))
+                continue
         on = left
         draft.sleeps[row] = _why(draft, row)
 
 
-def _spared(draft: Draft, on: Bools, left: Bools, row: int) -> bool:
-    """Whether no other host's VMs would need this one should that host fail.
+def _missing(draft: Draft, failover: Failover, on: Bools, left: Bools) -> set[int]:
+    """Hosts whose VMs would miss those that are not left on, should they fail.
 
-    Neither to stay below `landing`, nor, where that is out of reach, to find room at all.
+    Be it to stay below `landing` or, where that is out of reach, to find room at all.
     """
-    bands, serving = draft.policy.thresholds, draft.serving()
-    stranded = set[int]()
+    bands, missing = draft.policy.thresholds, set[int]()
     for cpu, memory in ((bands.cpu.landing, bands.memory.landing), (1.0, 1.0)):
-        before = homeless(draft.layout, on & serving, cpu, memory)
-        stranded |= set(homeless(draft.layout, left & serving, cpu, memory)).difference(before)
-    if stranded:
-        name = draft.layout.hosts[row]
-        draft.note(Refusal("", name, "reserve", _stranded(draft, stranded), "wake another host"))
-    return not stranded
+        stranded = set(failover.homeless(left, cpu, memory))
+        if not stranded:
+            break  # with more room there are none, either
+        missing |= stranded.difference(failover.homeless(on, cpu, memory))
+    return missing
 
 
 def _may_sleep(draft: Draft, row: int) -> bool:
