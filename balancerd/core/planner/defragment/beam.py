@@ -17,6 +17,7 @@ from balancerd.core.planner.defragment.prices import Relaxed
 # How many partial choices are kept, and what one VM away from the path weighs, in rooms. The wider
 # search is for when the narrow one stays behind the bound.
 ATTEMPTS = ((200, 0.01), (600, 0.03))
+LEAST_GAIN = 0.01  # rooms; with a bound below it there is nothing to look for
 UNPLACED = 10.0  # rooms that a VM costs which finds no place, and stays
 CROWD = 4  # times the width that are sorted
 MIXER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: spreads numbers over all bits
@@ -47,6 +48,8 @@ class Beam:
 
 def choose(options: Options, relaxed: Relaxed, budget: int, worth: float) -> dict[int, Column]:
     """What the hosts that do anything do, within the budget of moves."""
+    if relaxed.bound < LEAST_GAIN:
+        return {}
     stages = _stages(options, relaxed, worth)
     best: dict[int, Column] = {}
     most = 0.0

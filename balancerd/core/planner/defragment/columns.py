@@ -14,9 +14,11 @@ from balancerd.core.planner.defragment.options import Filling, Options, Scene
 from balancerd.core.planner.defragment.prices import Offers, Relaxed, offers
 
 REGRET = 0.25  # rooms
-PER_NODE = 16  # choices kept of a node, ...
+PER_OPTION = 24  # fillings looked at of an option, ...
+PER_NODE = 16  # ... choices kept of a node, ...
 PER_SCENE = 48  # ... of a scene and ...
 PER_CLASS = 24  # ... of a class
+CROWD = 6  # times as many are compared with each other
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,10 @@ def _choices(options: Options, offered: Offers, state: int) -> list[Choice]:
             continue
         worths = offered.filling[options.over[row]]
         lost = worths.max() - worths + regret
-        for filling in np.flatnonzero(lost <= REGRET):
+        near = np.flatnonzero(lost <= REGRET)
+        if len(near) > PER_OPTION:  # they lie in order of their size
+            near = near[np.argsort(lost[near], kind="stable")[:PER_OPTION]]
+        for filling in near:
             if set(options.leaving[row]) & set(options.fillings[filling]):
                 continue  # the same with fewer moves is another option
             difference = options.left[row] - options.filled[filling]
@@ -119,13 +124,13 @@ def _choices(options: Options, offered: Offers, state: int) -> list[Choice]:
 
 
 def _undominated_choices(choices: Iterable[Choice]) -> list[Choice]:
-    ranked = sorted(choices, key=_rank)
+    ranked = sorted(choices, key=_rank)[: CROWD * PER_NODE]
     keep = _keep([choice.change for choice in ranked], [choice.rooms for choice in ranked])
     return [choice for choice, kept in zip(ranked, keep, strict=True) if kept][:PER_NODE]
 
 
 def _undominated(columns: Iterable[Column]) -> list[Column]:
-    ranked = sorted(columns, key=_rank)
+    ranked = sorted(columns, key=_rank)[: CROWD * PER_CLASS]
     keep = _keep([column.change for column in ranked], [column.gain for column in ranked])
     return [column for column, kept in zip(ranked, keep, strict=True) if kept][:PER_CLASS]
 
