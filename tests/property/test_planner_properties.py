@@ -5,10 +5,12 @@ Each property names a mutant of the code on which it was seen to fail.
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from balancerd.core.assess import assess_layout
 from balancerd.core.check import check
 from balancerd.core.constraints import (
     accepts,
@@ -24,7 +26,10 @@ from balancerd.core.layout import Layout
 from balancerd.core.model import Cluster, PowerState, Snapshot
 from balancerd.core.plan import Plan, Verdict, Wake
 from balancerd.core.planner import plan
-from balancerd.core.policy import Objective, Policy
+from balancerd.core.planner.draft import Draft
+from balancerd.core.planner.ease import ease
+from balancerd.core.planner.prices import move_prices
+from balancerd.core.policy import Costs, Objective, Policy
 from balancerd.core.survey import lay_out
 from tests.property.carried import carried_out
 from tests.property.drawn import histories, policies, settled, snapshots
@@ -267,3 +272,28 @@ def test_the_checker_finds_fault_with_every_mutant_of_a_sound_plan(
     assume(made.moves)
     for name, mutant in mutants(made, snapshot):
         assert check(snapshot, policy, mutant).violations, name
+
+
+@EXAMPLES
+@given(snapshots(), policies(), histories())
+def test_easing_never_costs_more_than_it_spares_nor_moves_more_than_one_plan_may(
+    snapshot: Snapshot, policy: Policy, history: History
+) -> None:
+    """Dies if steps are kept of which the rules have refused the rest, or the room is not asked."""
+    policy = policy.model_copy(update={"costs": Costs(crowding=5.0, crowded=0.3)})
+    layout = lay_out(snapshot, policy, history, NOW)
+    draft = Draft(layout.copy(), assess_layout(layout, NOW), history, NOW)
+    ease(draft)
+    moved = [
+        block
+        for block in range(len(layout.blocks))
+        if layout.place[block] != draft.layout.place[block]
+    ]
+    spared = _crowding(layout) - _crowding(draft.layout)
+    assert not moved or spared > float(move_prices(layout)[moved].sum()) - 1e-6
+    assert sum(len(layout.blocks[block]) for block in moved) <= policy.limits.per_plan
+
+
+def _crowding(layout: Layout) -> float:
+    over = np.maximum(0.0, layout.expected_cpu() - 0.3) * layout.cpu_capacity
+    return 5.0 * float(over.sum())

@@ -11,8 +11,9 @@ from itertools import combinations
 import numpy as np
 
 from balancerd.core.constraints import forbids
-from balancerd.core.layout import Bools, Ints
-from balancerd.core.order import Want, schedule
+from balancerd.core.layout import Bools, Ints, Layout
+from balancerd.core.order import Want
+from balancerd.core.planner.adopt import adopt
 from balancerd.core.planner.draft import Draft
 from balancerd.core.planner.prices import move_prices
 from balancerd.core.planner.search import GAIN, Search
@@ -60,10 +61,13 @@ def _hand_over(draft: Draft, search: Search) -> None:
         for block in np.flatnonzero(place != search.home).tolist()
         for home in (int(search.home[block]),)
     ]
-    steps, refused = schedule(draft.layout, wants)
-    draft.steps += steps
-    for refusal in refused:
-        draft.note(refusal)
+
+    def cost(layout: Layout) -> float:
+        over = np.maximum(0.0, layout.expected_cpu() * layout.cpu_capacity - search.crowded)
+        moved = layout.place != search.home
+        return float(search.crowding * over.sum() + search.price[moved].sum())
+
+    adopt(draft, wants, cost)
 
 
 def _reason(host: str, use: float) -> str:

@@ -6,9 +6,10 @@ counts is where each ends up, and `order.schedule` finds the steps from where it
 
 import numpy as np
 
-from balancerd.core.layout import Bools, Floats
-from balancerd.core.order import Want, schedule
+from balancerd.core.layout import Bools, Floats, Layout
+from balancerd.core.order import Want
 from balancerd.core.plan import Verdict
+from balancerd.core.planner.adopt import adopt
 from balancerd.core.planner.closing import Closing
 from balancerd.core.planner.draft import Draft
 from balancerd.core.planner.prices import host_prices, move_prices
@@ -21,10 +22,11 @@ IN_VAIN = 2_000_000  # pairs weighed for hosts that stay on, after which no othe
 def pack(draft: Draft) -> None:
     """Decide the moves that empty hosts."""
     search = packing(draft)
+    price = host_prices(search.layout)
     closing = Closing(
         draft=draft,
         search=search,
-        host_price=host_prices(search.layout),
+        host_price=price,
         useful=_useful(search),
         closable=closable(draft, search),
         sizes=np.array([len(block) for block in search.layout.blocks], dtype=np.int64),
@@ -40,10 +42,12 @@ def pack(draft: Draft) -> None:
         for block, reason in closing.reasons.items()
         if place[block] != draft.layout.place[block]
     ]
-    steps, refused = schedule(draft.layout, wants)
-    draft.steps += steps
-    for refusal in refused:
-        draft.note(refusal)
+
+    def cost(layout: Layout) -> float:
+        moved = layout.place != search.home
+        return float(price[layout.used_count > 0].sum() + search.price[moved].sum())
+
+    adopt(draft, wants, cost)
 
 
 def packing(draft: Draft) -> Search:

@@ -1,0 +1,28 @@
+"""From what a search found to steps that the rules accept, and that are still worth it."""
+
+from collections.abc import Callable, Sequence
+
+from balancerd.core.layout import Layout
+from balancerd.core.order import Want, schedule
+from balancerd.core.planner.draft import Draft
+
+
+def adopt(draft: Draft, wants: Sequence[Want], cost: Callable[[Layout], float]) -> None:
+    """Take the steps for the wants as far as rules and the plan's length allow.
+
+    Nothing is taken if the layout that comes of it costs no less than the draft's: what was worth
+    it as a whole need not be in part.
+    """
+    layout, room = draft.layout.copy(), draft.room()
+    chosen = []
+    for want in wants:
+        size = len(layout.blocks[want.block])
+        if size <= room:
+            chosen.append(want)
+            room -= size
+    steps, refused = schedule(layout, chosen)
+    for refusal in refused:
+        draft.note(refusal)
+    if steps and cost(layout) < cost(draft.layout):
+        draft.layout = layout
+        draft.steps += steps
