@@ -207,7 +207,9 @@ class Limits(Schema):
     )
     plan_life: Duration = Field(1800.0, description="an older plan is not carried out")
     gain: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
-        0.05, description="a plan has to better the score by this share"
+        0.05,
+        description="a plan has to better the score by this share; "
+        "pack and quiet weigh their moves by `[costs]` instead",
     )
     benefit: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         3.0, description="spread: moves have to spare VMs so many times the waiting that they cost"
