@@ -1,0 +1,97 @@
+"""What stays in peace: simulated days on a site whose load wavers, or swings, without a trend.
+
+`benchmarks/stability.py` does the same for a larger site, the shipped policies, and a month.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from balancerd.adapters.sim.load import Table
+from balancerd.adapters.sim.scenario import Scenario
+from balancerd.adapters.sim.site import Site, build
+from balancerd.adapters.sqlite.ledger import Ledger
+from balancerd.adapters.sqlite.samples import SamplesStore
+from balancerd.core.history import Outcome, PastMove, rests_until
+from balancerd.core.policy import Mode, Policy
+from balancerd.core.units import GIB, HOUR
+from balancerd.simulation import simulate
+from tests.sites import policy
+
+STEP = 600.0
+START = 1_700_000_000.0
+
+
+def wavering(seed: int, hours: int, share: float, by: float) -> Site:
+    """Six hosts of 16 cores with 48 VMs; use is first-order autoregressive, of an hour's memory.
+
+    `share` of the site's CPU is used in the mean; a VM's use wavers by so much of its level.
+    """
+    random = np.random.default_rng(seed)
+    scenario = Scenario.model_validate(
+        {
+            "name": "wavering",
+            "start": START,
+            "duration": hours * HOUR,
+            "cycle": STEP,
+            "hosts": [
+                {"name": "h%d", "count": 6, "cores": 16, "memory": 128 * GIB}
+                | {"power_curve": [100.0, 200.0]}
+            ],
+            "flavours": [{"vcpus": 4, "cpu": 4.0, "memory": 4 * GIB}],
+            "vms": {"name": "v%02d", "count": 48},
+            "network": {"host": 10**9},
+            "placement": {"rule": "random", "seed": seed},
+            "load": {"step": STEP},
+        }
+    )
+    levels = random.uniform(0.5, 1.5, 48) * share * 6 * 16 / 48
+    noise = random.normal(0.0, 1.0, (round(hours * HOUR / STEP) + 1, 48))
+    keeps = np.exp(-STEP / HOUR)
+    for row in range(1, len(noise)):
+        noise[row] = keeps * noise[row - 1] + np.sqrt(1.0 - keeps**2) * noise[row]
+    demand = np.clip(levels * (1.0 + by * noise), 0.0, 4.0)
+    return replace(build(scenario), load=Table(STEP, demand))
+
+
+def moves(site: Site, rules: Policy, record: Path) -> list[PastMove]:
+    """The migrations of a run that were done, in order."""
+    with (
+        Ledger(record / "ledger.db", durable=False) as ledger,
+        SamplesStore(record / "samples.db", durable=False) as samples,
+    ):
+        simulate(site, rules, ledger, samples)
+        rows = ledger.database.rows(
+            "SELECT vm, source, target, ended_at FROM migrations WHERE outcome = 'done' ORDER BY id"
+        )
+        return [PastMove(*row, Outcome.DONE) for row in rows]
+
+
+EAGER = {"thresholds": {"imbalance": 0.06}, "limits": {"gain": 0.0, "benefit": 0.0}}
+
+
+@pytest.mark.parametrize(
+    ("objective", "tables", "least"), [("quiet", {}, 0), ("spread", EAGER, 1), ("pack", {}, 1)]
+)
+def test_a_day_of_noise_without_trend_moves_nothing_once_all_is_settled(
+    objective: str, tables: dict[str, dict[str, float]], least: int, tmp_path: Path
+) -> None:
+    """Dies, under "spread", if the spread of a load is no reason to leave it in peace."""
+    rules = policy(objective, **tables).model_copy(update={"mode": Mode.ACT})
+    found = moves(wavering(2, 30, 0.4, 0.25), rules, tmp_path)
+    assert len(found) >= least
+    assert [move for move in found if move.at >= START + 6 * HOUR] == []
+
+
+def test_no_vm_moves_again_within_its_cooldown_however_load_swings(tmp_path: Path) -> None:
+    """Dies without `movable._resting`."""
+    tables = EAGER | {"thresholds": {"imbalance": 0.02}}
+    rules = policy("spread", **tables).model_copy(update={"mode": Mode.ACT})
+    found, past = moves(wavering(1, 24, 0.5, 1.0), rules, tmp_path), dict[str, list[PastMove]]()
+    assert len(found) > 20
+    for move in found:
+        own = past.setdefault(move.vm, [])
+        assert not own or move.at >= rests_until(own, rules.limits)
+        own.append(move)
