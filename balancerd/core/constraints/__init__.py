@@ -5,11 +5,12 @@ block, for every host at once. A property test ties the two: what no check refus
 """
 
 from balancerd.core.constraints.contradictions import contradictions
-from balancerd.core.constraints.definition import SoftBreak, Violation, soft_breaks, violations
+from balancerd.core.constraints.definition import Violation, violations
 from balancerd.core.constraints.fast import accepts, all_refusals, forbids, refuses, refusing
 from balancerd.core.constraints.gate import Gate, refuses_move
 from balancerd.core.constraints.reserve import Failover
 from balancerd.core.constraints.soft import soft_cost, soft_cost_of_group
+from balancerd.core.constraints.soft_definition import SoftBreak, soft_breaks
 
 __all__ = [
     "Failover",

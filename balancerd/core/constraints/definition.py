@@ -26,16 +26,6 @@ class Violation:
         return self.constraint, self.subject
 
 
-@dataclass(frozen=True, slots=True)
-class SoftBreak:
-    """A soft rule that is broken: which one, about what, and what that costs."""
-
-    constraint: str
-    subject: str
-    detail: str
-    cost: float
-
-
 def violations(snapshot: Snapshot, policy: Policy) -> tuple[Violation, ...]:
     """Every hard rule that the site breaks as observed; VMs under way count on both hosts."""
     found: list[Violation] = []
@@ -51,21 +41,6 @@ def violations(snapshot: Snapshot, policy: Policy) -> tuple[Violation, ...]:
         if rule.weight is None:
             found += _RULES[rule.kind](snapshot.cluster, rule)
     return tuple(found)
-
-
-def soft_breaks(snapshot: Snapshot, policy: Policy) -> tuple[SoftBreak, ...]:
-    """Every soft rule that the site breaks as observed, with what it costs.
-
-    Each VM on a wrong host costs the rule's weight, and so does each one of too many in a domain.
-    Of VMs that want to be together, each pair that is not costs a share of it, such that one VM
-    away from all the others costs the weight.
-    """
-    return tuple(
-        SoftBreak(rule.kind, f"{rule.name}: {subject}", detail, rule.weight * amount)
-        for rule in rules_in_force(snapshot.cluster, policy)
-        if rule.weight is not None
-        for subject, detail, amount in _SOFT[rule.kind](snapshot.cluster, rule)
-    )
 
 
 def _charged(cluster: Cluster, host: str) -> list[str]:
@@ -175,7 +150,8 @@ def _places(cluster: Cluster, vm: str) -> set[str]:
     return {cluster.placement[vm], cluster.flights.get(vm, cluster.placement[vm])}
 
 
-def _members(cluster: Cluster, rule: ConstraintRule) -> list[str]:
+def members_of(cluster: Cluster, rule: ConstraintRule) -> list[str]:
+    """The VMs that a rule is about, of those that cost a host of the site anything."""
     return [
         vm
         for vm in sorted(cluster.vms)
@@ -199,10 +175,10 @@ def _domains(cluster: Cluster, vm: str, rule: ConstraintRule) -> set[str]:
     return {_domain(cluster, host, rule) for host in _places(cluster, vm)}
 
 
-def _crowds(cluster: Cluster, rule: ConstraintRule) -> dict[str, list[str]]:
+def crowds_of(cluster: Cluster, rule: ConstraintRule) -> dict[str, list[str]]:
     """The members of an "apart" group in each domain."""
     crowds: dict[str, list[str]] = {}
-    for vm in _members(cluster, rule):
+    for vm in members_of(cluster, rule):
         for domain in sorted(_domains(cluster, vm, rule)):
             crowds.setdefault(domain, []).append(vm)
     return crowds
@@ -213,10 +189,10 @@ def _apart(cluster: Cluster, rule: ConstraintRule) -> list[Violation]:
     if rule.at_most > 1:
         return [
             Violation("apart", f"{rule.name}: {domain}", f"{len(vms)} of at most {rule.at_most}")
-            for domain, vms in sorted(_crowds(cluster, rule).items())
+            for domain, vms in sorted(crowds_of(cluster, rule).items())
             if len(vms) > rule.at_most
         ]
-    members = _members(cluster, rule)
+    members = members_of(cluster, rule)
     return [
         Violation("apart", f"{rule.name}: {a}, {b}", "share " + ", ".join(sorted(shared)))
         for index, a in enumerate(members)
@@ -225,19 +201,19 @@ def _apart(cluster: Cluster, rule: ConstraintRule) -> list[Violation]:
     ]
 
 
-def _ends(cluster: Cluster, rule: ConstraintRule) -> dict[str, str]:
+def ends_of(cluster: Cluster, rule: ConstraintRule) -> dict[str, str]:
     """The domain of each member; of one under way the one where it is going.
 
     So a group may move one member after the other.
     """
     return {
         vm: _domain(cluster, cluster.flights.get(vm, cluster.placement[vm]), rule)
-        for vm in _members(cluster, rule)
+        for vm in members_of(cluster, rule)
     }
 
 
 def _together(cluster: Cluster, rule: ConstraintRule) -> list[Violation]:
-    ends = set(_ends(cluster, rule).values())
+    ends = set(ends_of(cluster, rule).values())
     if len(ends) < 2:
         return []
     return [Violation("together", rule.name, "spread over " + ", ".join(sorted(ends)))]
@@ -247,7 +223,7 @@ def _wrong(cluster: Cluster, rule: ConstraintRule) -> list[tuple[str, str]]:
     """VMs on hosts where a rule does not want them: not on those named, or just there."""
     return [
         (vm, host)
-        for vm in _members(cluster, rule)
+        for vm in members_of(cluster, rule)
         for host in sorted(_places(cluster, vm))
         if matches(host, rule.hosts) == (rule.kind == "avoid")
     ]
@@ -277,46 +253,4 @@ _RULES = {
     "one-of": _one_of,
     "headroom": _nothing,
     "exclude": _nothing,
-}
-
-Amounts = list[tuple[str, str, float]]  # about what, in words, and how much of the weight
-
-
-def _rather_apart(cluster: Cluster, rule: ConstraintRule) -> Amounts:
-    return [
-        (domain, f"{len(vms)} of at most {rule.at_most}", float(len(vms) - rule.at_most))
-        for domain, vms in sorted(_crowds(cluster, rule).items())
-        if len(vms) > rule.at_most
-    ]
-
-
-def _rather_together(cluster: Cluster, rule: ConstraintRule) -> Amounts:
-    ends = list(_ends(cluster, rule).values())
-    pairs = sum(a != b for index, a in enumerate(ends) for b in ends[index + 1 :])
-    if not pairs:
-        return []
-    spread = "spread over " + ", ".join(sorted(set(ends)))
-    return [(f"{len(ends)} VMs", spread, pairs / (len(ends) - 1))]
-
-
-def _rather_elsewhere(cluster: Cluster, rule: ConstraintRule) -> Amounts:
-    """A VM under way counts where it is going."""
-    ends = {vm: cluster.flights.get(vm, cluster.placement[vm]) for vm in _members(cluster, rule)}
-    return [
-        (vm, f"is on {host}", 1.0)
-        for vm, host in ends.items()
-        if matches(host, rule.hosts) == (rule.kind == "avoid")
-    ]
-
-
-def _rather_one_of(cluster: Cluster, rule: ConstraintRule) -> Amounts:
-    return _rather_elsewhere(cluster, rule) + _rather_together(cluster, rule)
-
-
-_SOFT = {
-    "apart": _rather_apart,
-    "together": _rather_together,
-    "pin": _rather_elsewhere,
-    "avoid": _rather_elsewhere,
-    "one-of": _rather_one_of,
 }

@@ -1,6 +1,6 @@
 """Soft rules as planning uses them: what a block costs on each host, and what a layout costs.
 
-Both count as `definition.soft_breaks` does; a property test ties them.
+Both count as `soft_definition.soft_breaks` does; a property test ties them.
 """
 
 import numpy as np
