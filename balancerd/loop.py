@@ -319,16 +319,16 @@ class Loop:
             case Verb.DRAIN | Verb.UNDRAIN:
                 return self._drain(request)
             case Verb.ABORT:
-                if request.subject not in moving(self._executions):
-                    return False, "is not being moved"
+                if request.subject not in own_moves(self._executions):
+                    return False, "is not being moved by balancerd"
                 self._advance([AbortWanted(request.subject, request.by)], policy)
                 return True, "its source is asked to give up"
             case Verb.HURRY:
                 return self._hurry(request, policy)
 
     def _hurry(self, request: Request, policy: Policy) -> tuple[bool, str]:
-        if request.subject not in moving(self._executions):
-            return False, "is not being moved"
+        if request.subject not in own_moves(self._executions):
+            return False, "is not being moved by balancerd"
         force = request.arguments.get("force_complete") == "yes"
         self._advance([HurryWanted(request.subject, request.by, force)], policy)
         longest = f"of {policy.limits.downtime * 1000:.0f} ms"

@@ -219,7 +219,7 @@ def test_an_operator_gives_one_migration_up(site: Site) -> None:
         site.world.advance(site.world.now() + 5)
         site.loop.step()
     assert site.migrations() == [(vm, "aborted")]
-    assert site.ask(Verb.ABORT, vm) == (False, "is not being moved")
+    assert site.ask(Verb.ABORT, vm) == (False, "is not being moved by balancerd")
 
 
 def test_a_host_is_drained_and_given_back(site: Site) -> None:
