@@ -22,7 +22,7 @@ from balancerd.core.execution import (
 )
 from balancerd.core.executor import adopt, advance, due, moving, own_moves, project
 from balancerd.core.forecast import MEMORY, Pasts, taking_in
-from balancerd.core.history import History, Outcome
+from balancerd.core.history import NEVER_BEGUN, History
 from balancerd.core.measurement import Known
 from balancerd.core.messages import AbortWanted, Event, HurryWanted, SwitchFailed
 from balancerd.core.model import Exclusion, ExclusionKind, Host, Link, PowerState, Snapshot
@@ -234,7 +234,7 @@ class Loop:
         if before is None:
             return
         begun = (move for move in self._history.moves if move.at >= before.at)
-        own = {move.vm for move in begun if move.outcome is not Outcome.NOT_STARTED}
+        own = {move.vm for move in begun if move.outcome not in NEVER_BEGUN}
         found = deeds(before, snapshot, own | own_moves(self._executions))
         for deed in found:
             log.warning("somebody %s: %s", deed.what, deed.vm)

@@ -18,7 +18,7 @@ from balancerd.cli.output import (
 from balancerd.cli.record import limit_option, reading, record_option, since_option, since_time
 from balancerd.cli.words import NOTHING, duration, milliseconds, moment, size
 
-STYLES = {"done": "green", "under way": "cyan", "not started": "dim"}
+STYLES = {"done": "green", "under way": "cyan", "not started": "dim", "objected": "dim"}
 
 
 @click.command()

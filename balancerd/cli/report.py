@@ -35,7 +35,7 @@ def compared(migrations: Sequence[Row]) -> Iterator[Row]:
     """One row for each method: how migrations ended, and actual figures as shares of predicted."""
     methods: dict[str, list[Row]] = {}
     for row in migrations:
-        if row["ended_at"] is not None:
+        if row["ended_at"] is not None and row["outcome"] != Outcome.OBJECTED:
             methods.setdefault(row["method"], []).append(row)
     for method, ended in sorted(methods.items()):
         done = [row for row in ended if row["outcome"] == Outcome.DONE]

@@ -25,6 +25,8 @@ from balancerd.core.units import format_time, parse_time
 if TYPE_CHECKING:
     from rich.console import Console
 
+OBJECTIONS = 5  # told in the table; a document has them all
+
 
 @click.command()
 @watch_option
@@ -57,6 +59,7 @@ def _status_document(found: Status, policy: str) -> dict[str, Any]:
         "actions_under_way": found.under_way,
         "requests_waiting": found.waiting,
         "draining": list(found.draining),
+        "objections": list(found.objections),
     }
     if pause:
         document["pause"] = {
@@ -100,6 +103,8 @@ def _status_lines(document: Row, now: float) -> Iterator[tuple[str, str]]:
     yield "VMs", str(cycle["vms"])
     if document["draining"]:
         yield "draining", ", ".join(document["draining"])
+    for number, said in enumerate(document["objections"][:OBJECTIONS]):
+        yield "" if number else "objections", said
     yield "under way", f"{document['actions_under_way']} actions"
     if document["requests_waiting"]:
         yield "requests", f"{document['requests_waiting']} wait for an answer"

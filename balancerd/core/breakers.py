@@ -49,11 +49,13 @@ class Rule:
 
 _BROKE = frozenset({Outcome.FAILED, Outcome.LOST, Outcome.QUARANTINED, Outcome.NOT_STARTED})
 _ANY = _BROKE | {Outcome.ABORTED}
+_REFUSED = _ANY | {Outcome.OBJECTED}
 # A VM whose migrations failed rests by its cool-down too; its breaker is for starts that are
 # refused again and again, which disturb nobody and so are followed by no cool-down. That a VM does
-# not converge, or that somebody gave up, says nothing of hosts.
+# not converge, or that somebody gave up, says nothing of hosts; what they object to one VM says
+# nothing of others (see `objections`).
 RULES: Mapping[Scope, Rule] = {
-    Scope.VM: Rule(2, WEEK, _ANY),
+    Scope.VM: Rule(2, WEEK, _REFUSED),
     Scope.PAIR: Rule(1, WEEK, _ANY),
     Scope.HOST: Rule(3, HOUR, _BROKE),
     Scope.SITE: Rule(5, HOUR, _BROKE),

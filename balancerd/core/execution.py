@@ -68,6 +68,7 @@ OUTCOME_STAGE: Mapping[Outcome, Stage] = {
     Outcome.FAILED: S.FAILED,
     Outcome.ABORTED: S.ABORTED,
     Outcome.NOT_STARTED: S.FAILED,
+    Outcome.OBJECTED: S.DROPPED,
     Outcome.LOST: S.LOST,
     Outcome.QUARANTINED: S.QUARANTINED,
 }
@@ -130,6 +131,7 @@ class Task:
     foreign: str = ""  # why the job that holds the VM is somebody else's; "" while nothing says so
     look_wide: bool = False  # the other hosts are to be asked too
     start_error: str = ""
+    objection: str = ""  # what the hosts' own facts speak against the start
     empty_seen: float = 0.0  # when a host about to sleep was first seen empty
 
     def to(self, stage: Stage, now: float, detail: str = "") -> "Task":

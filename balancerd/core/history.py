@@ -23,8 +23,12 @@ class Outcome(StrEnum):
     FAILED = "failed"
     ABORTED = "aborted"
     NOT_STARTED = "not started"
+    OBJECTED = "objected"  # the hosts' own facts spoke against it: it was not even tried
     LOST = "lost"  # runs on neither host
     QUARANTINED = "quarantined"  # a person has to decide
+
+
+NEVER_BEGUN = frozenset({Outcome.NOT_STARTED, Outcome.OBJECTED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,7 @@ class PastMove:
     at: float
     outcome: Outcome
     bytes: int = 0  # sent, as far as that is known
+    detail: str = ""  # what was said against it, where hosts objected
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ def rests_until(moves: list[PastMove], limits: Limits) -> float:
     A migration that failed or was given up cost as much as one that was done, and counts as one.
     A start that was refused disturbed nobody: what follows it is a back-off (see `breakers`).
     """
-    begun = [move for move in moves if move.outcome is not Outcome.NOT_STARTED]
+    begun = [move for move in moves if move.outcome not in NEVER_BEGUN]
     recent = [move for move in begun if move.at > begun[-1].at - WEEK]
     if not recent:
         return 0.0

@@ -20,6 +20,7 @@ from balancerd.core.model import ABSURD_BYTES, ABSURD_CORES, Host, Snapshot, VMS
 from balancerd.core.needs import Needs
 from balancerd.core.nodes import Nodes, Seat
 from balancerd.core.plan import Refusal
+from balancerd.core.objections import Objection
 from balancerd.core.policy import Policy
 from balancerd.core.rule import ConstraintRule
 
@@ -84,6 +85,7 @@ class Layout:
     barred: dict[int, dict[int, float]]  # source -> target -> the pair's back-off
     returning: dict[int, dict[int, float]]  # block -> the host it came from
     # rules
+    objected: dict[int, dict[int, Objection]]  # block -> target -> what hosts said against it
     rules: tuple[ConstraintRule, ...]  # all that are in force
     allowed: Bools  # by signature and host: pins and avoidances leave it open
     reachable: Bools  # by signature and host: nothing about the VM rules it out

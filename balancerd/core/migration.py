@@ -19,12 +19,14 @@ from balancerd.core.convergence import (
     start_method,
     tuned,
 )
-from balancerd.core.execution import Execution, Stage, Task, View
+from balancerd.core.execution import OUTCOME_STAGE, Execution, Stage, Task, View
+from balancerd.core.history import Outcome
 from balancerd.core.messages import (
     AbortWanted,
     Acted,
     Ask,
     Command,
+    Conclude,
     Event,
     HurryWanted,
     Intend,
@@ -40,7 +42,7 @@ from balancerd.core.model import Method
 from balancerd.core.observation import JobReport, Presence
 from balancerd.core.preflight import objection
 from balancerd.core.reconcile import may_start
-from balancerd.core.record import Intent, IntentKind
+from balancerd.core.record import Conclusion, Intent, IntentKind
 from balancerd.core.verification import (
     acted,
     ask,
@@ -118,10 +120,11 @@ def adopted(intent: Intent, move_task: Task) -> Task:
 
 def _checked(task: Task, event: Located, execution: Execution, view: View) -> Step:
     source, target = pair_of(task, event.location.presence)
-    obstacle = may_start(source, target) or _objection(task, event, view)
+    obstacle = may_start(source, target)
     if obstacle:
         return task.to(Stage.DROPPED, view.now, obstacle), ()
-    task = replace(task, target_defined=target is not Presence.ABSENT)
+    defined, said = target is not Presence.ABSENT, _objection(task, event, view)
+    task = replace(task, target_defined=defined, objection=said)
     intent = _intent(task, execution, view)
     return task.to(Stage.INTENDING, view.now), (Intend(task.move.number, intent),)
 
@@ -161,6 +164,8 @@ def _intent(task: Task, execution: Execution, view: View) -> Intent:
 def _intended(task: Task, event: Intended, view: View) -> Step:
     if event.intent is None:
         return task.to(Stage.WAITING, view.now, "paused"), ()
+    if task.objection:
+        return _objected(replace(task, intent=event.intent), view)
     move, limits = task.move, view.policy.limits
     running = replace(
         task,
@@ -183,6 +188,13 @@ def _intended(task: Task, event: Intended, view: View) -> Step:
         running.downtime,
     )
     return running, (start,)
+
+
+def _objected(task: Task, view: View) -> Step:
+    """Dropped before it began. It is written down, lest the same move be planned again at once."""
+    conclusion = Conclusion(task.intent, view.now, Outcome.OBJECTED, task.objection)
+    dropped = task.to(OUTCOME_STAGE[Outcome.OBJECTED], view.now, task.objection)
+    return dropped, (Conclude(task.move.number, conclusion),)
 
 
 def _told(task: Task, report: JobReport, view: View) -> Step:

@@ -120,7 +120,8 @@ def _resting(
             detail = f"rests until {format_time(until)}, {format_duration(until - now)} more"
             resting[vm] = _never(vm, "cool-down", detail)
         elif (halted := breaker(Scope.VM, moves, policy.limits, now)).state is State.OPEN:
-            detail = f"failed {halted.failures} times in a row, rests until "
+            said = f": {past[-1].detail}" if past[-1].detail else ""
+            detail = f"came to nothing {halted.failures} times in a row{said}; rests until "
             resting[vm] = _never(vm, "back-off", detail + format_time(halted.until))
         elif week >= policy.limits.per_vm_per_week:
             detail = f"moved {week} times in 7 days, at most {policy.limits.per_vm_per_week}"

@@ -24,6 +24,7 @@ from balancerd.core.layout import (
 )
 from balancerd.core.model import ABSURD_BYTES, ABSURD_CORES, Host, PowerState, Snapshot
 from balancerd.core.movable import fixed_vms
+from balancerd.core.objections import Objection, objections
 from balancerd.core.policy import Objective, Policy
 from balancerd.core.reach import Reach, reach
 from balancerd.core.room import big_vm
@@ -42,6 +43,7 @@ def lay_out(snapshot: Snapshot, policy: Policy, history: History, now: float) ->
         fixed={block_of[vm]: fixed[vm] for vm in sorted(fixed, reverse=True) if vm in block_of},
         barred=_barred(drawn.host_row, policy, history, now),
         returning=_returning(block_of, drawn.host_row, snapshot, policy, history, now),
+        objected=_objected(block_of, drawn.host_row, policy, history, now),
     )
 
 
@@ -114,6 +116,7 @@ def _drawn_up(snapshot: Snapshot, policy: Policy) -> Layout:
         fixed={},
         barred={},
         returning={},
+        objected={},
         rules=rules,
         allowed=found.allowed,
         reachable=found.reachable,
@@ -276,6 +279,21 @@ def _returning(
         if last.at + 2.0 * rest > now and snapshot.cluster.placement[vm] not in snapshot.draining:
             returning.setdefault(block_of[vm], {})[row[last.source]] = last.at + 2.0 * rest
     return returning
+
+
+def _objected(
+    block_of: Mapping[str, int],
+    row: Mapping[str, int],
+    policy: Policy,
+    history: History,
+    now: float,
+) -> dict[int, dict[int, Objection]]:
+    """Where blocks do not go because their hosts objected."""
+    objected: dict[int, dict[int, Objection]] = {}
+    for (vm, target), said in sorted(objections(history, policy.limits, now).items()):
+        if vm in block_of and target in row:
+            objected.setdefault(block_of[vm], {})[row[target]] = said
+    return objected
 
 
 def _charge(layout: Layout) -> None:

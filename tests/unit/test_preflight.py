@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from balancerd.core.execution import Stage
-from balancerd.core.messages import Ask, Intend, Located
+from balancerd.core.history import Outcome
+from balancerd.core.messages import Ask, Conclude, EndPlan, Intend, Intended, Located
 from balancerd.core.model import Method
 from balancerd.core.observation import Location, Preflight, Presence, Side
 from balancerd.core.preflight import objection
@@ -71,14 +72,41 @@ def test_disks_that_nothing_locks_are_a_reason_only_where_the_policy_says_so() -
     assert objection(CLEAR, Method.PRE_COPY, 1.0, strict) == ""
 
 
-def test_a_move_is_dropped_for_what_its_hosts_say_and_before_anything_is_written() -> None:
-    """Dies if the facts are asked for and passed over."""
+def test_a_move_is_dropped_for_what_its_hosts_say_and_that_is_written_down() -> None:
+    """Dies if the facts are asked for and passed over, or if they are forgotten."""
     run = Run(move(1, "a", "h1", "h2"), a="h1")
     (ask,) = run.feed()
     assert isinstance(ask, Ask)
     assert ask.method is Method.PRE_COPY
     where = Location("a", START, {"h1": Presence.RUNNING, "h2": Presence.ABSENT})
     commands = run.feed(Located(1, where, replace(CLEAR, cpu_comparable=False)))
-    assert not any(isinstance(command, Intend) for command in commands)
+    assert [type(command) for command in commands] == [Intend]
+    conclude, end = run.feed(Intended(1, 7))
+    assert isinstance(conclude, Conclude)
+    assert conclude.conclusion.intent == 7
+    assert conclude.conclusion.outcome is Outcome.OBJECTED
+    assert "CPU of h2" in conclude.conclusion.detail
+    assert isinstance(end, EndPlan)
     assert run.stage() is Stage.DROPPED
-    assert "CPU of h2" in run.execution.tasks[1].detail
+
+
+def test_an_objection_does_not_stop_the_rest_of_a_plan() -> None:
+    run = Run(move(1, "a", "h1", "h2"), move(2, "b", "h3", "h4"), a="h1", b="h3")
+    run.feed()
+    where = Location("a", START, {"h1": Presence.RUNNING, "h2": Presence.ABSENT})
+    run.feed(Located(1, where, replace(CLEAR, cpu_comparable=False)), Intended(1, 7))
+    run.feed(Intended(1, 7))
+    run.located(2, Presence.RUNNING, Presence.ABSENT)
+    run.feed(Intended(2, 8))
+    assert (run.stage(1), run.stage(2)) == (Stage.DROPPED, Stage.RUNNING)
+
+
+def test_a_pause_between_an_objection_and_its_record_forgets_the_objection() -> None:
+    """Dies if the move starts later on what was said before the pause, or never."""
+    run = Run(move(1, "a", "h1", "h2"), a="h1")
+    run.feed()
+    where = Location("a", START, {"h1": Presence.RUNNING, "h2": Presence.ABSENT})
+    run.feed(Located(1, where, replace(CLEAR, cpu_comparable=False)))
+    run.feed(Intended(1, None))
+    run.started()
+    assert run.stage() is Stage.RUNNING

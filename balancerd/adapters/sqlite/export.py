@@ -30,7 +30,8 @@ _POWERS = """SELECT at, host, power FROM power_events
     WHERE at >= :since AND power = '{state}' ORDER BY at, id"""
 _PLANS = "SELECT at, id, policy, reason FROM plans WHERE at >= :since ORDER BY at, id"
 _MOVES = """FROM intents {join} JOIN conclusions ON conclusions.intent = intents.id
-    WHERE kind = 'migrate' AND intents.at >= :since AND outcome IS NOT 'not started'"""
+    WHERE kind = 'migrate' AND intents.at >= :since
+        AND coalesce(outcome, '') NOT IN ('not started', 'objected')"""
 _STARTS = f"""SELECT intents.at, intents.id, vm, host, target, method {_MOVES.format(join="LEFT")}
     ORDER BY 1, 2"""
 _ENDS = f"""SELECT conclusions.at, intents.id, vm, host, target, method, outcome,

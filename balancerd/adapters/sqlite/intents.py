@@ -168,18 +168,20 @@ class RecentMoves:
     def _read(self, since: float) -> None:
         self._rollbacks = self._database.rollbacks
         rows = self._database.rows(
-            "SELECT vm, host, target, conclusions.at, outcome, coalesce(conclusions.bytes, 0)"
+            "SELECT vm, host, target, conclusions.at, outcome, coalesce(conclusions.bytes, 0),"
+            " CASE outcome WHEN 'objected' THEN conclusions.detail ELSE '' END"
             " FROM conclusions JOIN intents ON intents.id = intent"
             " WHERE kind = 'migrate' AND conclusions.at > ?"
             " ORDER BY conclusions.at, conclusions.id",
             (since,),
         )
         self._moves = [
-            PastMove(vm, source, target, at, Outcome(outcome), sent)
-            for vm, source, target, at, outcome, sent in rows
+            PastMove(vm, source, target, at, Outcome(outcome), sent, said)
+            for vm, source, target, at, outcome, sent, said in rows
         ]
 
 
 def _past_move(intent: Row, conclusion: Conclusion) -> PastMove:
     ways = intent["vm"], intent["host"], intent["target"]
-    return PastMove(*ways, conclusion.at, conclusion.outcome, conclusion.bytes or 0)
+    said = conclusion.detail if conclusion.outcome is Outcome.OBJECTED else ""
+    return PastMove(*ways, conclusion.at, conclusion.outcome, conclusion.bytes or 0, said)

@@ -21,7 +21,7 @@ from balancerd.core.model import Snapshot
 from balancerd.core.plan import Plan
 from balancerd.core.plan_document import plan_of
 from balancerd.core.record import Cycle, Pause
-from balancerd.core.units import format_time
+from balancerd.core.units import HOUR, format_time
 
 Item = dict[str, Any]
 _BOOLEANS = {
@@ -54,6 +54,7 @@ class Status:
     under_way: int  # intents without a conclusion
     waiting: int  # requests without an answer
     draining: tuple[str, ...]
+    objections: tuple[str, ...]  # what hosts said against moves within the last hour
 
 
 class Reader:
@@ -71,7 +72,19 @@ class Reader:
             under_way=self._count("open_intents"),
             waiting=len(operator.unanswered(self.database)),
             draining=tuple(sorted(operator.draining(self.database))),
+            objections=self._objections(now - HOUR),
         )
+
+    def _objections(self, since: float) -> tuple[str, ...]:
+        """The newest objection to each move, sorted."""
+        rows = self.database.rows(
+            "SELECT vm, target, detail, max(conclusions.at) FROM conclusions"
+            " JOIN intents ON intents.id = intent"
+            " WHERE outcome = 'objected' AND conclusions.at > ?"
+            " GROUP BY vm, target ORDER BY vm, target",
+            (since,),
+        )
+        return tuple(f"{vm} to {target}: {detail}" for vm, target, detail, _ in rows)
 
     def newest_cycle(self) -> Cycle | None:
         """The daemon's last completed cycle."""

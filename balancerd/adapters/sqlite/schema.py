@@ -279,7 +279,7 @@ _TRIGGERS = (
 )
 
 _VIEWS = (
-    """CREATE VIEW migrations AS -- moves that were begun, with prediction and outcome
+    """CREATE VIEW migrations AS -- moves begun or objected to, with prediction and outcome
         SELECT intents.id, intents.time AS begun_time, conclusions.time AS ended_time,
             vm, host AS source, target, method, coalesce(outcome, 'under way') AS outcome,
             conclusions.bytes, iterations, downtime_ms, seconds,
@@ -310,7 +310,7 @@ _VIEWS = (
         SELECT vm, count(*) AS migrations, sum(outcome = 'done') AS done,
             sum(outcome = 'failed') AS failed, sum(downtime_ms) AS downtime_ms,
             sum(bytes) AS bytes, max(begun_time) AS last_begun_time
-        FROM migrations GROUP BY vm ORDER BY migrations DESC, vm""",
+        FROM migrations WHERE outcome <> 'objected' GROUP BY vm ORDER BY migrations DESC, vm""",
     """CREATE VIEW where_vms_are AS -- the host of each VM
         SELECT vm, host, from_time FROM placements WHERE until_at IS NULL ORDER BY vm""",
     """CREATE VIEW hosts_by_power AS -- when each host last went on or off

@@ -213,6 +213,16 @@ def _explain_return(layout: Layout, block: int, host: int) -> Explanation:
     return f"it came from {layout.hosts[host]}, and does not go back before {until}", ""
 
 
+def _objects(layout: Layout, block: int, rows: Rows) -> Bools:
+    said = layout.objected.get(block)
+    return np.isin(rows, list(said)) if said else np.zeros(np.shape(rows), dtype=np.bool_)
+
+
+def _explain_objection(layout: Layout, block: int, host: int) -> Explanation:
+    said = layout.objected[block][host]
+    return f"{said.detail}; not tried again before {format_time(said.until)}", ""
+
+
 def _memory_short(layout: Layout, block: int, rows: Rows) -> Bools:
     if not layout.policy.capacity.enforce_memory:
         return np.zeros(np.shape(rows), dtype=np.bool_)
@@ -303,6 +313,7 @@ CHECKS = (
     Check("together", _scatters, _explain_scatter),
     Check("back-off", _barred, _explain_barred),
     Check("return", _returns, _explain_return),
+    Check("objection", _objects, _explain_objection),
     Check("memory", _memory_short, _explain_memory),
     Check("CPU", _cpu_short, _explain_cpu),
     Check("vCPUs", _vcpus_short, _explain_vcpus),

@@ -13,7 +13,7 @@ from math import erfc, sqrt
 import numpy as np
 
 from balancerd.core.cost import migration_cost
-from balancerd.core.history import History, Outcome
+from balancerd.core.history import NEVER_BEGUN, History, Outcome
 from balancerd.core.layout import Floats, Layout
 from balancerd.core.order import Step
 from balancerd.core.units import format_duration
@@ -81,6 +81,6 @@ def _cost(layout: Layout, step: Step, history: History) -> float:
 
 def _failing(history: History) -> float:
     """The share of migrations that fail, as the last week tells."""
-    begun = [move for move in history.moves if move.outcome is not Outcome.NOT_STARTED]
+    begun = [move for move in history.moves if move.outcome not in NEVER_BEGUN]
     failed = sum(move.outcome is not Outcome.DONE for move in begun)
     return (failed + FAILED) / (len(begun) + BEGUN)
