@@ -2,14 +2,15 @@
 
 Every link is two, one each way, known by its number; numbers index arrays of bytes per second. The
 last number, `topology.none`, stands for "no link" and is endlessly wide, so that paths of different
-length fit into one array. A host that hangs on a single switch sends everything over it: paths are
-looked for between switches only, and only from those that something leaves. So all of a rack's
-hosts share their rack's paths, and a site of 10,000 hosts costs no more than its racks. (A host
-with several links is a switch of its own.)
+length fit into one array. Links side by side between the same two nodes are one, as wide as all of
+them. A host that hangs on a single switch sends everything over it: paths are looked for between
+switches only, and only from those that something leaves. So all of a rack's hosts share their
+rack's paths, and a site of 10,000 hosts costs no more than its racks. (A host with several links is
+a switch of its own.)
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from math import inf
 
@@ -47,7 +48,7 @@ class Topology:
     @classmethod
     def of(cls, hosts: Iterable[str], links: Sequence[Link]) -> "Topology":
         """The topology of these hosts. Hosts that no link mentions have no path to anywhere."""
-        names = tuple(sorted(hosts))
+        names, links = tuple(sorted(hosts)), _bundled(links)
         known = frozenset(names)
         pairs = [(link, way) for link in links for way in ((link.a, link.b), (link.b, link.a))]
         number = {way: index for index, (_, way) in enumerate(pairs)}
@@ -145,6 +146,17 @@ class Topology:
             padded = [row + [self.none] * (width - len(row)) for row in rows]
             self._trunks[switch] = np.array(padded, dtype=np.int64).reshape(len(rows), width)
         return self._trunks[switch]
+
+
+def _bundled(links: Sequence[Link]) -> list[Link]:
+    """The links, with those between the same two nodes added up, where the first of them stands."""
+    bundles: dict[frozenset[str], Link] = {}
+    for link in links:
+        ends = frozenset((link.a, link.b))
+        first = bundles.get(ends)
+        bandwidth = link.bandwidth + (first.bandwidth if first else 0.0)
+        bundles[ends] = replace(first or link, bandwidth=bandwidth)
+    return list(bundles.values())
 
 
 def _ints(values: Iterable[int]) -> Ints:

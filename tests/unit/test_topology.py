@@ -67,6 +67,26 @@ def test_of_two_ways_as_long_the_wider_is_taken() -> None:
     assert topology.narrowest(0, topology.bandwidth)[1] == 90.0
 
 
+def test_links_side_by_side_are_one_as_wide_as_all_of_them() -> None:
+    """Dies if the last one written wins, or if two cables make a switch of a host."""
+    links = [
+        Link("a", "left", 60.0),
+        Link("left", "a", 40.0),
+        Link("left", "right", 30.0),
+        Link("right", "left", 30.0),
+        Link("left", "right", 20.0),
+        Link("b", "right", 100.0),
+    ]
+    topology = Topology.of(["a", "b"], links)
+    assert passed(topology, "a", "b") == [("a", "left"), ("left", "right"), ("right", "b")]
+    assert topology.narrowest(0, topology.bandwidth)[1] == 80.0
+    one = [Link("a", "left", 100.0), Link("left", "right", 80.0), Link("b", "right", 100.0)]
+    assert topology.ways == Topology.of(["a", "b"], one).ways
+    assert topology.bandwidth.tolist() == [100.0, 100.0, 80.0, 80.0, 100.0, 100.0, inf]
+    free = topology.free({"a": 25.0})
+    assert free[topology.ways.index(("left", "right"))] == 55.0
+
+
 def test_hosts_without_links_have_no_path_and_no_limit() -> None:
     topology = Topology.of(["a", "b"], ())
     assert topology.path(0, 1) == ()
