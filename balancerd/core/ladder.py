@@ -43,13 +43,15 @@ _NORMAL = (*_pauses((1, 0.15), (2, 0.2), (3, 0.3), (4, 0.4), (6, 0.5)), *_end(8,
 _BATCH = (*_pauses((1, 0.5)), *_end(6, 20))
 
 
+_DOWNTIME = "the longest pause at first"
+_STEP = "what is done after how many stalls, in order"
+
+
 class Ladder(Schema):
     """What a class of VMs is put up with so that its migrations come to an end."""
 
-    downtime: Duration = Field(0.1, description="the longest pause at first")
-    step: tuple[Rung, ...] = Field(
-        _NORMAL, description="what is done after how many stalls, in order"
-    )
+    downtime: Duration = Field(0.1, description=_DOWNTIME)
+    step: tuple[Rung, ...] = Field(_NORMAL, description=_STEP)
 
     @model_validator(mode="after")
     def _upwards(self) -> Self:
@@ -59,12 +61,26 @@ class Ladder(Schema):
         return self
 
 
+class LatencyLadder(Ladder):
+    """For VMs that notice a pause: small steps, and given up rather than stopped for long."""
+
+    downtime: Duration = Field(0.05, description=_DOWNTIME)
+    step: tuple[Rung, ...] = Field(_LATENCY, description=_STEP)
+
+
+class BatchLadder(Ladder):
+    """For VMs that nobody waits for: stopped for longer sooner, and given up late."""
+
+    downtime: Duration = Field(0.3, description=_DOWNTIME)
+    step: tuple[Rung, ...] = Field(_BATCH, description=_STEP)
+
+
 class Ladders(Schema):
     """A ladder for each class of VMs; a VM's class is its tag `class`, else "normal"."""
 
-    latency: Ladder = Ladder(downtime=0.05, step=_LATENCY)
+    latency: LatencyLadder = LatencyLadder()
     normal: Ladder = Ladder()
-    batch: Ladder = Ladder(downtime=0.3, step=_BATCH)
+    batch: BatchLadder = BatchLadder()
 
 
 CLASSES = tuple(Ladders.model_fields)

@@ -67,7 +67,9 @@ def format_size(size: float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Seconds as a person reads them, two units at most: "1h30m", "4.2s"."""
+    """Seconds as a person reads them, two units at most: "1h30m", "4.2s", "50ms"."""
+    if 0.0005 <= abs(seconds) < 0.9995:
+        return f"{1000 * seconds:.0f}ms"
     if abs(seconds) < MINUTE:
         return f"{seconds:.1f}s".replace(".0s", "s")
     left, words = round(abs(seconds)), []
