@@ -132,6 +132,7 @@ class _Timetable:
             for other in earlier:
                 self._dependents[other].append(index)
         self._used: Counter[Place] = Counter()
+        self._crossing: Counter[int] = Counter()  # migrations under way, by link
         self._waiting: dict[Place, list[tuple[Key, int]]] = {}
         self._candidates: list[tuple[Key, int, Place | None]] = []
         self._running: list[tuple[float, int]] = []
@@ -166,6 +167,7 @@ class _Timetable:
         if not self._running:
             return
         self._now, index = heapq.heappop(self._running)
+        self._crossing.subtract(self._jobs[index].links)
         for place in self._places[index]:
             self._used[place] -= self._jobs[index].weight
             self._offer_next(place)
@@ -187,17 +189,16 @@ class _Timetable:
         job = self._jobs[index]
         for place in self._places[index]:
             self._used[place] += job.weight
+        self._crossing.update(job.links)
         rate = self._rate(job)
         seconds = self._lasts(index, rate)
         self._slots[index] = Slot(self._now, seconds, rate)
         heapq.heappush(self._running, (self._now + seconds, index))
 
     def _rate(self, job: Job) -> float:
-        """The cap, or a fair share of the narrowest link."""
-        rate = float(self._limits.bandwidth)
-        for link in job.links:
-            rate = min(rate, self._width(link) * job.weight / self._used["link", link])
-        return rate
+        """The cap, or an even share of the narrowest link, however heavy those on it are."""
+        shares = (self._width(link) / self._crossing[link] for link in job.links)
+        return min([float(self._limits.bandwidth), *shares])
 
     def _full(self, index: int) -> Place | None:
         """The first place that has no room for the job."""

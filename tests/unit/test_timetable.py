@@ -95,6 +95,18 @@ def test_migrations_on_one_link_share_it() -> None:
     assert (first.rate, second.rate) == (CAP, CAP / 2)
 
 
+def test_a_heavy_one_gets_no_more_of_a_link_than_a_light_one() -> None:
+    """As `throttle` will divide it. Dies if a storage migration is foreseen to go faster."""
+    jobs = [(Job(0, 10, links=(7,)), CAP), (Job(1, 11, links=(7,), weight=2), CAP)]
+    assert table(jobs, limits(), width=CAP)[1].rate == CAP / 2
+    assert table(jobs[::-1], limits(), width=CAP)[1].rate == CAP / 2
+
+
+def test_what_has_ended_leaves_its_share_to_others() -> None:
+    jobs = [(Job(n, 10 + n, links=(7,)), CAP) for n in range(3)]
+    assert [slot.rate for slot in table(jobs, limits(per_link=1), width=CAP)] == [CAP] * 3
+
+
 def test_a_heavy_one_takes_the_room_of_several_and_an_empty_place_whole() -> None:
     heavy = (Job(0, 1, weight=4), CAP)
     light = [(Job(2 * n, 2 * n + 1), CAP) for n in (1, 2)]
