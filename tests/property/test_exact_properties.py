@@ -39,7 +39,7 @@ def test_what_the_built_in_search_finds_is_an_answer_of_the_program(
     """It keeps every row, and costs there what it costs. Dies when a row forbids what the rules
     allow (a limit too low, a host taken for closed), or when a price or a load is left out."""
     layout = lay_out(snapshot, under(drawn, objective, "exact"), history, NOW)
-    draft = Draft(layout, assess_layout(layout, NOW), history, NOW)
+    draft = Draft(layout, assess_layout(layout, NOW), history, NOW, layout.copy())
     question = QUESTIONS[objective](draft)
     assert question is not None  # crowding has a price
     STAGES[objective](draft)

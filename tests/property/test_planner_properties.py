@@ -282,7 +282,7 @@ def test_easing_never_costs_more_than_it_spares_nor_moves_more_than_one_plan_may
     """Dies if steps are kept of which the rules have refused the rest, or the room is not asked."""
     policy = policy.model_copy(update={"costs": Costs(crowding=5.0, crowded=0.3)})
     layout = lay_out(snapshot, policy, history, NOW)
-    draft = Draft(layout.copy(), assess_layout(layout, NOW), history, NOW)
+    draft = Draft(layout.copy(), assess_layout(layout, NOW), history, NOW, layout.copy())
     ease(draft)
     moved = [
         block
@@ -292,6 +292,22 @@ def test_easing_never_costs_more_than_it_spares_nor_moves_more_than_one_plan_may
     spared = _crowding(layout) - _crowding(draft.layout)
     assert not moved or spared > float(move_prices(layout)[moved].sum()) - 1e-6
     assert sum(len(layout.blocks[block]) for block in moved) <= policy.limits.per_plan
+
+
+@EXAMPLES
+@given(snapshots(), policies(), histories())
+def test_packing_leaves_what_unloads_a_host_and_when_as_it_was_decided(
+    snapshot: Snapshot, policy: Policy, history: History
+) -> None:
+    """Only where to may change. Dies if relief that is turned elsewhere gets lost."""
+    policy = policy.model_copy(update={"objective": Objective.PACK})
+    alone = plan(snapshot, policy, history, NOW, {}).moves
+    packed = plan(snapshot, policy, history, NOW).moves
+    unloading = [move for move in packed if "unload" in move.reason]
+    decided = {(move.vm, move.source) for move in alone if "unload" in move.reason}
+    assert {(move.vm, move.source) for move in unloading} == decided
+    packing = {m.number for m in packed if m.reason.startswith(("empty", "room for"))}
+    assert not any(packing.intersection(move.after) for move in unloading)
 
 
 def _crowding(layout: Layout) -> float:

@@ -248,7 +248,7 @@ def test_nothing_makes_more_room_than_the_bound(seed: int) -> None:
     snapshot, big, budget = drawn_site(random), random.choice([4, 6, 8]), random.randint(1, 2)
     by = rules(big, budget)
     layout = layout_of(snapshot, by)
-    draft = Draft(layout, assess_layout(layout, NOW), History(), NOW)
+    draft = Draft(layout, assess_layout(layout, NOW), History(), NOW, layout.copy())
     found = site_of(draft)
     if not found.kinds:
         return

@@ -81,7 +81,7 @@ def test_an_objective_without_costs_is_left_to_the_built_in_planner() -> None:
 def asked(text: str, found: Policy) -> Question:
     """The question of a site, as the solver gets it."""
     layout = lay_out(site(text), found, History(), NOW)
-    draft = Draft(layout, assess_layout(layout, NOW), History(), NOW)
+    draft = Draft(layout, assess_layout(layout, NOW), History(), NOW, layout.copy())
     return QUESTIONS[found.objective](draft)
 
 
@@ -139,7 +139,7 @@ def test_crowding_is_weighed_against_moves_where_it_has_a_price() -> None:
 def decided(found: Policy, text: str = SITE) -> tuple[Draft, str]:
     """What becomes of a draft for which the built-in stage has no idea at all."""
     layout = lay_out(site(text), found, History(), NOW)
-    draft = Draft(layout, assess_layout(layout, NOW), History(), NOW)
+    draft = Draft(layout, assess_layout(layout, NOW), History(), NOW, layout.copy())
     attempt = Attempt(highs, found)
     attempt.stage(lambda _: None, draft)
     return draft, attempt.told

@@ -41,6 +41,27 @@ def test_a_host_is_only_emptied_where_that_is_worth_its_moves() -> None:
     assert told(planned(snapshot, policy("pack", power=PACKING, costs=dear))) == []
 
 
+RELIEVED = "h1 10c 64G: a 6c 8G, b 3c 4G | h2 10c 64G: d 1c 4G | h3 10c 64G: e 2c 4G"
+
+
+def test_relief_does_not_fill_a_host_that_packing_would_rather_close() -> None:
+    """By itself it goes to h2, which has more room. Dies if it stays there: nothing is emptied."""
+    rules = policy("pack", rule("pin", "e", "h3"), power=PACKING)
+    made = planned(site(RELIEVED), rules)
+    assert told(made) == ["b h1>h3", "d h2>h3"]
+    assert made.moves[0].reason == "h1: CPU 90%, mean 90% > 80%, unload to 70%"
+    assert made.moves[0].after == ()
+
+
+def test_relief_waits_for_nothing_that_packing_has_to_move_first() -> None:
+    """h3 takes b only once x has gone. Dies if relief is turned to where it cannot go at once."""
+    snapshot = site(f"{RELIEVED}, x 2c 4G | h4 10c 64G: y 4.4c 4G")
+    rules = rule("pin", "e y", "h3 h4"), rule("pin", "d", "h2 h3")
+    made = planned(snapshot, policy("pack", *rules, power=PACKING))
+    assert made.moves[0].vm == "b"
+    assert made.moves[0].after == ()
+
+
 def test_two_small_vms_leave_a_crowded_host_where_that_is_cheaper_than_a_big_one() -> None:
     """Dies if blocks are judged one by one."""
     snapshot = site("h1 10c 64G: a 2c 8G, b 1c 8G, c 3c 8G, d 1c 8G | h2 10c 64G:")

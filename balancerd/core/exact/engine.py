@@ -10,7 +10,7 @@ import numpy as np
 from balancerd.core.exact.assignment import Question, assignment
 from balancerd.core.exact.program import Solver
 from balancerd.core.history import History
-from balancerd.core.layout import Ints, Layout
+from balancerd.core.layout import Ints
 from balancerd.core.model import Snapshot
 from balancerd.core.order import Want, schedule
 from balancerd.core.plan import Plan
@@ -50,17 +50,19 @@ class Attempt:
 
     def stage(self, builtin: Stage, draft: Draft) -> None:
         """The objective's stage: the built-in one, and the solver's answer where it is better."""
-        asked = QUESTIONS.get(self.policy.objective)
-        question = asked(draft) if asked else None
-        before, kept = draft.layout.copy(), len(draft.steps)
+        kept = len(draft.steps)
         builtin(draft)
+        begun = draft.steps[:kept]  # packing may have turned relief elsewhere
+        before = replace(draft, layout=draft.layout_after(begun), steps=begun, urgent=0)
+        asked = QUESTIONS.get(self.policy.objective)
+        question = asked(before) if asked else None
         if question is None:
             self.told = f'has no say in objective "{self.policy.objective}"'
             return
         question = replace(question, start=draft.layout.place.copy())
         place = self._answer(question)
         if place is not None and self.policy.engine is Engine.EXACT:
-            self._take(question, place, draft, before, kept)
+            self._take(question, place, draft, before)
 
     def _answer(self, question: Question) -> Ints | None:
         """Where the solver puts each block; None where that costs no less than what we have."""
@@ -80,17 +82,15 @@ class Attempt:
         )
         return place if theirs < mine - GAIN else None
 
-    def _take(
-        self, question: Question, place: Ints, draft: Draft, before: Layout, kept: int
-    ) -> None:
+    def _take(self, question: Question, place: Ints, draft: Draft, before: Draft) -> None:
         """Put the solver's answer in the place of the built-in one, as far as an order is found."""
-        trial = before.copy()
+        trial = before.layout.copy()
         steps, refused = schedule(trial, _wants(question, place))
         if question.cost(trial.place) >= question.cost(question.start) - GAIN:
             self.told += f", but {len(refused)} of its moves find no order"
             return
         draft.layout = trial
-        draft.steps[kept:] = steps
+        draft.steps = before.steps + steps
 
 
 def _wants(question: Question, place: Ints) -> list[Want]:

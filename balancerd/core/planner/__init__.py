@@ -67,26 +67,25 @@ def plan(
     empty one is returned in its place, with the fault as its reason.
     """
     layout = lay_out(snapshot, policy, history, now)
-    draft = Draft(layout, assess_layout(layout, now), history, now)
+    draft = Draft(layout, assess_layout(layout, now), history, now, layout.copy())
     frozen = _frozen(draft)
     if frozen:
-        return empty_plan(draft, layout, frozen)
-    origin = layout.copy()
+        return empty_plan(draft, frozen)
     for refusal in contradictions(snapshot.cluster, policy):
         draft.note(refusal)
         draft.contradictory.add(refusal.vm)
     repair(draft)
     if policy.objective is not Objective.DRAIN:
         _advance(draft, stages)
-    made = finished(draft, origin)
+    made = finished(draft)
     certificate = check(snapshot, policy, made)
     if certificate.violations and draft.sleeps:
         # Whether a host would be missed is judged by other placements there: moves come first.
         draft.sleeps.clear()
-        made = finished(draft, origin)
+        made = finished(draft)
         certificate = check(snapshot, policy, made)
     if certificate.violations:
-        return condemned(draft, origin, certificate)
+        return condemned(draft, certificate)
     return replace(made, certificate=certificate)
 
 
@@ -121,7 +120,8 @@ def _improve(draft: Draft, stage: Stage | None) -> None:
     """Let the objective propose moves, and drop them if they are not worth what they cost."""
     if stage is None:
         return
-    kept, layout = len(draft.steps), draft.layout.copy()
+    begun, layout = list(draft.steps), draft.layout.copy()
+    kept = len(begun)
     before = score(draft.layout, draft.awake())
     stage(draft)
     if len(draft.steps) == kept:
@@ -130,8 +130,7 @@ def _improve(draft: Draft, stage: Stage | None) -> None:
     reason = _too_little(draft, before) or _too_dear(draft, layout, kept)
     if reason:
         draft.declined = f"{counted(moves, 'move')} would {reason}"
-        draft.layout = layout
-        del draft.steps[kept:]
+        draft.layout, draft.steps = layout, begun
 
 
 def _too_little(draft: Draft, before: float) -> str:

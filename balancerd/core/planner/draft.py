@@ -1,6 +1,7 @@
 """A plan in the making: the layout as it would be by now, and what was decided and refused."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,8 +27,10 @@ class Draft:
     assessments: tuple[Assessment, ...]
     history: History
     now: float
+    origin: Layout  # before the first step
     steps: list[Step] = field(default_factory=list)
     urgent: int = 0  # so many of them, the first ones, are to begin before all others
+    mended: int = 0  # so many of those, the first ones, mend rules; the others unload hosts
     wakes: dict[int, str] = field(default_factory=dict)  # host -> why
     sleeps: dict[int, str] = field(default_factory=dict)
     told: list[Refusal] = field(default_factory=list)
@@ -40,10 +43,16 @@ class Draft:
 
     def on(self, layout: Layout) -> "Draft":
         """A draft of its own on another layout, to try things out."""
-        wakes = dict(self.wakes)
-        return Draft(
-            layout, self.assessments, self.history, self.now, wakes=wakes, _paths=self.paths
-        )
+        seen = self.assessments, self.history, self.now, self.origin
+        return Draft(layout, *seen, wakes=dict(self.wakes), _paths=self.paths)
+
+    def layout_after(self, steps: Sequence[Step]) -> Layout:
+        """The layout once only these steps are done, with the hosts open that are now."""
+        layout = self.origin.copy()
+        layout.receives = self.layout.receives.copy()
+        for step in steps:
+            layout.move(step.block, step.target, step.seat)
+        return layout
 
     @property
     def paths(self) -> Paths:

@@ -13,6 +13,7 @@ from balancerd.core.planner.adopt import adopt
 from balancerd.core.planner.closing import Closing
 from balancerd.core.planner.draft import Draft
 from balancerd.core.planner.prices import host_prices, move_prices
+from balancerd.core.planner.redirect import redirectable, redirected
 from balancerd.core.planner.search import Search
 
 POLISH = 3_000_000  # pairs weighed to take needless moves back
@@ -21,7 +22,9 @@ IN_VAIN = 2_000_000  # pairs weighed for hosts that stay on, after which no othe
 
 def pack(draft: Draft) -> None:
     """Decide the moves that empty hosts."""
-    search = packing(draft)
+    search, turning = packing(draft), redirectable(draft)
+    search.movable[turning] = True
+    search.price[turning] = 0.0  # it moves anyway
     price = host_prices(search.layout)
     closing = Closing(
         draft=draft,
@@ -31,6 +34,7 @@ def pack(draft: Draft) -> None:
         closable=closable(draft, search),
         sizes=np.array([len(block) for block in search.layout.blocks], dtype=np.int64),
     )
+    closing.sizes[turning] = 0
     while closing.in_vain < IN_VAIN and (host := closing.next_host()) is not None:
         closing.close(host)
     if not closing.reasons:
@@ -40,14 +44,14 @@ def pack(draft: Draft) -> None:
     wants = [
         Want(block, int(place[block]), reason)
         for block, reason in closing.reasons.items()
-        if place[block] != draft.layout.place[block]
+        if place[block] != draft.layout.place[block] and block not in turning
     ]
 
     def cost(layout: Layout) -> float:
         moved = layout.place != search.home
         return float(price[layout.used_count > 0].sum() + search.price[moved].sum())
 
-    adopt(draft, wants, cost)
+    adopt(draft, wants, cost, redirected(draft, place))
 
 
 def packing(draft: Draft) -> Search:
@@ -92,5 +96,6 @@ def closable(draft: Draft, search: Search) -> Bools:
     closable = layout.gives & (layout.used_count > 0) & (staying == 0)
     closable &= here == layout.used_count  # else something is on its way there
     closable &= np.array(verdicts, dtype=np.bool_) & np.array(rested, dtype=np.bool_)
-    closable[[int(layout.place[block]) for block in draft.layout.moved]] = False
+    filled = draft.layout.moved.difference(redirectable(draft))
+    closable[[int(layout.place[block]) for block in filled]] = False
     return np.asarray(closable)

@@ -18,6 +18,7 @@ def relieve(draft: Draft) -> None:
         if draft.verdict(row) is Verdict.OVERLOADED and draft.layout.gives[row]
     ]
     draft.layout.receives[overloaded] = False
+    draft.mended = len(draft.steps)
     for row in sorted(overloaded, key=lambda r: (-draft.assessments[r].cpu, r)):
         _relieve_memory(draft, row)
         _relieve_cpu(draft, row)

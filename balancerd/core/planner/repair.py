@@ -126,7 +126,7 @@ def _targets(draft: Draft, reasons: dict[int, str]) -> list[Want]:
     lifted = draft.layout.copy()
     for block in reasons:
         lifted.charge(block, int(lifted.place[block]), -1)
-    trial = Draft(lifted, draft.assessments, draft.history, draft.now)
+    trial = Draft(lifted, draft.assessments, draft.history, draft.now, draft.origin)
     wants = []
     for block in sorted(reasons, key=lambda b: (-lifted.memory[b], -lifted.cpu[b], b)):
         target = _place(draft, trial, block, reasons[block])

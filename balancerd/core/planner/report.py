@@ -11,9 +11,9 @@ from balancerd.core.planner.moves import moves_of
 from balancerd.core.units import counted
 
 
-def empty_plan(draft: Draft, origin: Layout, reason: str) -> Plan:
+def empty_plan(draft: Draft, reason: str) -> Plan:
     """No actions, and why."""
-    value, figures = score(origin, draft.awake()), _figures(origin, draft, woken=False)
+    value, figures = score(draft.origin, draft.awake()), _figures(draft.origin, draft, woken=False)
     return Plan(
         at=draft.now,
         policy=draft.policy.name,
@@ -31,17 +31,17 @@ def empty_plan(draft: Draft, origin: Layout, reason: str) -> Plan:
     )
 
 
-def condemned(draft: Draft, origin: Layout, certificate: Certificate) -> Plan:
+def condemned(draft: Draft, certificate: Certificate) -> Plan:
     """The empty plan in place of one that the checker found fault with."""
     fault = f"the checker refused the plan: {certificate.violations[0]}"
-    return replace(empty_plan(draft, origin, fault), certificate=certificate)
+    return replace(empty_plan(draft, fault), certificate=certificate)
 
 
-def finished(draft: Draft, origin: Layout) -> Plan:
-    """The draft as a plan not yet checked; `origin` is the layout before its first move."""
-    before = score(origin, draft.awake())
-    actions, after = _actions(draft, origin)
-    plan = empty_plan(draft, origin, _sentence(draft, before, after))
+def finished(draft: Draft) -> Plan:
+    """The draft as a plan not yet checked."""
+    before = score(draft.origin, draft.awake())
+    actions, after = _actions(draft)
+    plan = empty_plan(draft, _sentence(draft, before, after))
     return replace(
         plan,
         actions=actions,
@@ -52,14 +52,16 @@ def finished(draft: Draft, origin: Layout) -> Plan:
     )
 
 
-def _actions(draft: Draft, origin: Layout) -> tuple[tuple[Action, ...], float]:
+def _actions(draft: Draft) -> tuple[tuple[Action, ...], float]:
     """Wakes, then moves, then sleeps, numbered from 1; and the score when all is done."""
-    names = origin.hosts
+    names = draft.origin.hosts
     wakes = {
         host: Wake(number, names[host], draft.wakes[host])
         for number, host in enumerate(sorted(draft.wakes), start=1)
     }
-    moves, value = moves_of(draft, origin, {host: wake.number for host, wake in wakes.items()})
+    moves, value = moves_of(
+        draft, draft.origin, {host: wake.number for host, wake in wakes.items()}
+    )
     first = 1 + len(wakes) + len(moves)
     sleeps = [
         Sleep(number, names[host], draft.sleeps[host])
