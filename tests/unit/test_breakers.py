@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from balancerd.core.breakers import RULES, Scope, State, breaker, breakers
+from balancerd.core.breakers import RULES, Breaker, Breakers, Scope, State, breaker, breakers
 from balancerd.core.execution import Stage
 from balancerd.core.history import History, Outcome, PastMove
 from balancerd.core.messages import Ask, Intended
@@ -146,3 +146,21 @@ def test_no_link_carries_more_in_a_day_than_its_budget(sent: int, stage: Stage) 
     run.view = replace(run.view, snapshot=snapshot, history=history)
     run.feed()
     assert run.stage() is stage
+
+
+SHUT = Breaker(State.OPEN, 1, START)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        Breakers(vms={"v": SHUT}),
+        Breakers(pairs={("a", "b"): SHUT}),
+        Breakers(hosts={"a": SHUT}),
+        Breakers(hosts={"b": SHUT}),
+    ],
+)
+def test_a_move_passes_the_breakers_of_its_vm_its_pair_and_both_hosts(found: Breakers) -> None:
+    """Dies when any one of them is not asked."""
+    assert found.of("v", "a", "b") == (SHUT,)
+    assert found.of("w", "c", "d") == ()

@@ -116,6 +116,12 @@ def test_a_migration_alone_has_all_that_its_narrowest_link_gives() -> None:
     assert begun(run, 1) == [100 * MB]
 
 
+def test_a_migration_has_no_more_than_its_cap_where_links_would_give_more() -> None:
+    limits = Limits(bandwidth=30 * MB, link_share=1.0)
+    run = linked(move(1, "a", "h1", "h2"), a="h1", limits=limits)
+    assert begun(run, 1) == [30 * MB]
+
+
 def test_migrations_that_start_at_once_divide_the_link_they_share() -> None:
     """Dies when each is given what it would have alone."""
     run = linked(move(1, "a", "h1", "h2"), move(2, "b", "h1", "h4"), a="h1", b="h1")
