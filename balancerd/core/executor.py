@@ -7,10 +7,11 @@ the first failure stops the plan, what runs already runs on to its end.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from types import MappingProxyType
 
 from balancerd.core import migration, powering, verification
-from balancerd.core.breakers import State, breakers
+from balancerd.core.breakers import Breakers, State, breakers
 from balancerd.core.constraints import Gate
 from balancerd.core.execution import ENDED, UNDER_WAY, Execution, Stage, Task, View
 from balancerd.core.history import History
@@ -162,8 +163,14 @@ class _Starts:
         self._view = view
         self._gate: Gate | None = None
         self._snapshot = view.snapshot
-        self._traffic = Traffic.of(tasks.values(), view)
-        self._breakers = breakers(view.history, view.policy.limits, view.now)
+
+    @cached_property
+    def _traffic(self) -> Traffic:
+        return Traffic.of(self._tasks.values(), self._view)
+
+    @cached_property
+    def _breakers(self) -> Breakers:
+        return breakers(self._view.history, self._view.policy.limits, self._view.now)
 
     def try_to(self, number: int) -> tuple[Task, tuple[Command, ...]]:
         """Start a waiting task if everything allows it; drop it if something never will."""

@@ -8,7 +8,8 @@ CPU is in reference cores, memory in bytes. What a host carries is its overhead 
 is on it or under way from or to it: a VM under way pays on both hosts.
 """
 
-from dataclasses import dataclass, field, replace
+from copy import copy as shallow_copy
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,8 @@ from balancerd.core.columns import Ints as Ints
 from balancerd.core.model import ABSURD_BYTES, ABSURD_CORES, Host, Snapshot, VMState
 from balancerd.core.needs import Needs
 from balancerd.core.nodes import Nodes, Seat
-from balancerd.core.plan import Refusal
 from balancerd.core.objections import Objection
+from balancerd.core.plan import Refusal
 from balancerd.core.policy import Policy
 from balancerd.core.rule import ConstraintRule
 
@@ -84,8 +85,8 @@ class Layout:
     # memory of what was done: until when a time in the future bars a way
     barred: dict[int, dict[int, float]]  # source -> target -> the pair's back-off
     returning: dict[int, dict[int, float]]  # block -> the host it came from
-    # rules
     objected: dict[int, dict[int, Objection]]  # block -> target -> what hosts said against it
+    # rules
     rules: tuple[ConstraintRule, ...]  # all that are in force
     allowed: Bools  # by signature and host: pins and avoidances leave it open
     reachable: Bools  # by signature and host: nothing about the VM rules it out
@@ -106,20 +107,19 @@ class Layout:
 
     def copy(self) -> "Layout":
         """Another layout that can be changed without changing this one."""
-        return replace(
-            self,
-            receives=self.receives.copy(),
-            used_now=self.used_now.copy(),
-            used_cpu=self.used_cpu.copy(),
-            used_variance=self.used_variance.copy(),
-            used_memory=self.used_memory.copy(),
-            used_vcpus=self.used_vcpus.copy(),
-            used_count=self.used_count.copy(),
-            place=self.place.copy(),
-            present=[dict(counts) for counts in self.present],
-            nodes=self.nodes.copy() if self.nodes else None,
-            moved=set(self.moved),
-        )
+        other = shallow_copy(self)
+        other.receives = self.receives.copy()
+        other.used_now = self.used_now.copy()
+        other.used_cpu = self.used_cpu.copy()
+        other.used_variance = self.used_variance.copy()
+        other.used_memory = self.used_memory.copy()
+        other.used_vcpus = self.used_vcpus.copy()
+        other.used_count = self.used_count.copy()
+        other.place = self.place.copy()
+        other.present = [dict(counts) for counts in self.present]
+        other.nodes = self.nodes.copy() if self.nodes else None
+        other.moved = set(self.moved)
+        return other
 
     def charge(self, block: int, host: int, sign: int = 1, seat: Seat | None = None) -> None:
         """Add a block's demand to a host, or take it away again; `seat`: to these of its nodes."""

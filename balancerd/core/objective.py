@@ -89,7 +89,8 @@ def watts(layout: Layout) -> Floats:
     use = np.minimum(layout.used_cpu / np.where(layout.cpu_capacity > 0, layout.cpu_capacity, 1), 1)
     draw = IDLE_SHARE + (1 - IDLE_SHARE) * use
     for curve, rows in layout.curves:
-        draw[rows] = np.interp(use[rows], np.linspace(0.0, 1.0, len(curve)), curve)
+        last = len(curve) - 1
+        draw[rows] = np.interp(use[rows] * last, np.arange(last + 1), curve)
     return np.asarray(draw)
 
 

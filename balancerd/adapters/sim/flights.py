@@ -85,6 +85,8 @@ class Flights:
 
     def find(self, vm: int) -> int | None:
         """The row of a VM's migration, if it has one."""
+        if not len(self.rows):
+            return None
         found = np.flatnonzero(self.rows["vm"] == vm)
         return int(found[0]) if len(found) else None
 

@@ -65,6 +65,8 @@ class _Transport:
 def moves_of(draft: Draft, origin: Layout, wakes: Mapping[int, int]) -> tuple[list[Move], float]:
     """A move for every VM of every step, numbered after the wakes in the order in which they
     begin; and the score once all are done. `wakes` are numbers of actions, by host."""
+    if not draft.steps:
+        return [], Score(origin, draft.awake()).value()
     start = origin.copy()
     start.receives = start.receives.copy()
     start.receives[list(draft.wakes)] = True
@@ -106,7 +108,7 @@ def moves_of(draft: Draft, origin: Layout, wakes: Mapping[int, int]) -> tuple[li
         )
         for position, (index, earlier, wave, value) in enumerate(found)
     ]
-    return moves, scores[-1] if scores else Score(start, draft.awake()).value()
+    return moves, scores[-1]
 
 
 def _by_vm(vms: Sequence[tuple[int, str]], waits: Sequence[Sequence[int]]) -> list[list[int]]:
