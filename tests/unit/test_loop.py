@@ -11,8 +11,10 @@ from balancerd.adapters.sqlite import operator
 from balancerd.adapters.sqlite.ledger import Ledger
 from balancerd.adapters.sqlite.reader import Reader
 from balancerd.adapters.sqlite.samples import SamplesStore
+from balancerd.core.breakers import RULES, Scope
+from balancerd.core.history import Outcome
 from balancerd.core.policy import Policy
-from balancerd.core.record import Conclusion, Intent, Pause, Request, Verb
+from balancerd.core.record import Conclusion, Intent, IntentKind, Pause, Request, Verb
 from balancerd.loop import Loop
 from balancerd.ports import LedgerError
 from tests.worlds import a_world
@@ -243,3 +245,26 @@ def test_a_vm_that_an_operator_moved_is_left_alone_and_named_in_the_audit(site: 
     assert "from a1 to a2" in deeds["v0"].what
     site.begin_again()
     assert site.ledger.history(site.world.now()).deeds == deeds
+
+
+def test_an_approval_that_comes_late_starts_nothing_on_what_was_seen_before(site: Site) -> None:
+    """Dies when a snapshot never grows too old to act on."""
+    site.policy = a_policy(mode="advise")
+    assert "plan 1 waits for approval" in site.cycles(6)
+    site.world.advance(site.world.now() + site.policy.detection.stale_after + 1.0)
+    assert site.ask(Verb.APPROVE, "1")[0]
+    assert site.world.migrating() == 0
+    site.loop.step()
+    assert site.world.migrating() == 1
+
+
+def test_nothing_is_planned_while_the_site_rests_from_failures(site: Site) -> None:
+    """Dies when the site's breaker holds back starts alone: the plan would wait, and grow old."""
+    now = site.world.now()
+    for n in range(RULES[Scope.SITE].trips):
+        intent = Intent(IntentKind.MIGRATE, now, f"g{n}", f"x{n}", target=f"k{n}")
+        number = site.ledger.intend(intent)
+        assert number is not None
+        site.ledger.conclude(Conclusion(number, now, Outcome.FAILED, "test"))
+    assert site.cycles(4).startswith("resting until")
+    assert not site.ledger.database.rows("SELECT * FROM plans")

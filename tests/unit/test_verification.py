@@ -14,11 +14,13 @@ from balancerd.core.messages import (
     StartRefused,
     Watch,
 )
+from balancerd.core.migration import SILENCE
 from balancerd.core.observation import JobProgress, JobReport, Location, Presence
+from balancerd.core.policy import Limits
 from balancerd.core.record import Intent, IntentKind
 from balancerd.core.units import GIB
 from balancerd.core.verification import CONFIRMED_AFTER, PATIENCE
-from tests.executions import START, P, Run, of, one_move
+from tests.executions import POLICY, START, P, Run, of, one_move
 
 ANOTHER = "another migration job is already running for the domain"
 
@@ -136,6 +138,30 @@ def test_a_start_that_nobody_heard_of_is_looked_for_and_never_given_up() -> None
         else:
             run.feed(at=START + second)
     assert not of(AbortMigration, run.commands)
+
+
+@pytest.mark.parametrize("target", [P.ABSENT, P.SHUTOFF, P.UNREACHABLE])
+def test_a_job_without_a_half_on_the_target_is_not_taken_for_ours(target: P) -> None:
+    """Dies when a job on the source is watched wherever it goes to."""
+    run = one_move()
+    run.started()
+    run.feed(at=START + SILENCE + 1)
+    run.feed()
+    run.located(1, P.RUNNING_WITH_JOB, target)
+    assert run.stage() is Stage.VERIFYING
+    assert not of(Watch, run.commands)
+
+
+def test_a_job_that_was_ours_and_fell_silent_is_asked_about() -> None:
+    """Dies when only jobs that were never heard of are looked for."""
+    run = one_move(POLICY.model_copy(update={"limits": Limits(stall=1000.0)}))
+    run.started()
+    run.progress(GIB, START + 1)
+    asked = len(of(Ask, run.commands))
+    run.feed(at=START + SILENCE + 2)
+    run.feed()
+    assert run.stage() is Stage.VERIFYING
+    assert len(of(Ask, run.commands)) == asked + 1
 
 
 def left_under_way(*, seen: bool) -> Run:

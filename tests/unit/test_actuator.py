@@ -1,0 +1,74 @@
+"""The last step before the world: what cannot be recorded is not done; silent is not off."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from balancerd.actuator import Actuator
+from balancerd.adapters.sim.world import World
+from balancerd.adapters.sqlite.ledger import Ledger
+from balancerd.core.messages import Acted, Ask, Located, SetDowntime, Settle, Tuned
+from balancerd.core.observation import Presence
+from balancerd.core.reconcile import Act
+from balancerd.ports import LedgerError
+from balancerd.recorder import Recorder
+from tests.worlds import a_scenario, a_world, live, send
+
+REFUSED = "cannot be recorded, so it is not done"
+UNDEFINE = Settle(1, Act.UNDEFINE_TARGET, "v0", "a1", "a2", autostart=False)
+
+
+class FullAudit(Ledger):
+    """A ledger whose audit takes no line while `full`."""
+
+    full = False
+
+    def record_event(self, at: float, kind: str, subject: str, detail: str) -> None:
+        if self.full:
+            raise LedgerError("ledger.db: database or disk is full")
+        super().record_event(at, kind, subject, detail)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[FullAudit]:
+    with FullAudit(tmp_path / "ledger.db", durable=False) as made:
+        yield made
+
+
+def over(world: World, ledger: Ledger) -> Actuator:
+    return Actuator(world, world, Recorder(ledger), world)
+
+
+def test_no_copy_is_touched_that_the_audit_does_not_tell_of(ledger: FullAudit) -> None:
+    """Dies when the act goes on although its line could not be written."""
+    world = a_world()
+    world.hand.define("v0", "a2")
+    ledger.full = True
+    assert over(world, ledger).perform(UNDEFINE) == Acted(1, REFUSED)
+    assert "a2" in world.copies("v0")
+    ledger.full = False
+    assert over(world, ledger).perform(UNDEFINE) == Acted(1)
+    assert "a2" not in world.copies("v0")
+
+
+def test_no_longer_pause_is_allowed_that_the_audit_does_not_tell_of(ledger: FullAudit) -> None:
+    world = a_world()
+    send(world, "v0", "a1", "a2")
+    ledger.full = True
+    longer = SetDowntime(1, "v0", "a1", 0.5, "stalled")
+    assert over(world, ledger).perform(longer) == Tuned(1, "downtime", REFUSED)
+
+
+def test_a_host_that_is_silent_but_not_proven_off_may_have_the_vm(ledger: FullAudit) -> None:
+    """Dies when silence alone means that nothing runs there."""
+    silent = {"kind": "unreachable", "host": "a2", "at": 0.0, "lasts": 600.0}
+    world = a_world(a_scenario(faults=[silent]))
+    live(world, 10.0)
+    found = over(world, ledger).perform(Ask(1, "v0", "", ("a1", "a2", "a3")))
+    assert isinstance(found, Located)
+    assert found.location.presence == {
+        "a1": Presence.RUNNING,
+        "a2": Presence.UNREACHABLE,
+        "a3": Presence.ABSENT,
+    }
