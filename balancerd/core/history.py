@@ -68,10 +68,11 @@ class History:
 
     def felt(self, now: float, limits: Limits) -> dict[str, list[PastMove]]:
         """`by_vm`, without VMs whom neither twice their rest nor a budget can concern any more."""
+        budget = min(limits.per_vm_per_day, limits.per_vm_per_week)
         return {
             vm: moves
             for vm, moves in self._by_vm.items()
-            if len(moves) >= limits.per_vm_per_day
+            if len(moves) >= budget
             or moves[-1].at + 2.0 * _rest(len(moves), limits) > now
         }
 

@@ -22,6 +22,7 @@ from balancerd.core.plan import Move, Plan, Refusal
 from balancerd.core.policy import ConstraintRule, Policy
 from balancerd.core.survey import lay_out
 from balancerd.core.tags import rules_in_force
+from balancerd.core.units import DAY
 from tests.sites import NOW, changed, policy, rule, site, under_way
 
 
@@ -319,6 +320,15 @@ def test_a_vm_at_the_end_of_its_daily_budget_stays() -> None:
     limits = {"per_vm_per_day": 1, "cooldown": 60.0}
     recent = past("a", "h2", "h1", 7200, Outcome.DONE)
     assert refused(site(SITE), policy(limits=limits), "a", "h3", recent) == "budget"
+
+
+@pytest.mark.parametrize("a_day", [1, 6])
+def test_a_vm_at_the_end_of_its_weekly_budget_stays(a_day: int) -> None:
+    """Dies when moves of days ago are only looked at where the day's budget is spent, too."""
+    limits = {"per_vm_per_day": a_day, "per_vm_per_week": 2, "cooldown": 60.0}
+    moves = [past("a", "h2", "h1", days * DAY, Outcome.DONE) for days in (5, 3)]
+    assert refused(site(SITE), policy(limits=limits), "a", "h3", *moves) == "budget"
+    assert refused(site(SITE), policy(limits=limits), "a", "h3", moves[0]) == ""
 
 
 def test_a_vm_that_is_gone_or_elsewhere_is_not_moved() -> None:
