@@ -72,8 +72,7 @@ class History:
         return {
             vm: moves
             for vm, moves in self._by_vm.items()
-            if len(moves) >= budget
-            or moves[-1].at + 2.0 * _rest(len(moves), limits) > now
+            if len(moves) >= budget or moves[-1].at + 2.0 * _rest(len(moves), limits) > now
         }
 
     def by_pair(self) -> dict[tuple[str, str], list[PastMove]]:
