@@ -227,6 +227,7 @@ def test_planning_again_after_some_of_the_moves_gives_the_rest_or_nothing_better
     # A busy or too full host takes VMs once relieved, which the first plan cannot count on.
     assume(all(seen.cpu <= policy.thresholds.cpu.release for seen in made.assessments))
     assume(all(seen.cpu_expected <= policy.thresholds.cpu.landing for seen in made.assessments))
+    assume(all(seen.memory <= policy.thresholds.memory.landing for seen in made.assessments))
     assume(all(seen.verdict is not Verdict.OVERLOADED for seen in made.assessments))
     assume(made.moves and len(made.moves) < policy.limits.per_plan)
     count = data.draw(st.integers(1, len(made.moves)))
@@ -289,7 +290,7 @@ def test_easing_never_costs_more_than_it_spares_nor_moves_more_than_one_plan_may
         for block in range(len(layout.blocks))
         if layout.place[block] != draft.layout.place[block]
     ]
-    spared = _crowding(layout) - _crowding(draft.layout)
+    spared = _crowding(layout) + _soft(layout) - _crowding(draft.layout) - _soft(draft.layout)
     assert not moved or spared > float(move_prices(layout)[moved].sum()) - 1e-6
     assert sum(len(layout.blocks[block]) for block in moved) <= policy.limits.per_plan
 
@@ -313,3 +314,8 @@ def test_packing_leaves_what_unloads_a_host_and_when_as_it_was_decided(
 def _crowding(layout: Layout) -> float:
     over = np.maximum(0.0, layout.expected_cpu() - 0.3) * layout.cpu_capacity
     return 5.0 * float(over.sum())
+
+
+def _soft(layout: Layout) -> float:
+    groups = sum(soft_cost_of_group(layout, index) for index in range(len(layout.groups)))
+    return groups + float(layout.aversion[layout.signature, layout.place].sum())

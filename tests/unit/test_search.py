@@ -7,12 +7,18 @@ from random import Random
 import numpy as np
 import pytest
 
+from balancerd.core.assess import assess_layout
 from balancerd.core.history import History
 from balancerd.core.model import Snapshot
 from balancerd.core.plan import Plan
 from balancerd.core.planner import plan
+from balancerd.core.planner.changes import exchange
+from balancerd.core.planner.draft import Draft
+from balancerd.core.planner.ease import easing
+from balancerd.core.rule import ConstraintRule
+from balancerd.core.survey import lay_out
 from benchmarks import instances, placement
-from tests.sites import changed, planned, policy, rule, site, told
+from tests.sites import NOW, changed, planned, policy, rule, site, told
 
 PACKING = {"reserve": 0, "keep_on": 1, "min_on": 0.0}
 WIDE = {
@@ -21,8 +27,12 @@ WIDE = {
 EASING = {"crowding": 5.0, "crowded": 0.5, "gib": 0.0}
 
 
+def soft(weight: float, *about: str) -> ConstraintRule:
+    return rule(*about).model_copy(update={"weight": weight})
+
+
 def test_packing_makes_room_by_moving_something_else_aside() -> None:
-    """Dies without `Search.settle`: nobody has 2 cores free before d has gone."""
+    """Dies without `settle`: nobody has 2 cores free before d has gone."""
     snapshot = site("h1 10c 64G: a 2c 4G | h2 10c 64G: b 5c 4G | h3 10c 64G: c 4c 4G, d 1c 4G")
     made = planned(snapshot, policy("pack", power=PACKING, thresholds={"margin": 0.0}))
     assert sorted(told(made)) == ["a h1>h3", "d h3>h2"]
@@ -60,6 +70,37 @@ def test_relief_waits_for_nothing_that_packing_has_to_move_first() -> None:
     made = planned(snapshot, policy("pack", *rules, power=PACKING))
     assert made.moves[0].vm == "b"
     assert made.moves[0].after == ()
+
+
+def test_soft_rules_decide_where_vms_go_that_leave_anyway() -> None:
+    """Dies if soft rules are not in the cost: h2 comes first, and has as much room."""
+    snapshot = site("h1 10c 64G: a 4c 8G, b 4c 8G | h2 10c 64G: c 1c 8G | h3 10c 64G: d 1c 8G")
+    for preferred in (
+        soft(0.1, "avoid", "a b", "h2"),
+        soft(0.1, "apart", "a b c"),
+        soft(0.1, "together", "a b d"),
+    ):
+        made = planned(snapshot, policy("quiet", preferred, costs=EASING))
+        assert [move.target for move in made.moves] == ["h3"]
+
+
+def test_a_host_is_not_emptied_where_soft_rules_weigh_more_than_it_costs() -> None:
+    """Dies if what soft rules cost is left out of what closing a host costs."""
+    snapshot = site("h1 10c 64G: a 1c 4G | h2 10c 64G: c 2c 4G")
+    costs = {"move": 1.0, "gib": 0.0, "host": 5.0}
+    for weight, moves in ((3.0, 1), (5.0, 0)):
+        rules = policy("pack", soft(weight, "apart", "a c"), power=PACKING, costs=costs)
+        made = planned(snapshot, rules)
+        assert len(made.moves) == moves
+
+
+def test_two_that_belong_together_are_no_nearer_for_having_changed_places() -> None:
+    """Dies if each is thought to find the other where it goes: an exchange would gain twice."""
+    snapshot = site("h1 10c 64G: a 6c 8G | h2 10c 64G: b 6c 8G")
+    rules = policy("quiet", soft(9.0, "together", "a b"), costs=EASING)
+    layout = lay_out(snapshot, rules, History(), NOW)
+    draft = Draft(layout, assess_layout(layout, NOW), History(), NOW, layout.copy())
+    assert exchange(easing(draft), 0) is None
 
 
 def test_two_small_vms_leave_a_crowded_host_where_that_is_cheaper_than_a_big_one() -> None:

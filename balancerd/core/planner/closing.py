@@ -12,6 +12,7 @@ from balancerd.core.constraints import forbids
 from balancerd.core.layout import Bools, Floats, Ints
 from balancerd.core.planner.draft import Draft
 from balancerd.core.planner.search import Search
+from balancerd.core.planner.settle import settle
 
 SETTLE = 1_500_000  # pairs weighed to make room for what is on one host
 ROUNDING = 1e-9
@@ -97,7 +98,7 @@ class Closing:
         for block in sorted(blocks, key=lambda b: (-size[b], b)):
             if not self._insert(block):
                 return "no room"
-        if not search.settle(SETTLE):
+        if not settle(search, SETTLE):
             return "no room"
         if search.cost() >= bound:
             return "not worth its moves"

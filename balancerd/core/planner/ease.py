@@ -11,12 +11,14 @@ from itertools import combinations
 import numpy as np
 
 from balancerd.core.constraints import forbids
-from balancerd.core.layout import Bools, Ints, Layout
+from balancerd.core.layout import Bools, Ints
 from balancerd.core.order import Want
 from balancerd.core.planner.adopt import adopt
+from balancerd.core.planner.changes import relocation, take
 from balancerd.core.planner.draft import Draft
 from balancerd.core.planner.prices import move_prices
 from balancerd.core.planner.search import GAIN, Search
+from balancerd.core.planner.settle import polish
 
 ROUNDS = 2  # times that each host is taken up
 WORK = 8_000_000  # pairs weighed in all rounds
@@ -61,13 +63,7 @@ def _hand_over(draft: Draft, search: Search) -> None:
         for block in np.flatnonzero(place != search.home).tolist()
         for home in (int(search.home[block]),)
     ]
-
-    def cost(layout: Layout) -> float:
-        over = np.maximum(0.0, layout.expected_cpu() * layout.cpu_capacity - search.crowded)
-        moved = layout.place != search.home
-        return float(search.crowding * over.sum() + search.price[moved].sum())
-
-    adopt(draft, wants, cost)
+    adopt(draft, wants, search.cost_of)
 
 
 def _reason(host: str, use: float) -> str:
@@ -86,7 +82,7 @@ def _ease(search: Search) -> None:
                 _again(search, host, wishful=True)
         if search.cost() > before - GAIN:
             break
-    search.polish(POLISH)
+    polish(search, POLISH)
 
 
 def _again(search: Search, host: int, *, wishful: bool = False) -> bool:
@@ -114,10 +110,10 @@ def _make_way(search: Search, blocks: Ints) -> None:
     """Let others give way where the blocks have gone."""
     for host in sorted({int(search.layout.place[block]) for block in blocks}):
         for _ in range(TOGETHER):
-            change = search.relocation(search.on(host))
+            change = relocation(search, search.on(host))
             if change is None:
                 break
-            search.take(change)
+            take(search, change)
 
 
 def _cheapest_set(search: Search, host: int, *, wishful: bool) -> tuple[Ints, bool]:

@@ -15,6 +15,7 @@ from balancerd.core.planner.draft import Draft
 from balancerd.core.planner.prices import host_prices, move_prices
 from balancerd.core.planner.redirect import redirectable, redirected
 from balancerd.core.planner.search import Search
+from balancerd.core.planner.settle import polish
 
 POLISH = 3_000_000  # pairs weighed to take needless moves back
 IN_VAIN = 2_000_000  # pairs weighed for hosts that stay on, after which no other is tried
@@ -39,7 +40,7 @@ def pack(draft: Draft) -> None:
         closing.close(host)
     if not closing.reasons:
         return
-    search.polish(POLISH)
+    polish(search, POLISH)
     place = search.layout.place
     wants = [
         Want(block, int(place[block]), reason)
@@ -48,8 +49,7 @@ def pack(draft: Draft) -> None:
     ]
 
     def cost(layout: Layout) -> float:
-        moved = layout.place != search.home
-        return float(price[layout.used_count > 0].sum() + search.price[moved].sum())
+        return float(price[layout.used_count > 0].sum()) + search.cost_of(layout)
 
     adopt(draft, wants, cost, redirected(draft, place))
 
