@@ -196,8 +196,7 @@ class Actuator:
             if isinstance(command, Watch):
                 self._backend.adopt(command.vm, command.source, command.target)
                 return
-            log.warning("giving up the move of %s: %s", command.vm, command.reason)
-            self._recorder.event(self._clock.now(), "abort", command.vm, command.reason)
+            self._audit("abort", command.vm, f"given up: {command.reason}")
             self._backend.abort(command.vm, command.source)
-        except BackendError as error:
+        except (BackendError, LedgerError) as error:
             log.warning("%s", error)

@@ -8,7 +8,7 @@ import pytest
 from balancerd.actuator import Actuator
 from balancerd.adapters.sim.world import World
 from balancerd.adapters.sqlite.ledger import Ledger
-from balancerd.core.messages import Acted, Ask, Located, SetDowntime, Settle, Tuned
+from balancerd.core.messages import AbortMigration, Acted, Ask, Located, SetDowntime, Settle, Tuned
 from balancerd.core.observation import Presence
 from balancerd.core.reconcile import Act
 from balancerd.ports import LedgerError
@@ -58,6 +58,21 @@ def test_no_longer_pause_is_allowed_that_the_audit_does_not_tell_of(ledger: Full
     ledger.full = True
     longer = SetDowntime(1, "v0", "a1", 0.5, "stalled")
     assert over(world, ledger).perform(longer) == Tuned(1, "downtime", REFUSED)
+
+
+def test_no_migration_is_given_up_that_the_audit_does_not_tell_of(ledger: FullAudit) -> None:
+    """Dies when only what starts something is recorded before it is done."""
+    world = a_world()
+    send(world, "v0", "a1", "a2")
+    give_up = AbortMigration(1, "v0", "a1", "stalled")
+    ledger.full = True
+    over(world, ledger).perform(give_up)
+    live(world, 1.0)
+    assert world.migrating() == 1
+    ledger.full = False
+    over(world, ledger).perform(give_up)
+    live(world, 1.0)
+    assert world.migrating() == 0
 
 
 def test_a_host_that_is_silent_but_not_proven_off_may_have_the_vm(ledger: FullAudit) -> None:

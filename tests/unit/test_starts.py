@@ -2,8 +2,11 @@
 
 from dataclasses import replace
 
+import pytest
+
 from balancerd.core.execution import Stage, Warrant
 from balancerd.core.messages import Ask, Intend, Intended, SwitchPower
+from balancerd.core.model import Gap, GapKind
 from balancerd.core.plan import Sleep, Wake
 from balancerd.core.policy import Limits, Mode
 from balancerd.core.units import GIB
@@ -65,6 +68,21 @@ def test_a_host_is_not_switched_when_that_cannot_be_announced() -> None:
     assert run.feed(Intended(1, None)) == ()
     assert run.stage() is Stage.WAITING
     assert not of(SwitchPower, run.commands)
+
+
+@pytest.mark.parametrize("doubt", ["flight", "gap", "no driver"])
+def test_a_host_is_switched_off_only_where_nothing_speaks_against_it(doubt: str) -> None:
+    """Dies when any of the three is not looked at again just before."""
+    run = Run(Sleep(1, "h2", "idle"), a="h1")
+    seen = run.view.snapshot
+    cluster = seen.cluster
+    h2 = replace(cluster.hosts["h2"], can_sleep=doubt != "no driver")
+    flights = {"a": "h2"} if doubt == "flight" else {}
+    gaps = (Gap("host", "h2", GapKind.STALE, "test", START),) if doubt == "gap" else ()
+    cluster = replace(cluster, hosts={**cluster.hosts, "h2": h2}, flights=flights)
+    run.view = replace(run.view, snapshot=replace(seen, cluster=cluster, gaps=gaps))
+    run.feed()
+    assert run.stage() is Stage.DROPPED
 
 
 def test_two_looks_at_an_empty_host_lie_apart() -> None:
