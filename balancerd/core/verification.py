@@ -34,6 +34,7 @@ _NOT_BEGUN = 55  # VIR_ERR_OPERATION_INVALID: the call was refused; what runs is
 _NOT_THERE = frozenset(
     {Presence.ABSENT, Presence.SHUTOFF, Presence.MIGRATED, Presence.FAILED, Presence.CRASHED}
 )
+_DOWN = frozenset({Presence.SHUTOFF, Presence.CRASHED})  # there, and stopped where it stood
 _RUNS = frozenset({Presence.RUNNING, Presence.RUNNING_WITH_JOB, Presence.POSTCOPY})
 
 Step = tuple[Task, tuple[Command, ...]]
@@ -73,7 +74,7 @@ def tells_of_another(task: Task, report: JobReport) -> str:
     """Why a report cannot be of the job that this task began; "" when it can."""
     if report.ended:
         refused = not report.begun or (report.error_code == _NOT_BEGUN and not task.adopted)
-        return "somebody else's job was quicker" if refused else ""
+        return (report.error or "it was refused") if refused else ""
     if report.progress is None:
         return ""
     began = report.at - report.progress.elapsed
@@ -152,7 +153,8 @@ def _ruled(task: Task, finding: Finding, pair: tuple[Presence, Presence], view: 
 
 def _outcome(task: Task, finding: Finding) -> tuple[Outcome | None, str]:
     """A failure that somebody asked for is an abort; what somebody else did is not ours."""
-    if task.foreign and finding.outcome in (Outcome.DONE, Outcome.FAILED):
+    stopped = finding.outcome is Outcome.LOST and task.pair is not None and task.pair[0] in _DOWN
+    if task.foreign and (stopped or finding.outcome in (Outcome.DONE, Outcome.FAILED)):
         return Outcome.NOT_STARTED, f"{task.foreign}; {finding.detail}"
     if finding.outcome is not Outcome.FAILED:
         return finding.outcome, finding.detail

@@ -71,7 +71,7 @@ class Site:
             self.samples,
             self.world,
             lambda: self.policy,
-            self.world.links(),
+            self.world.site.links,
         )
 
     def cycles(self, count: int, seconds: float = 60.0) -> str:

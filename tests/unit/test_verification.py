@@ -81,6 +81,18 @@ def test_a_vm_that_runs_on_no_host_at_all_is_lost() -> None:
     assert run.outcome() is Outcome.LOST
 
 
+@pytest.mark.parametrize("stopped", [P.SHUTOFF, P.CRASHED])
+def test_a_vm_that_was_stopped_before_our_start_is_not_lost_by_us(stopped: P) -> None:
+    """Dies when the pair alone decides: the VM stopped where it was, and we began nothing."""
+    run = one_move()
+    run.started()
+    run.ended(error="domain is not running", code=55)
+    seen(run, START + 60, stopped, P.ABSENT)
+    seen(run, START + 80, stopped, P.ABSENT)
+    assert run.outcome() is Outcome.NOT_STARTED
+    assert "domain is not running" in run.execution.tasks[1].detail
+
+
 @pytest.mark.parametrize("third", [P.RUNNING, P.INCOMING, P.UNREACHABLE])
 def test_a_source_is_not_resumed_while_the_vm_may_be_on_a_third_host(third: P) -> None:
     """Dies when the pair alone decides: the source would run beside the third host's copy."""

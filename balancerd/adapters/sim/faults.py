@@ -69,7 +69,7 @@ class Faults:
     def _plan(self, fault: Fault) -> None:
         """Put the fault's strikes into the world's future."""
         if fault.at is not None:
-            self._state.after(fault.at, partial(self._strike, fault))
+            self._state.after(fault.at, partial(self.strike, fault))
         elif fault.per_day is not None:
             gap = float(self._random.exponential(DAY / fault.per_day))
             self._state.timers.add(self._state.now + gap, partial(self._strike_again, fault))
@@ -77,10 +77,11 @@ class Faults:
             self._in_force.append(fault)
 
     def _strike_again(self, fault: Fault) -> None:
-        self._strike(fault)
+        self.strike(fault)
         self._plan(fault)
 
-    def _strike(self, fault: Fault) -> None:
+    def strike(self, fault: Fault) -> None:
+        """Let a fault happen now."""
         if fault.kind is FaultKind.MIGRATION_FAILS:
             self._in_force.append(fault)
             self._state.after(fault.lasts, partial(self._in_force.remove, fault))

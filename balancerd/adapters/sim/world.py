@@ -21,7 +21,7 @@ from balancerd.adapters.sim.site import Site
 from balancerd.adapters.sim.state import State, Violation
 from balancerd.adapters.sim.supply import Supply
 from balancerd.adapters.sim.traffic import Order, Traffic
-from balancerd.core.model import Cluster, Link, Method, PowerState
+from balancerd.core.model import Cluster, Method, PowerState
 from balancerd.core.observation import JobReport, Location, Observation, Preflight, Presence
 from balancerd.ports import BackendError
 
@@ -43,6 +43,7 @@ class World:
             np.array([f.dirty_rate / f.cpu for f in site.flavours], dtype=float),
         )
         self._faults = Faults(state, self._traffic, self._supply)
+        self.strike = self._faults.strike  # a fault happens now, whatever the scenario says
         self._autostart: set[tuple[int, int]] = set()
         state.machines.demand = site.load.demand(0.0)
         for vm, host in zip(site.vms, site.placement, strict=True):
@@ -142,10 +143,6 @@ class World:
             },
             links=site.links,
         )
-
-    def links(self) -> tuple[Link, ...]:
-        """The site graph."""
-        return self._state.site.links
 
     def migrating(self) -> int:
         """How many migrations are under way."""
