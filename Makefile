@@ -13,10 +13,10 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 PRIVILEGED := $(shell if [ "$$(id -u)" = 0 ] || command -v sudo >/dev/null; then echo yes; fi)
 SYSTEM_PACKAGES := gcc git libvirt-dev pkg-config python3-dev python3-venv
 
-.PHONY: help venv lint demo test lab lab-down bench soak clean
+.PHONY: help venv lint demo test lab lab-down bench soak guards clean
 
 help:
-	@echo "make venv | lint | demo | test | lab | lab-down | bench | soak | clean"
+	@echo "make venv | lint | demo | test | lab | lab-down | bench | soak | guards | clean"
 
 venv: $(VENV)/.ready
 
@@ -60,6 +60,10 @@ bench: venv
 # Lives of a simulated site, other than those that `make test` runs.
 soak: venv
 	@$(BIN)/python -m tests.sim.seeds $(SEEDS)
+
+# Takes away each guard in a copy of the code; every one of them must be missed by some test.
+guards: venv
+	@$(BIN)/python -m tests.mutants --guards
 
 lab: venv
 	@$(SUDO) tests/lab/rig/install

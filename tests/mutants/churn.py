@@ -1,0 +1,138 @@
+"""Guards against churn: cool-downs, budgets, no way back, vetoes, breakers."""
+
+from tests.mutants.mutant import Mutant
+
+BREAKERS, HISTORY = "tests/unit/test_breakers.py", "tests/unit/test_history.py"
+CONSTRAINTS, VETOES = "tests/unit/test_constraints.py", "tests/unit/test_vetoes.py"
+LOOP = "tests/unit/test_loop.py"
+
+CHURN = (
+    Mutant(
+        "cool-down",
+        "core/movable.py",
+        "        if until > now:\n",
+        "        if False:\n",
+        CONSTRAINTS,
+        protects="a VM that was just moved is left in peace",
+    ),
+    Mutant(
+        "the cool-down grows",
+        "core/history.py",
+        "limits.cooldown * 2.0 ** min(moves - 1, 99)",
+        "limits.cooldown",
+        HISTORY,
+        protects="a VM that is moved again and again rests longer each time",
+    ),
+    Mutant(
+        "a VM's budget of a day",
+        "core/movable.py",
+        "elif today >= policy.limits.per_vm_per_day:",
+        "elif False:",
+        CONSTRAINTS,
+        protects="no VM moves more often in a day than allowed",
+    ),
+    Mutant(
+        "a VM's budget of a week",
+        "core/movable.py",
+        "elif week >= policy.limits.per_vm_per_week:",
+        "elif False:",
+        CONSTRAINTS,
+        protects="no VM moves more often in a week than allowed",
+    ),
+    Mutant(
+        "no way back",
+        "core/survey.py",
+        "returning.setdefault(block_of[vm], {})[row[last.source]] = last.at + 2.0 * rest",
+        "pass",
+        CONSTRAINTS,
+        protects="no VM swings between two hosts",
+    ),
+    Mutant(
+        "vetoes",
+        "core/movable.py",
+        "if until > now and snapshot.cluster.placement.get(vm) not in snapshot.draining:",
+        "if False:",
+        VETOES,
+        protects="what an operator did to a VM by hand is not undone",
+    ),
+    Mutant(
+        "a VM's breaker",
+        "core/breakers.py",
+        "            self.vms.get(vm),\n",
+        "",
+        BREAKERS,
+        protects="a VM whose starts are refused is not tried again at once",
+    ),
+    Mutant(
+        "a pair's breaker",
+        "core/breakers.py",
+        "            self.pairs.get((source, target)),\n",
+        "",
+        BREAKERS,
+        protects="two hosts between which a migration failed rest from each other",
+    ),
+    Mutant(
+        "a source's breaker",
+        "core/breakers.py",
+        "            self.hosts.get(source),\n",
+        "",
+        BREAKERS,
+        protects="a host that fails as a source again and again rests",
+    ),
+    Mutant(
+        "a target's breaker",
+        "core/breakers.py",
+        "            self.hosts.get(target),\n",
+        "",
+        BREAKERS,
+        protects="a host that fails as a target again and again rests",
+    ),
+    Mutant(
+        "the site's breaker",
+        "core/breakers.py",
+        "            self.site,\n",
+        "",
+        BREAKERS,
+        protects="a site where all fails is left in peace",
+    ),
+    Mutant(
+        "no plan while the site rests",
+        "loop.py",
+        "        if rests.state is State.OPEN:\n",
+        "        if False:\n",
+        LOOP,
+        protects="no plans are made, and none put before an operator, while the site rests",
+    ),
+    Mutant(
+        "open breakers hold back",
+        "core/executor.py",
+        "any(one.state is State.OPEN for one in found) or bool(found and self._traffic.site)",
+        "bool(found and self._traffic.site)",
+        BREAKERS,
+        protects="nothing starts where failures have to be slept off first",
+    ),
+    Mutant(
+        "half-open lets one through alone",
+        "core/executor.py",
+        " or bool(found and self._traffic.site)",
+        "",
+        BREAKERS,
+        protects="after failures one migration shows whether all is well, before others follow",
+    ),
+    Mutant(
+        "the smallest goes first",
+        "core/executor.py",
+        "key=lambda number: (self._probing(self._tasks[number]), number)",
+        "key=lambda number: number",
+        BREAKERS,
+        protects="after failures the cheapest migration is the one that is risked",
+    ),
+    Mutant(
+        "a pair at rest takes no new moves",
+        "core/constraints/fast.py",
+        '    Check("back-off", _barred, _explain_barred),\n',
+        "",
+        CONSTRAINTS,
+        protects="plans do not count on a pair of hosts whose migrations failed",
+    ),
+)

@@ -1,0 +1,60 @@
+"""The tables of mutants, and their places in tests/README.md."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tests.mutants.churn import CHURN
+from tests.mutants.mutant import ROOT, Mutant
+from tests.mutants.rules import RULES
+from tests.mutants.running import RUNNING
+from tests.mutants.site import SITE
+from tests.mutants.starts import STARTS
+
+README = ROOT / "tests" / "README.md"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Mutants of one kind, as one table."""
+
+    name: str
+    mutants: tuple[Mutant, ...]
+    head: tuple[str, str]
+    explains: bool  # whether a row says what its guard protects
+
+    def row(self, mutant: Mutant, verdict: str) -> str:
+        """One line."""
+        cells = [mutant.name, *([mutant.protects] if self.explains else []), f"`{mutant.file}`"]
+        return f"| {' | '.join([*cells, verdict])} |"
+
+    def place(self) -> re.Pattern[str]:
+        """What matches the table's place in README; its group is the content."""
+        return re.compile(
+            rf"<!-- begin {self.name} -->\n(.*?)\n<!-- end {self.name} -->", re.DOTALL
+        )
+
+
+GUARDS = Table(
+    "guards",
+    STARTS + CHURN + RUNNING + SITE,
+    ("| guard | keeps that | in `balancerd/` | without it fails |", "|---|---|---|---|"),
+    explains=True,
+)
+TABLES = (
+    GUARDS,
+    Table(
+        "rules", RULES, ("| mutant | in `balancerd/` | dies in |", "|---|---|---|"), explains=False
+    ),
+)
+
+
+def write(table: Table, caught_by: Mapping[str, str]) -> None:
+    """Put a table into README."""
+    rows = [table.row(mutant, f"`{caught_by[mutant.name]}`") for mutant in table.mutants]
+    content = "\n".join([*table.head, *rows])
+    block = f"<!-- begin {table.name} -->\n{content}\n<!-- end {table.name} -->"
+    text, count = table.place().subn(lambda _: block, README.read_text())
+    if count != 1:
+        raise SystemExit(f'{README.name} has {count} tables "{table.name}"')
+    README.write_text(text)
