@@ -100,19 +100,30 @@ class _Site:
         """A rule's domains by their numbers."""
         scope = scope_of(rule)
         if scope not in self._domains:
-            names = sorted(self.cluster.hosts)
-            hosts = [self.cluster.hosts[name] for name in names]
-            numbers = domains_of(hosts, [rule])[scope]
             found: dict[int, _Domain] = {}
-            for name, number in zip(names, numbers, strict=True):
-                domain = found.setdefault(int(number), _Domain())
+            for name, number in self.numbers(rule).items():
+                domain = found.setdefault(number, _Domain())
                 domain.hosts.add(name)
                 domain.room += self.room[name]
             self._domains[scope] = found
         return self._domains[scope]
 
+    def numbers(self, rule: ConstraintRule) -> Mapping[str, int]:
+        """The number of the domain that each host lies in for a rule."""
+        scope = scope_of(rule)
+        if scope not in self._numbers:
+            names = sorted(self.cluster.hosts)
+            hosts = [self.cluster.hosts[name] for name in names]
+            numbers = domains_of(hosts, [rule])[scope].tolist()
+            self._numbers[scope] = dict(zip(names, numbers, strict=True))
+        return self._numbers[scope]
+
     @cached_property
     def _domains(self) -> dict[str, Mapping[int, _Domain]]:
+        return {}
+
+    @cached_property
+    def _numbers(self) -> dict[str, Mapping[str, int]]:
         return {}
 
 
@@ -150,7 +161,7 @@ def _crowded(site: _Site) -> Found:
             most = f", {rule.at_most} in each" if rule.at_most > 1 else ""
             yield "", f"{rule.name}: {len(members)} VMs to keep apart, {room}{most}"
             continue
-        choices = {vm: _open(site, vm, domains) for vm in members if vm in site.places}
+        choices = {vm: _open(site, vm, rule) for vm in members if vm in site.places}
         if all(len(open_) * rule.at_most >= len(members) for open_ in choices.values()):
             continue  # whoever comes last still finds a domain
         tight, left = overcrowded(choices, rule.at_most)
@@ -160,10 +171,9 @@ def _crowded(site: _Site) -> Found:
             yield "", f"{rule.name}: {', '.join(tight)} {where}, {counted(len(left), rule.scope)}"
 
 
-def _open(site: _Site, vm: str, domains: Mapping[int, _Domain]) -> frozenset[int]:
-    """The domains with a host that pins and avoidances leave to a VM."""
-    left = site.places[vm][0]
-    return frozenset(number for number, domain in domains.items() if domain.hosts & left)
+def _open(site: _Site, vm: str, rule: ConstraintRule) -> frozenset[int]:
+    """The domains of a rule with a host that pins and avoidances leave to a VM."""
+    return frozenset(map(site.numbers(rule).__getitem__, site.places[vm][0]))
 
 
 def _unhoused(site: _Site) -> Found:
@@ -176,7 +186,7 @@ def _unhoused(site: _Site) -> Found:
         open_ = set(domains)
         for vm in members:
             if vm in site.places:
-                open_ &= _open(site, vm, domains)
+                open_ &= _open(site, vm, rule)
         if not open_ and all(vm not in site.places or site.places[vm][0] for vm in members):
             yield members[0], f"{rule.name}: no {_place(rule)} is open to all of its VMs"
         elif open_ and size > (room := max(domains[number].room for number in open_)):

@@ -6,6 +6,7 @@ lowers it most, `settle` does so again and again. Nothing here looks at a clock:
 pairs that were weighed, and ends a search at the same change on every machine.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,6 +19,12 @@ GAIN = 1e-7  # a change that gains less is none
 VISIT = 2000  # pairs that a look at one host counts for at least
 FIRST_PRICE = 10.0  # of a whole host's capacity beyond the limit, in mean prices of a move
 PROHIBITIVE = 1e9
+
+
+Amount = tuple[Floats, Floats]  # what is on each host, what each block adds
+# CPU, memory, variance, CPU at this moment; None where it plays no part
+Amounts = tuple[Amount, Amount, Amount | None, Amount | None]
+Held = tuple[Floats, Floats, Floats | None, Floats | None]
 
 
 @dataclass(slots=True)
@@ -43,6 +50,7 @@ class Search:
     memory_price: Floats = field(init=False)
     reach: Bools = field(init=False)  # by signature and host
     busy: Floats | None = field(init=False)  # CPU that a host may use at this moment; None: any
+    amounts: Amounts = field(init=False)
     soft: list[int] = field(init=False)  # the groups of soft rules
     social: Bools = field(init=False)  # blocks in such groups
     swayed: bool = field(init=False)  # whether there is any soft rule
@@ -61,6 +69,12 @@ class Search:
         settled = (layout.now <= layout.cpu).all() and (layout.used_now <= layout.used_cpu).all()
         if settled and (self.cpu_limit <= self.busy).all():
             self.busy = None  # what is expected of a host says it already
+        self.amounts = (
+            (layout.used_cpu, layout.cpu),
+            (layout.used_memory, layout.memory),
+            (layout.used_variance, layout.variance) if layout.factor else None,
+            (layout.used_now, layout.now) if self.busy is not None else None,
+        )
         self.reprice(PROHIBITIVE)
 
     def spare_full_hosts(self) -> None:
@@ -116,14 +130,13 @@ class Search:
             over |= layout.used_now > self.busy * (1 + EPSILON)
         return np.flatnonzero(over & (self.open_ | self.own))
 
-    def _penalty(
-        self, hosts: Ints, cpu: Floats, variance: Floats, memory: Floats, now: Floats
-    ) -> Floats:
+    def _penalty(self, hosts: Ints, held: Held) -> Floats:
         """What hosts cost that hold so much; the arrays' last axis runs over the hosts."""
-        if self.layout.factor:
+        cpu, memory, variance, now = held
+        if variance is not None:
             cpu = cpu + self.layout.factor * np.sqrt(np.maximum(variance, 0.0))
         over = cpu - self.cpu_limit[hosts] * (1 + EPSILON)
-        if self.busy is not None:
+        if self.busy is not None and now is not None:
             over = np.maximum(over, now - self.busy[hosts] * (1 + EPSILON))
         cost = self.cpu_price[hosts] * np.maximum(over, 0.0)
         over = np.maximum(memory - self.memory_limit[hosts] * (1 + EPSILON), 0.0)
@@ -132,24 +145,27 @@ class Search:
             cost += self.crowding * np.maximum(cpu - self.crowded[hosts], 0.0)
         return cost
 
+    def _held(self, amount: Callable[[Floats, Floats], Floats]) -> Held:
+        """What is held of everything, as the function has it from what is, and what blocks add."""
+        cpu, memory, variance, now = self.amounts
+        return (
+            amount(*cpu),
+            amount(*memory),
+            amount(*variance) if variance else None,
+            amount(*now) if now else None,
+        )
+
     def altered(self, hosts: Ints, blocks: Ints, sign: int, others: Ints | None = None) -> Floats:
         """What hosts cost with the blocks added (sign 1) or taken off (-1), and others instead."""
-        layout = self.layout
-        pairs = (
-            (layout.used_cpu, layout.cpu),
-            (layout.used_variance, layout.variance),
-            (layout.used_memory, layout.memory),
-            (layout.used_now, layout.now),
-        )
         if others is None:
-            return self._penalty(hosts, *(used[hosts] + sign * d[blocks] for used, d in pairs))
-        swapped = (used[hosts] + sign * (d[blocks] - d[others]) for used, d in pairs)
-        return self._penalty(hosts, *swapped)
+            held = self._held(lambda used, by: used[hosts] + sign * by[blocks])
+        else:
+            held = self._held(lambda used, by: used[hosts] + sign * (by[blocks] - by[others]))
+        return self._penalty(hosts, held)
 
     def as_is(self, hosts: Ints) -> Floats:
-        layout = self.layout
-        used = (layout.used_cpu, layout.used_variance, layout.used_memory, layout.used_now)
-        return self._penalty(hosts, *(amount[hosts] for amount in used))
+        """What hosts cost now."""
+        return self._penalty(hosts, self._held(lambda used, _: used[hosts]))
 
     # --- what it would cost otherwise
 
@@ -193,16 +209,9 @@ class Search:
 
     def relief(self, blocks: Ints, host: int, sets: Bools) -> Floats:
         """What it saves a host that a set of its blocks leaves; a row for each set."""
-        layout, here = self.layout, np.array([host])
-        pairs = (
-            (layout.used_cpu, layout.cpu),
-            (layout.used_variance, layout.variance),
-            (layout.used_memory, layout.memory),
-            (layout.used_now, layout.now),
-        )
-        leaving = sets @ np.array([demand[blocks] for _, demand in pairs]).T
-        left = (used[host] - leaving[:, index] for index, (used, _) in enumerate(pairs))
-        return np.asarray(self.as_is(here) - self._penalty(here, *left))
+        here, members = np.array([host]), sets.astype(np.float64)
+        left = self._held(lambda used, by: used[host] - members @ by[blocks])
+        return np.asarray(self.as_is(here) - self._penalty(here, left))
 
 
 def _cpu(layout: Layout) -> Floats:
