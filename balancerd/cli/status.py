@@ -19,13 +19,14 @@ from balancerd.cli.output import (
     write_document,
 )
 from balancerd.cli.record import reading, record_option
+from balancerd.cli.rests import rests
 from balancerd.cli.words import duration, moment
-from balancerd.core.units import format_time, parse_time
+from balancerd.core.units import counted, format_time, parse_time
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-OBJECTIONS = 5  # told in the table; a document has them all
+OBJECTIONS = VETOES = BREAKERS = 5  # told in the table; a document has them all
 
 
 @click.command()
@@ -41,7 +42,9 @@ def status(watch: float | None, form: Form, record: Path) -> int:
         with reading(record) as reader:
             found[:] = [reader.status(now)]
             policy = reader.policy()
+            vetoes, resting = rests(reader, now)
         document = _status_document(found[0], policy[0] if policy else "")
+        document |= {"vetoes": vetoes, "open_breakers": resting}
         write_document(document, form, lambda where: _draw_status(where, document, now))
 
     again_and_again(show, watch)
@@ -105,6 +108,13 @@ def _status_lines(document: Row, now: float) -> Iterator[tuple[str, str]]:
         yield "draining", ", ".join(document["draining"])
     for number, said in enumerate(document["objections"][:OBJECTIONS]):
         yield "" if number else "objections", said
+    for number, veto in enumerate(document["vetoes"][:VETOES]):
+        until = f"left alone until {moment(veto['until'])}"
+        yield "" if number else "vetoes", f"{veto['vm']}: somebody {veto['what']}; {until}"
+    for number, rest in enumerate(document["open_breakers"][:BREAKERS]):
+        name = f"{rest['scope']} {rest['name']}".rstrip()
+        failed = f"failed {counted(rest['failures'], 'time')}"
+        yield "" if number else "resting", f"{name}: {failed}; rests until {moment(rest['until'])}"
     yield "under way", f"{document['actions_under_way']} actions"
     if document["requests_waiting"]:
         yield "requests", f"{document['requests_waiting']} wait for an answer"

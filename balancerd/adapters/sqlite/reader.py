@@ -11,12 +11,13 @@ from typing import Any
 
 from balancerd.adapters.sqlite import audit, operator, proof
 from balancerd.adapters.sqlite.database import Database
+from balancerd.adapters.sqlite.deeds import PastDeeds
 from balancerd.adapters.sqlite.intents import RecentMoves
 from balancerd.adapters.sqlite.lock import is_locked
 from balancerd.adapters.sqlite.plans import rows_of, unpack
 from balancerd.adapters.sqlite.power import PowerTimes
 from balancerd.core.cluster_file import snapshot_of
-from balancerd.core.history import History
+from balancerd.core.history import WEEK, History
 from balancerd.core.model import Snapshot
 from balancerd.core.plan import Plan
 from balancerd.core.plan_document import plan_of
@@ -222,7 +223,7 @@ class Reader:
 
     def history(self, now: float) -> History:
         """What deciding remembered at a moment; hosts that are empty by now, though not then."""
-        power = PowerTimes(self.database)
+        power, deeds = PowerTimes(self.database), PastDeeds(self.database).since(now - WEEK)
         empty = self.database.rows(
             "SELECT name, empty_since_at FROM hosts WHERE empty_since_at <= ?", (now,)
         )
@@ -231,7 +232,14 @@ class Reader:
             woken={host: at for host, at in power.woken().items() if at <= now},
             slept={host: at for host, at in power.slept().items() if at <= now},
             idle_since=dict(tuple(row) for row in empty),
+            deeds={vm: d for vm, d in deeds.items() if d.at <= now},
         )
+
+    def vms_on_draining_hosts(self) -> frozenset[str]:
+        """The VMs that a drain is about."""
+        rows = self.database.rows("SELECT vm, host FROM placements WHERE until_at IS NULL")
+        draining = operator.draining(self.database)
+        return frozenset(vm for vm, host in rows if host in draining)
 
     def audit(self) -> audit.Verdict:
         """Follow the whole chain of the audit."""
