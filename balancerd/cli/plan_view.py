@@ -87,6 +87,7 @@ def action_rows(plan: Plan) -> Iterator[Row]:
                 "to": action.target,
                 "method": str(action.method),
                 "wave": action.wave,
+                "set_number": action.set_number,
                 "predicted_seconds": action.seconds,
                 "predicted_bytes": action.bytes,
                 "predicted_downtime_ms": to_milliseconds(action.downtime),

@@ -131,6 +131,7 @@ class Task:
     foreign: str = ""  # why the job that holds the VM is somebody else's; "" while nothing says so
     look_wide: bool = False  # the other hosts are to be asked too
     start_error: str = ""
+    cleared: float = 0.0  # when its hosts said nothing against it, before its set was committed
     objection: str = ""  # what the hosts' own facts speak against the start
     empty_seen: float = 0.0  # when a host about to sleep was first seen empty
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import cached_property
 from types import MappingProxyType
 
-from balancerd.core import migration, powering, verification
+from balancerd.core import migration, powering, sets, verification
 from balancerd.core.breakers import Breakers, State, breakers
 from balancerd.core.constraints import Gate
 from balancerd.core.execution import ENDED, UNDER_WAY, Execution, Stage, Task, View
@@ -188,11 +188,19 @@ class _Starts:
             return task, ()
         if not isinstance(task.action, Move):
             return powering.begin(task, execution, view)
-        return self._try_move(task)
+        fellows = sets.fellows(self._tasks, task.action)
+        lost = sets.left_behind(fellows)
+        if lost:
+            detail = f"belongs with the {_name(lost.action)}, which was {lost.stage}: {lost.detail}"
+            return task.to(Stage.DROPPED, view.now, detail), ()
+        return self._try_move(task, fellows)
 
-    def _try_move(self, task: Task) -> tuple[Task, tuple[Command, ...]]:
+    def _try_move(self, task: Task, fellows: Sequence[Task]) -> tuple[Task, tuple[Command, ...]]:
         move, view = task.move, self._view
         if self._traffic.is_full(move) or self._waits_for_its_turn(move):
+            return task, ()
+        committed = sets.is_committed(task, fellows, view)
+        if not committed and self._waits_for_its_set(task, fellows):
             return task, ()
         gate = self._gate or self._make_gate()
         refusal = gate.refuses(move) or over_budget(move, view)
@@ -200,8 +208,16 @@ class _Starts:
             detail = f"{refusal.constraint}: {refusal.detail}"
             return task.to(Stage.DROPPED, view.now, detail), ()
         gate.admit(move)
-        self._traffic.admit(move)
+        if committed:
+            self._traffic.admit(move)
+        else:
+            task = replace(task, cleared=0.0)
         return migration.check(task, replace(view, snapshot=self._snapshot), move.number)
+
+    def _waits_for_its_set(self, task: Task, fellows: Sequence[Task]) -> bool:
+        """Whether others of its set are being asked, or would not be let through."""
+        is_asked = sets.is_cleared(task, self._view)
+        return is_asked or any(self._waits_for_its_turn(other.move) for other in fellows)
 
     def in_order(self) -> list[int]:
         """The tasks in the order they are tried: the smallest first of those that try something

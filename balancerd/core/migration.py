@@ -125,6 +125,8 @@ def _checked(task: Task, event: Located, execution: Execution, view: View) -> St
         return task.to(Stage.DROPPED, view.now, obstacle), ()
     defined, said = target is not Presence.ABSENT, _objection(task, event, view)
     task = replace(task, target_defined=defined, objection=said)
+    if task.move.set_number and not task.cleared and not said:
+        return replace(task, cleared=view.now).to(Stage.WAITING, view.now), ()
     intent = _intent(task, execution, view)
     return task.to(Stage.INTENDING, view.now), (Intend(task.move.number, intent),)
 

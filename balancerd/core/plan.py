@@ -53,6 +53,7 @@ class Move:
     score_after: float = 0.0  # the objective's score once this and all earlier moves are done
     parked: bool = False  # an earlier move of this plan parked the VM at the source: no cool-down
     numa: tuple[int, ...] = ()  # NUMA nodes of the target meant for a VM that is bound to some
+    set_number: int = 0  # moves of one number start all or none; 0: of no set
     basis: Basis = MODEL_ONLY  # what the predictions rest on, and how far off they may be
 
 

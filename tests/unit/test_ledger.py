@@ -415,6 +415,7 @@ def test_every_field_of_a_move_comes_back(ledger: Ledger) -> None:
         downtime=0.07,
         score_after=2.5,
         parked=True,
+        set_number=4,
     )
     number = ledger.record_plan(replace(plan, actions=(move,)), SITE, PlanState.RUNNING)
     found = Reader(ledger.database).plan(number)

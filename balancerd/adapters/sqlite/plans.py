@@ -81,7 +81,7 @@ def record_plan(database: Database, plan: Plan, state: PlanState) -> int:
         number = database.insert("plans", _plan_row(database, plan, state))
         set_state(database, number, state, plan.at, "")
         database.execute_many(
-            f"INSERT INTO plan_actions VALUES ({', '.join('?' * 17)})",
+            f"INSERT INTO plan_actions VALUES ({', '.join('?' * 18)})",
             [_action_row(number, action) for action in plan.actions],
         )
         database.execute_many(
@@ -140,7 +140,7 @@ def _action_row(plan: int, action: Action) -> tuple[Any, ...]:
     common = (action.reason, action.wave, to_json(action.after))
     if not isinstance(action, Move):
         kind = "sleep" if isinstance(action, Sleep) else "wake"
-        return (plan, action.number, kind, None, action.host, None, None, *common, *[None] * 7)
+        return (plan, action.number, kind, None, action.host, None, None, *common, *[None] * 8)
     where = (action.vm, action.source, action.target, action.method)
     predicted = (
         *(action.begin, action.seconds, action.bytes),
@@ -155,6 +155,7 @@ def _action_row(plan: int, action: Action) -> tuple[Any, ...]:
         *predicted,
         action.score_after,
         action.parked,
+        action.set_number,
         to_json(encode(action.basis)),
     )
 

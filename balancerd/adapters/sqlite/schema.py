@@ -121,6 +121,7 @@ _TABLES = (
         predicted_downtime_ms REAL,
         score_after REAL, -- once this and all earlier moves are done
         parked INTEGER CHECK (parked IN (0, 1)), -- a stop on the way, to break a cycle
+        set_number INTEGER, -- moves of one number start all or none; 0: of no set
         basis TEXT, -- JSON: what the predictions rest on
         PRIMARY KEY (plan, number)
     ) STRICT""",

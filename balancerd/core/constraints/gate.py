@@ -1,6 +1,6 @@
 """Whether a planned move may start now: the fast rules against a fresh snapshot."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from balancerd.core.constraints.fast import refuses
 from balancerd.core.history import History
@@ -17,6 +17,7 @@ class Gate:
     """One snapshot, asked about many moves. Say `admit` for each that starts: it then counts."""
 
     layout: Layout
+    taken: dict[int, int] = field(default_factory=dict)  # block -> where room was taken for it
 
     @classmethod
     def of(cls, snapshot: Snapshot, policy: Policy, history: History, now: float) -> "Gate":
@@ -38,6 +39,8 @@ class Gate:
             return fixed
         if not layout.gives[layout.place[block]]:
             return Refusal(move.vm, move.target, "host closed", f"{source} gives no VMs now")
+        if self.taken.get(block) == target:
+            return None  # with the first of a group that came, room was taken for all of it
         seat = self._seat(move)
         if layout.nodes and seat and not layout.nodes.fits(block, target, seat):
             nodes = " and ".join(map(str, move.numa))
@@ -45,9 +48,11 @@ class Gate:
         return refuses(layout, block, target)
 
     def admit(self, move: Move) -> None:
-        """Charge the move's target from now on; its source goes on paying."""
-        block = self.layout.block_of[move.vm]
-        self.layout.charge(block, self.layout.host_row[move.target], seat=self._seat(move))
+        """Charge the move's target, once for a whole group; its source goes on paying."""
+        block, target = self.layout.block_of[move.vm], self.layout.host_row[move.target]
+        if self.taken.get(block) != target:
+            self.layout.charge(block, target, seat=self._seat(move))
+            self.taken[block] = target
 
     def _seat(self, move: Move) -> Seat | None:
         """The NUMA nodes that the move means; of a group's others nothing is known."""

@@ -165,4 +165,5 @@ def _move(
         score_after=value,
         parked=step.parked,
         numa=step.numa(layout).get(vm, ()),
+        set_number=1 + position if len(layout.blocks[step.block]) > 1 else 0,
     )
