@@ -16,7 +16,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,14 +27,17 @@ from balancerd.adapters.sim.world import World
 from balancerd.adapters.sqlite import operator
 from balancerd.adapters.sqlite.ledger import Ledger
 from balancerd.adapters.sqlite.proof import verify
+from balancerd.core.execution import Execution, Stage
 from balancerd.core.history import Outcome
-from balancerd.core.model import Method
+from balancerd.core.model import Method, Snapshot
 from balancerd.core.observation import Observation, Presence
+from balancerd.core.plan import Move
 from balancerd.core.policy import Policy
 from balancerd.core.record import Cycle, Pause, Request, Verb
 from balancerd.core.units import GIB
 from balancerd.loop import Loop
 from balancerd.ports import BackendError
+from tests.sim.doorways import crowded, frozen
 
 STEPS = 200  # cycles of a life
 CALM_FROM = 0.6  # share of the life after which nothing new goes wrong
@@ -151,6 +154,7 @@ def draw_policy(rng: random.Random) -> Policy:
             "constraint": [
                 {"kind": "apart", "vms": ["v0", "v1"]},
                 {"kind": "pin", "vms": ["v2"], "hosts": sorted(PINNED)},
+                {"kind": "together", "vms": ["v3", "v4"]},
             ],
         }
     )
@@ -169,10 +173,15 @@ class Doors:
     operate: Callable[[str, str], None]  # told of each VM and target, just before the start
     paused: bool = False
     observed: float = 0.0  # when the loop last looked
+    frozen: str = ""  # why nothing may begin on what it saw then
+    snapshot: Callable[[], Snapshot | None] = lambda: None  # what the loop made of it
+    sent: dict[str, str] = field(default_factory=dict)  # where each VM was sent last
 
     def observe(self) -> Observation:
         self.observed = self.world.now()
-        return self.world.observe()
+        seen = self.world.observe()
+        self.frozen = frozen(seen, lambda h: self.world.states([h])[h], self.policy.detection)
+        return seen
 
     def migrate(
         self, vm: str, source: str, target: str, method: Method, bandwidth: int, downtime: float
@@ -182,6 +191,8 @@ class Doors:
             if not self._answers(host):
                 raise BrokenError(f"{vm} was sent from {source} to {target}; {host} is silent")
         self._must_be_within_limits(source, target, bandwidth, downtime)
+        self._must_find_room(vm, target)
+        self.sent[vm] = target
         self.operate(vm, target)
         self.world.migrate(vm, source, target, method, bandwidth, downtime)
 
@@ -208,6 +219,21 @@ class Doors:
         if crowded:
             raise BrokenError(f"one more from {source} to {target} beside {under_way}")
 
+    def _must_find_room(self, vm: str, target: str) -> None:
+        """With all that is there or under way from or to it, the target stays below its limits."""
+        snapshot = self.snapshot()
+        if snapshot is None:
+            return
+        cluster, coming = (
+            snapshot.cluster,
+            {one for one, _, to in self.world.ours() if to == target},
+        )
+        told = {one for one, at in (*cluster.placement.items(), *self.sent.items()) if at == target}
+        here = {one for one in told & cluster.vms.keys() if target in self.world.running(one)}
+        fault = crowded(snapshot, self.policy, here | coming | {vm}, target)
+        if fault:
+            raise BrokenError(f"{vm} was sent to {target}: {fault}")
+
     def sleep(self, host: str) -> None:
         self._must_be_intended("", host, "")
         running = [vm.name for vm in self.world.site.vms if host in self.world.running(vm.name)]
@@ -222,6 +248,8 @@ class Doors:
     def _must_be_intended(self, vm: str, host: str, target: str) -> None:
         if self.paused:
             raise BrokenError(f"something was begun on {host} while a pause stands")
+        if self.frozen:
+            raise BrokenError(f"something was begun on {host}, and {self.frozen}")
         found = [
             intent
             for intent in self.ledger().recover()
@@ -331,6 +359,7 @@ class Life:
         self.ledger.__enter__()
         self.mortality = self.rng.choice([0.0, 0.0, 0.002, 0.01])
         self.doors = Doors(self.world, lambda: self.ledger, self.policy, self._operate_at_the_worst)
+        self.doors.snapshot = lambda: self.loop._snapshot
         self.rivalry = self.rng.choice([0.0, 0.0, 0.1, 0.3])  # how often an operator is quicker
         self.calm = False
         self.begun_by_hand: set[str] = set()  # VMs that an operator began to migrate
@@ -483,6 +512,19 @@ class Life:
             if not running and set(self.world.copies(vm).values()) <= {Presence.INCOMING}:
                 raise BrokenError(f"nothing is left of {vm}")
         self._rules_hold(places)
+        for execution in self.loop._executions:
+            self._sets_hold(execution)
+
+    def _sets_hold(self, execution: Execution) -> None:
+        """Of no set a part began, and another was refused before the set was committed."""
+        moves = [task for task in execution.tasks.values() if isinstance(task.action, Move)]
+        begun = {task.move.set_number: task.move.vm for task in moves if task.intent}
+        for task in moves:
+            half = task.move.set_number and task.move.set_number in begun
+            if half and task.stage is Stage.DROPPED and not task.cleared:
+                raise BrokenError(
+                    f"{begun[task.move.set_number]} began, {task.move.vm} did not: {task.detail}"
+                )
 
     def _rules_hold(self, places: Mapping[str, tuple[str, ...]]) -> None:
         """What the policy forbids did not come about; all VMs of rules start where they may be."""

@@ -1,9 +1,14 @@
 """The checks at a simulated life's doors can fail: each is walked into once."""
 
+from dataclasses import replace
+
 import pytest
 
+from balancerd.adapters.sim.world import World
 from balancerd.adapters.sqlite.ledger import Ledger
+from balancerd.core.model import VM, Cluster, Forecast, Host, Snapshot
 from balancerd.core.policy import Policy
+from tests.sim.doorways import frozen
 from tests.sim.seeds import BrokenError, Doors
 from tests.worlds import a_host_group, a_scenario, a_world, send
 
@@ -12,6 +17,7 @@ POLICY = Policy.model_validate(
         "summary": "test",
         "limits": {"per_site": 2, "per_host": 1, "bandwidth": 1000, "downtime": 0.3},
         "detection": {"stale_after": 90.0},
+        "capacity": {"memory_reserve": 0, "memory_reserve_share": 0.0, "spread_factor": 1.0},
     }
 )
 
@@ -20,13 +26,16 @@ def nobody() -> Ledger:
     raise AssertionError("what is asked here needs no ledger")
 
 
-@pytest.fixture
-def doors() -> Doors:
-    """Five hosts and two VMs on the first; the loop has just looked."""
-    world = a_world(a_scenario(hosts=[a_host_group(count=5)]))
+def at_the_doors(world: World) -> Doors:
     made = Doors(world, nobody, POLICY, lambda _vm, _target: None)
     made.observe()
     return made
+
+
+@pytest.fixture
+def doors() -> Doors:
+    """Five hosts and two VMs on the first; the loop has just looked."""
+    return at_the_doors(a_world(a_scenario(hosts=[a_host_group(count=5)])))
 
 
 def start(doors: Doors, source: str, target: str, bandwidth: int = 500, pause: float = 0.1) -> None:
@@ -76,3 +85,71 @@ def test_a_cap_or_pause_beyond_the_policy_breaks_the_life(
 def test_changing_a_cap_beyond_the_policy_breaks_the_life(doors: Doors) -> None:
     with pytest.raises(BrokenError, match="was to send"):
         doors.set_bandwidth("v0", "a1", 1001)
+
+
+@pytest.mark.parametrize("silent", [1, 2])
+def test_an_act_while_too_many_hosts_are_silent_breaks_the_life(silent: int) -> None:
+    """One of five may be; two are a larger share than `detection.unknown_hosts`."""
+    faults = [
+        {"kind": "unreachable", "host": f"a{n}", "at": 1.0, "lasts": 60.0}
+        for n in range(2, 2 + silent)
+    ]
+    doors = at_the_doors(a_world(a_scenario(hosts=[a_host_group(count=5)], faults=faults)))
+    doors.world.advance(doors.world.now() + 2.0)
+    doors.observe()
+    assert bool(doors.frozen) is (silent == 2)
+    if doors.frozen:
+        with pytest.raises(BrokenError, match="are silent"):
+            doors.wake("a5")
+
+
+def test_an_act_in_a_split_brain_breaks_the_life(doors: Doors) -> None:
+    seen = doors.world.observe()
+    one, two, *others = seen.readings
+    assert one.vms and not two.vms
+    twice = replace(seen, readings=(one, replace(two, vms=one.vms), *others))
+    power = doors.world.states([reading.host for reading in seen.readings])
+    assert not frozen(seen, power.__getitem__, POLICY.detection)
+    doors.frozen = frozen(twice, power.__getitem__, POLICY.detection)
+    with pytest.raises(BrokenError, match="runs on a1 and a2"):
+        doors.sleep("a5")
+
+
+def test_a_start_that_leaves_too_little_room_breaks_the_life(doors: Doors) -> None:
+    """Two VMs of 1000 bytes where 1900 may land: the one that is on its way counts, too."""
+    doors.snapshot = lambda: a_snapshot(doors.world, memory=1900)
+    doors._must_find_room("v0", "a2")
+    send(doors.world, "v0", "a1", "a2")
+    with pytest.raises(BrokenError, match="2000 bytes on a2, where 1900 may land"):
+        doors._must_find_room("v1", "a2")
+
+
+def test_what_leaves_a_host_is_counted_there_until_it_is_gone(doors: Doors) -> None:
+    send(doors.world, "v0", "a1", "a2")
+    doors.snapshot = lambda: a_snapshot(doors.world, memory=2500)
+    with pytest.raises(BrokenError, match="3000 bytes on a1"):
+        doors._must_find_room("another", "a1")
+
+
+def test_a_start_that_leaves_too_little_cpu_breaks_the_life(doors: Doors) -> None:
+    """Three cores expected with a spread of one, where 3.9 may land."""
+    doors.snapshot = lambda: a_snapshot(doors.world, cores=6.0, forecast=Forecast(3.0, 1.0))
+    with pytest.raises(BrokenError, match=r"4\.000 cores on a2"):
+        doors._must_find_room("v0", "a2")
+
+
+def a_snapshot(
+    world: World, memory: float = 1e9, cores: float = 64.0, forecast: Forecast | None = None
+) -> Snapshot:
+    """The world as seen by somebody for whom VMs may take this much of each host."""
+    names = [host.name for host in world.site.hosts]
+    size = round(memory / POLICY.thresholds.memory.landing)
+    vms = {name: VM(name, 1000) for name in ("v0", "v1", "another")}
+    hosts = {name: Host(name, cores, size) for name in names}
+    return Snapshot(
+        at=world.now(),
+        cluster=Cluster(hosts, vms, dict.fromkeys(("v0", "v1"), "a1")),
+        loads={},
+        host_loads={},
+        forecasts=dict.fromkeys(vms, forecast) if forecast else {},
+    )
