@@ -17,10 +17,9 @@ from tests.lab.faults import (
     THIRD,
     Case,
     Moment,
-    Performance,
     Trouble,
-    holds,
 )
+from tests.lab.performance import Performance, holds
 from tests.lab.rig import Guest, GuestSpec, LabError, Load, Rig
 from tests.lab.test_libvirt_adapter import config
 
@@ -71,14 +70,21 @@ class RealStage:
 
     def reached(self, moment: Moment) -> bool:
         """Whether the migration is there, as virsh tells it."""
-        try:
-            if moment is Moment.POST_COPY:
+        if moment is Moment.POST_COPY:
+            try:
                 return "post-copy" in self._virsh(SOURCE, "domstate", "--reason", self.vm)
-            job = self._virsh(SOURCE, "domjobinfo", "--rawstats", self.vm)
-        except LabError:  # no such VM there any more, or no job
-            return False
-        stats = dict(line.split(": ", 1) for line in job.splitlines() if ": " in line)
-        return moment is Moment.COPYING and int(stats.get("data_processed", 0)) > FLOWING
+            except LabError:  # no such VM there any more
+                return False
+        return moment is Moment.COPYING and self.job().get("data_processed", 0) > FLOWING
+
+    def job(self) -> dict[str, int]:
+        """What virsh tells of the VM's migration on its source; nothing where there is none."""
+        try:
+            told = self._virsh(SOURCE, "domjobinfo", "--rawstats", self.vm)
+        except LabError:
+            return {}
+        lines = (line.split(": ", 1) for line in told.splitlines() if ": " in line)
+        return {key: int(value) for key, value in lines if value.isdigit()}
 
     def _virsh(self, host: str, *arguments: str) -> str:
         return self.rig.host(host).command("virsh", "-q", *arguments)

@@ -18,10 +18,9 @@ from tests.lab.faults import (
     THIRD,
     Case,
     Moment,
-    Performance,
     Trouble,
-    holds,
 )
+from tests.lab.performance import Performance, holds
 from tests.worlds import a_flavour, a_host_group, a_scenario, a_world
 
 FLOWING = 2.0  # seconds after which a migration is well under way
