@@ -89,7 +89,7 @@ class Actuator:
         """What both hosts say; of one that is proven to be off, that nothing runs there."""
         location = self._backend.locate(command.vm, command.uuid, command.hosts)
         silent = [h for h, said in location.presence.items() if said is Presence.UNREACHABLE]
-        if not silent:
+        if not silent or command.lasting:
             return location
         try:
             power = self._power.states(silent)
@@ -103,7 +103,7 @@ class Actuator:
         """What source and target say to a migration that is about to start."""
         if command.method is None:
             return None
-        source, target = command.hosts
+        source, target = command.hosts[:2]
         return self._backend.preflight(command.vm, command.uuid, source, target, command.method)
 
     def _start(self, command: StartMigration) -> Event | None:

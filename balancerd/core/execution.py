@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 from balancerd.core.history import History, Outcome
 from balancerd.core.ladder import GROUND, Climb
-from balancerd.core.model import Snapshot
+from balancerd.core.model import Method, Snapshot
 from balancerd.core.observation import JobReport, Presence
 from balancerd.core.plan import Action, Move, Plan
 from balancerd.core.policy import Mode, Policy
@@ -140,6 +140,11 @@ class Task:
         if stage not in TRANSITIONS[self.stage]:
             raise AssertionError(f"no transition from {self.stage} to {stage}")
         return replace(self, stage=stage, since=now, detail=detail or self.detail)
+
+    @property
+    def is_cold(self) -> bool:
+        """Whether only a definition is to be moved."""
+        return isinstance(self.action, Move) and self.action.method is Method.COLD
 
     @property
     def move(self) -> Move:

@@ -106,6 +106,7 @@ class Ask:
     uuid: str
     hosts: tuple[str, ...]  # source and target first
     method: Method | None = None  # of a migration about to start: the hosts' facts are asked for
+    lasting: bool = False  # about a definition, which a host keeps while it is off
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ network. However the call ends, in success, in error or not at all, both hosts a
 
 from dataclasses import replace
 
+from balancerd.core.cold import may_carry
 from balancerd.core.convergence import (
     first_pause,
     give_up,
@@ -48,7 +49,9 @@ from balancerd.core.verification import (
     ask,
     asks_at,
     deadline,
+    everywhere,
     located,
+    others_of,
     pair_of,
     tells_of_another,
 )
@@ -64,7 +67,8 @@ def check(task: Task, view: View, number: int) -> Step:
     move = task.move
     vm = view.snapshot.cluster.vms[move.vm]
     task = replace(task, uuid=vm.uuid, autostart=vm.autostart).to(Stage.CHECKING, view.now)
-    return task, (Ask(number, move.vm, vm.uuid, (move.source, move.target), move.method),)
+    hosts = everywhere(task, view) if task.is_cold else (move.source, move.target)
+    return task, (Ask(number, move.vm, vm.uuid, hosts, move.method, task.is_cold),)
 
 
 def apply(task: Task, event: Event, execution: Execution, view: View) -> Step:
@@ -121,6 +125,8 @@ def adopted(intent: Intent, move_task: Task) -> Task:
 def _checked(task: Task, event: Located, execution: Execution, view: View) -> Step:
     source, target = pair_of(task, event.location.presence)
     obstacle = may_start(source, target)
+    if task.is_cold:
+        obstacle = may_carry(source, target, others_of(task, event.location.presence))
     if obstacle:
         return task.to(Stage.DROPPED, view.now, obstacle), ()
     defined, said = target is not Presence.ABSENT, _objection(task, event, view)

@@ -233,6 +233,7 @@ class ExclusionKind(StrEnum):
     UNSAFE_CACHE = "unsafe cache mode"
     OTHER_OWNER = "other owner"
     AMBIGUOUS_NAME = "ambiguous name"
+    DEFINED_TWICE = "defined twice"  # shut off, and more than one host has its definition
     NO_STATS = "no statistics"
     HOST_GAP = "host not known"
     ABSURD = "absurd reading"

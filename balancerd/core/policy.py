@@ -281,6 +281,10 @@ class Methods(Schema):
         default=True,
         description="move VMs with disks that no lock is known to keep a second QEMU from",
     )
+    cold: bool = Field(
+        default=True,
+        description="let VMs that are shut off follow a drain; one that runs is never shut down",
+    )
 
 
 class PowerRules(Schema):

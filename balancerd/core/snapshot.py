@@ -193,6 +193,8 @@ def _exclusions(
     for name in sorted(where.ambiguous | tied.keys() | away | where.busy | doubts.keys()):
         if name in where.ambiguous:
             yield Exclusion(name, ExclusionKind.AMBIGUOUS_NAME, "another VM has the same name")
+        elif name in where.twice:
+            yield Exclusion(name, ExclusionKind.DEFINED_TWICE, "several hosts have its definition")
         elif name in tied:
             yield tied[name]
         elif name in away:

@@ -14,10 +14,11 @@ def ties(vms: Same[Mapping[str, VM]]) -> Mapping[str, Exclusion]:
     return {name: reason for name, vm in vms.value.items() if (reason := tie(vm))}
 
 
-def tie(vm: VM) -> Exclusion | None:
+def tie(vm: VM, *, running: bool = True) -> Exclusion | None:
     """The first reason why a VM cannot be moved, whatever the target and the policy; None if there
-    is none. (Disks that only its host has can be copied, where the policy says so: `method`.)"""
-    if vm.state is not VMState.RUNNING:
+    is none. (Disks that only its host has can be copied, where the policy says so: `method`.)
+    `running`: it has to run for that."""
+    if running and vm.state is not VMState.RUNNING:
         return Exclusion(vm.name, ExclusionKind.NOT_RUNNING, f"it is {vm.state}")
     if not (0 <= vm.memory < ABSURD_BYTES and 0 <= vm.cpu < ABSURD_CORES and vm.vcpus > 0):
         detail = f"{vm.memory} bytes, {vm.vcpus} vCPUs, {vm.cpu:g} cores at most"

@@ -13,6 +13,7 @@ host: every other host is asked first.
 from collections.abc import Mapping
 from dataclasses import replace
 
+from balancerd.core.cold import judge_cold
 from balancerd.core.execution import OUTCOME_STAGE, Stage, Task, View
 from balancerd.core.history import Outcome
 from balancerd.core.messages import Acted, Ask, Command, Conclude, Located, Settle, Watch
@@ -35,6 +36,7 @@ _NOT_THERE = frozenset(
     {Presence.ABSENT, Presence.SHUTOFF, Presence.MIGRATED, Presence.FAILED, Presence.CRASHED}
 )
 _DOWN = frozenset({Presence.SHUTOFF, Presence.CRASHED})  # there, and stopped where it stood
+_DEFINED = _NOT_THERE - {Presence.ABSENT}
 _RUNS = frozenset({Presence.RUNNING, Presence.RUNNING_WITH_JOB, Presence.POSTCOPY})
 
 Step = tuple[Task, tuple[Command, ...]]
@@ -52,17 +54,29 @@ def ask(task: Task, view: View) -> Step:
     move = task.move
     hosts: tuple[str, ...] = (move.source, move.target)
     if task.look_wide:
-        known = view.snapshot.cluster.hosts
-        awake = [name for name in sorted(known) if known[name].power is not PowerState.OFF]
-        hosts += tuple(name for name in awake if name not in hosts)
+        hosts = everywhere(task, view)
     asked = replace(task, asked=view.now, asks=task.asks + 1)
-    return asked, (Ask(move.number, move.vm, task.uuid, hosts),)
+    return asked, (Ask(move.number, move.vm, task.uuid, hosts, lasting=task.is_cold),)
+
+
+def everywhere(task: Task, view: View) -> tuple[str, ...]:
+    """Source, target, and all other hosts that are not off."""
+    move, known = task.move, view.snapshot.cluster.hosts
+    awake = [name for name in sorted(known) if known[name].power is not PowerState.OFF]
+    ends = (move.source, move.target)
+    return (*ends, *(name for name in awake if name not in ends))
 
 
 def pair_of(task: Task, presence: Mapping[str, Presence]) -> tuple[Presence, Presence]:
     """What source and target said."""
     move, unreachable = task.move, Presence.UNREACHABLE
     return presence.get(move.source, unreachable), presence.get(move.target, unreachable)
+
+
+def others_of(task: Task, presence: Mapping[str, Presence]) -> dict[str, Presence]:
+    """What all hosts but source and target said."""
+    ends = (task.move.source, task.move.target)
+    return {host: said for host, said in presence.items() if host not in ends}
 
 
 def deadline(predicted: float, limits: Limits) -> float:
@@ -92,7 +106,7 @@ def located(task: Task, event: Located, view: View) -> Step:
     if pair[0] is Presence.RUNNING_WITH_JOB:
         return _job_goes_on(task, pair[1], view)
     stood = event.location.at - task.pair_since
-    finding = judge(*pair, stood)
+    finding = (judge_cold if task.is_cold else judge)(*pair, stood)
     if finding.outcome is None:
         return _wait(task, finding.detail)
     if _may_be_elsewhere(finding):
@@ -110,7 +124,7 @@ def _wait(task: Task, detail: str) -> Step:
 
 def _job_goes_on(task: Task, target: Presence, view: View) -> Step:
     """A job holds the VM: watch it again if it is ours, else wait for its end."""
-    if task.foreign or not may_watch(target, ours=task.ours):
+    if task.foreign or task.is_cold or not may_watch(target, ours=task.ours):
         return _wait(task, task.foreign or "a job holds it that is not seen on the target")
     move = task.move
     limit = task.deadline or deadline(move.seconds, view.policy.limits)
@@ -126,12 +140,11 @@ def _may_be_elsewhere(finding: Finding) -> bool:
 
 def _looked_wide(task: Task, finding: Finding, presence: Mapping[str, Presence]) -> Finding:
     """The finding in the light of what all other hosts say; no outcome while that is not known."""
-    move = task.move
-    others = {h: said for h, said in presence.items() if h not in (move.source, move.target)}
+    others = others_of(task, presence)
     if not task.look_wide:
         return Finding(None, f"{finding.detail}; the other hosts are to be asked")
     for host, said in sorted(others.items()):
-        if said in _RUNS:
+        if said in _RUNS or (task.is_cold and said in _DEFINED):
             return Finding(Outcome.FAILED, f"somebody moved it to {host}")
         if said not in _NOT_THERE and said is not Presence.UNREACHABLE:
             return Finding(None, f"{host} says {said.value}")

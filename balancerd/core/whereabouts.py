@@ -49,7 +49,7 @@ class Whereabouts:
     """Every VM, in order of its name: how it shows itself, where it is, and where it is going.
 
     `ambiguous` VMs share their name with another one; they are told apart as "name@host". `busy`
-    are those that some host has a job for.
+    are those that some host has a job for; `twice`: which definition to believe nobody knows.
     """
 
     shown: dict[str, VMReading]  # on the host where it is
@@ -59,6 +59,7 @@ class Whereabouts:
     landing: dict[str, tuple[int, ...]]  # NUMA nodes that those under way are going to
     ambiguous: frozenset[str]
     busy: frozenset[str]
+    twice: frozenset[str]  # shut off, and defined on more than one host
 
 
 def whereabouts(
@@ -85,6 +86,11 @@ def whereabouts(
         landing={n: half.reading.vm.numa for n, half in flights.items() if half.reading.vm.numa},
         ambiguous=ambiguous,
         busy=frozenset(busy),
+        twice=frozenset(
+            name
+            for name, found in copies.items()
+            if len(found) > 1 and main[name].reading.state is VMState.SHUTOFF
+        ),
     )
 
 

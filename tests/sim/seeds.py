@@ -187,6 +187,8 @@ class Doors:
         self, vm: str, source: str, target: str, method: Method, bandwidth: int, downtime: float
     ) -> None:
         self._must_be_intended(vm, source, target)
+        if method is Method.COLD:
+            self._must_be_shut_off(vm, source)
         for host in (source, target):
             if not self._answers(host):
                 raise BrokenError(f"{vm} was sent from {source} to {target}; {host} is silent")
@@ -200,6 +202,11 @@ class Doors:
         if not 0 < bandwidth <= self.policy.limits.bandwidth:
             raise BrokenError(f"{vm} was to send {bandwidth} bytes per second")
         self.world.set_bandwidth(vm, host, bandwidth)
+
+    def _must_be_shut_off(self, vm: str, source: str) -> None:
+        copies = self.world.copies(vm)
+        if set(copies) != {source} or self.world.running(vm):
+            raise BrokenError(f"{vm} was to be moved cold from {source}; there is {copies}")
 
     def _must_be_within_limits(
         self, source: str, target: str, bandwidth: int, downtime: float

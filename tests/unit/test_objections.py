@@ -104,7 +104,9 @@ def test_no_life_asks_the_same_again_in_the_next_cycle(unlocked: World, tmp_path
         }
     )
     with Ledger(tmp_path / "ledger.db") as ledger, SamplesStore(tmp_path / "s.db") as samples:
-        loop = Loop(unlocked, unlocked, ledger, samples, unlocked, lambda: rules, unlocked.links())
+        loop = Loop(
+            unlocked, unlocked, ledger, samples, unlocked, lambda: rules, unlocked.site.links
+        )
         loop.start()
         for _ in range(15):
             loop.cycle()

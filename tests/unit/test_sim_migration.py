@@ -179,11 +179,26 @@ def test_only_a_migration_begun_for_it_goes_on_in_post_copy():
         world.switch_to_post_copy("v0", "a1")
 
 
-def test_a_cold_move_stops_the_vm_for_all_of_it():
-    world = big_world(dirty_rate=400)
+def test_a_cold_move_takes_the_definition_of_a_vm_that_is_shut_off():
+    world = a_world()
+    world.hand.shut_off("v0")
+    send(world, "v0", "a1", "a2", method=Method.COLD)
+    assert world.copies("v0") == {"a1": Presence.SHUTOFF}
+    (end,) = live(world, 60)
+    assert end.error == ""
+    assert world.copies("v0") == {"a2": Presence.SHUTOFF}
+
+
+def test_a_cold_move_of_a_vm_that_runs_or_to_a_definition_is_refused():
+    world = a_world()
+    with pytest.raises(BackendError, match="it runs"):
+        send(world, "v0", "a1", "a2", method=Method.COLD)
+    world.hand.shut_off("v0")
+    world.hand.define("v0", "a2")
     send(world, "v0", "a1", "a2", method=Method.COLD)
     (end,) = live(world, 60)
-    assert (end.seconds, end.downtime) == pytest.approx((ALONE, ALONE), abs=1e-5)
+    assert "already defined" in end.error
+    assert world.copies("v0") == {"a1": Presence.SHUTOFF, "a2": Presence.SHUTOFF}
 
 
 def test_while_it_moves_a_vm_is_on_both_hosts_and_then_on_one():

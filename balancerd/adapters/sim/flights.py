@@ -40,7 +40,6 @@ class Tactic(IntEnum):
     PRE_COPY = 0
     CONVERGE = 1
     POST_COPY = 2
-    COLD = 3
 
 
 ROW = np.dtype(
@@ -139,8 +138,7 @@ class Flights:
 
     def set_dirty_rates(self, rates: Floats) -> None:
         """How fast each VM of the site (by its index) writes its memory now, bytes per second."""
-        cold = self.rows["tactic"] == Tactic.COLD
-        self.rows["dirty_rate"] = np.where(cold, 0.0, rates[self.rows["vm"]])
+        self.rows["dirty_rate"] = rates[self.rows["vm"]]
 
     def next_event(self, now: float) -> float:
         """When a phase or a round ends, if nothing else changes; infinite without migrations."""
@@ -204,8 +202,6 @@ class Flights:
             return False
         pause = self._switch_over + remaining / rate
         row["phase"], row["due"], row["downtime"] = Phase.SWITCH, now + pause, pause
-        if row["tactic"] == Tactic.COLD:
-            row["downtime"] += now - row["began"]
         row["sent"] += remaining
         row["left"] = row["dirtied"] = 0.0
         return True

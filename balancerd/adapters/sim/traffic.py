@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
+from balancerd.adapters.sim import carriage
 from balancerd.adapters.sim.copies import DONE, Ending
 from balancerd.adapters.sim.flights import ENDLESS_RATE, TICK, Phase, Tactic
 from balancerd.adapters.sim.machines import Power
@@ -22,7 +24,6 @@ TACTICS = {
     Method.STORAGE: Tactic.PRE_COPY,
     Method.AUTO_CONVERGE: Tactic.CONVERGE,
     Method.POST_COPY: Tactic.POST_COPY,
-    Method.COLD: Tactic.COLD,
 }
 Refusal = tuple[str, int, int]  # the error's text, code and domain
 JOB_GONE: Refusal = ("domain not found, or it has no job", 42, 10)
@@ -72,6 +73,9 @@ class Traffic:
         whatever else is wrong is news."""
         vm, source = order.vm, order.source
         self._state.ask(source, "migrate")
+        if order.method is Method.COLD:
+            self._begin_cold(order)
+            return
         state = self._state.copies.presence(vm, source)
         if state not in (Presence.RUNNING, Presence.RUNNING_WITH_JOB):
             raise self._error(source, vm, "migrate", f"domain is {state.value}", 42)
@@ -80,6 +84,23 @@ class Traffic:
             self._take_off(order)
         elif order.ours:
             self._tell_end(vm, source, order.target, Ending(state, Presence.ABSENT, *trouble))
+
+    def _begin_cold(self, order: Order) -> None:
+        """Move a definition; what came of it is told after a while."""
+        ends = order.vm, order.source, order.target
+        said = (refuse(order.vm, order.target) for refuse in self.refusals)
+        trouble = next(filter(None, said), None) or carriage.begin(self._state, *ends)
+        if trouble is not None:
+            self._tell_end(*ends, Ending(Presence.SHUTOFF, Presence.ABSENT, *trouble))
+        else:
+            self._watched.add(order.vm)
+            self._state.timers.add(self._state.now + carriage.SECONDS, partial(self._carry, *ends))
+
+    def _carry(self, vm: int, source: int, target: int) -> None:
+        error = carriage.end(self._state, vm, source, target) or ("", 0, 0)
+        if vm in self._watched:
+            self._tell_end(vm, source, target, Ending(Presence.ABSENT, Presence.SHUTOFF, *error))
+        self._watched.discard(vm)
 
     def forget(self) -> None:
         """balancerd is another process now: it hears of nothing that it does not adopt."""
@@ -207,7 +228,6 @@ class Traffic:
         self._methods[vm], self._told[vm] = method, state.now
         (self._watched if order.ours else self._foreign).add(vm)
         state.machines.migrating[vm] = True
-        state.machines.stopped[vm] = method is Method.COLD
         state.machines.changed()
         names = (state.host_name(order.source), state.host_name(order.target))
         state.story.move_start(state.at, facts.name, *names, method.value)

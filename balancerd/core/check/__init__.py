@@ -11,11 +11,12 @@ What a rule already breaks at the start is not held against the plan, as long as
 from math import inf
 
 from balancerd.core.check.capacity import check_landing
+from balancerd.core.check.cold import check_cold
 from balancerd.core.check.replay import Replay
 from balancerd.core.check.reserve import check_reserve
 from balancerd.core.check.rules import check_groups_at_end, check_rules, soft_breaks
 from balancerd.core.check.sequence import check_power, check_sequence
-from balancerd.core.model import Snapshot
+from balancerd.core.model import Method, Snapshot
 from balancerd.core.plan import Certificate, Plan
 from balancerd.core.policy import Policy
 
@@ -28,7 +29,11 @@ def check(snapshot: Snapshot, policy: Policy, plan: Plan) -> Certificate:
     check_sequence(replay)
     check_power(replay)
     for move in plan.moves:
-        if not replay.violations:
+        if replay.violations:
+            break
+        if move.method is Method.COLD:
+            check_cold(replay, move)
+        else:
             check_landing(replay, move)
             check_rules(replay, move)
     if not replay.violations:

@@ -68,7 +68,7 @@ class Replay:
                     there.add(vm)
             for entry in self.entering.get(host, ()):
                 # What enters only after this move is done is charged at its own turn.
-                if self.is_before(move.number, entry.number):
+                if self.is_before(move.number, entry.number) or not self.is_charged(entry.vm):
                     continue
                 if not self.has_left(entry.vm, move, inside, first=entry.number):
                     there.add(entry.vm)

@@ -20,7 +20,7 @@ def check_rules(replay: Replay, move: Move) -> None:
         if rule.kind in ("pin", "avoid", "one-of"):
             if matches(move.target, rule.hosts) == (rule.kind == "avoid"):
                 replay.fault(move.number, f"{rule.name} keeps {move.vm} off {move.target}")
-        elif rule.kind == "apart":
+        elif rule.kind == "apart" and replay.is_charged(move.vm):
             _check_apart(replay, move, rule)
     _check_machine(replay, move)
 

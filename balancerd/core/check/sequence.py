@@ -11,7 +11,8 @@ from balancerd.core.rule import matches
 def check_sequence(replay: Replay) -> None:
     """Numbers, dependencies, and each VM where its move expects it."""
     place = dict(replay.snapshot.cluster.placement)
-    immovable = {exclusion.vm for exclusion in replay.snapshot.exclusions}
+    cold = {move.vm for move in replay.plan.moves if move.method is Method.COLD}
+    immovable = {exclusion.vm for exclusion in replay.snapshot.exclusions} - cold
     immovable |= set(replay.snapshot.cluster.flights)
     for position, action in enumerate(replay.plan.actions, start=1):
         if action.number != position:
@@ -33,7 +34,7 @@ def check_sequence(replay: Replay) -> None:
 def _check_way(replay: Replay, move: Move, place: Mapping[str, str], immovable: set[str]) -> None:
     if move.vm not in replay.snapshot.cluster.vms or move.vm in immovable:
         replay.fault(move.number, f"{move.vm} may not be moved")
-    elif not replay.is_charged(move.vm):
+    elif not replay.is_charged(move.vm) and move.method is not Method.COLD:
         replay.fault(move.number, f"{move.vm} does not run")
     if place.get(move.vm) != move.source:
         replay.fault(move.number, f"{move.vm} is on {place.get(move.vm)}, not {move.source}")

@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass, field
 
+from balancerd.core.breakers import breakers
+from balancerd.core.constraints.cold import refuses_cold, stays
 from balancerd.core.constraints.fast import refuses
 from balancerd.core.history import History
 from balancerd.core.layout import Layout
-from balancerd.core.model import Snapshot
+from balancerd.core.model import Method, Snapshot
 from balancerd.core.nodes import Seat
+from balancerd.core.objections import objections
 from balancerd.core.plan import Move, Refusal
 from balancerd.core.policy import Policy
 from balancerd.core.survey import lay_out
@@ -17,16 +20,20 @@ class Gate:
     """One snapshot, asked about many moves. Say `admit` for each that starts: it then counts."""
 
     layout: Layout
+    history: History
+    now: float
     taken: dict[int, int] = field(default_factory=dict)  # block -> where room was taken for it
 
     @classmethod
     def of(cls, snapshot: Snapshot, policy: Policy, history: History, now: float) -> "Gate":
         """The gate of a snapshot; policy is `policy.at(now)`."""
-        return cls(lay_out(snapshot, policy, history, now))
+        return cls(lay_out(snapshot, policy, history, now), history, now)
 
     def refuses(self, move: Move) -> Refusal | None:
         """Why the move may not start; None if it may. The whole of a group must find room."""
         layout = self.layout
+        if move.method is Method.COLD:
+            return self._refuses_cold(move)
         block, target = layout.block_of.get(move.vm), layout.host_row.get(move.target)
         if block is None or target is None:
             gone = move.vm if block is None else move.target
@@ -48,11 +55,25 @@ class Gate:
         return refuses(layout, block, target)
 
     def admit(self, move: Move) -> None:
-        """Charge the move's target, once for a whole group; its source goes on paying."""
+        """Charge the move's target, once for a whole group; its source goes on paying. A VM that is
+        shut off costs neither."""
+        if move.method is Method.COLD:
+            return
         block, target = self.layout.block_of[move.vm], self.layout.host_row[move.target]
         if self.taken.get(block) != target:
             self.layout.charge(block, target, seat=self._seat(move))
             self.taken[block] = target
+
+    def _refuses_cold(self, move: Move) -> Refusal | None:
+        cluster, limits = self.layout.snapshot.cluster, self.layout.policy.limits
+        vm = cluster.vms.get(move.vm)
+        if vm is None or cluster.placement.get(move.vm) != move.source:
+            return Refusal(move.vm, move.target, "gone", f"it is not on {move.source} any more")
+        halted = breakers(self.history, limits, self.now)
+        objected = dict(objections(self.history, limits, self.now))
+        return stays(self.layout, vm) or refuses_cold(
+            self.layout, vm, move.target, halted, objected
+        )
 
     def _seat(self, move: Move) -> Seat | None:
         """The NUMA nodes that the move means; of a group's others nothing is known."""

@@ -12,15 +12,26 @@ def why(decision: Decision, vm: str) -> Answer:
     """Why the decision moves a VM of its snapshot, or leaves it where it is."""
     plan = decision.plan
     layout = lay_out(decision.snapshot, decision.policy, decision.history, plan.at)
-    if vm not in layout.block_of:
-        return Answer(f"{vm} does not run on a host of this site")
     moves = tuple(move for move in plan.moves if move.vm == vm)
+    if vm not in layout.block_of:
+        return _shut_off(decision, vm, moves)
     if moves:
         way = " > ".join([moves[0].source, *(move.target for move in moves)])
         sentence = f"{vm} moves {way}: {moves[0].reason}"
         return Answer(sentence, _facts_of_moving(decision, layout, moves), moves)
     sentence, refusals = _staying(decision, layout, vm)
     return Answer(sentence, _facts_of_staying(decision, layout, vm), refusals=refusals)
+
+
+def _shut_off(decision: Decision, vm: str, moves: tuple[Move, ...]) -> Answer:
+    """Of a VM that does not run there is little to tell."""
+    if moves:
+        move, told = moves[0], tuple(facts.of_rules(decision, vm))
+        sentence = f"{vm} moves {move.source} > {move.target}, shut off as it is: {move.reason}"
+        return Answer(sentence, (_cost(move), *told), moves)
+    refusals = tuple(refusal for refusal in decision.plan.refusals if refusal.vm == vm)
+    why = f": {refusals[0].constraint}, {refusals[0].detail}" if refusals else ""
+    return Answer(f"{vm} does not run on a host of this site{why}", refusals=refusals)
 
 
 def _staying(decision: Decision, layout: Layout, vm: str) -> tuple[str, tuple[Refusal, ...]]:

@@ -8,8 +8,9 @@ The stages work on one draft, each on what the earlier ones left:
     ease, pack, spread or defragment              only for enough gain
     repair    again, in the room that this made   always
     sleep     hosts that were seen empty          if the policy lets them
+    follow    VMs that are shut off, off drains   if the policy lets them
 
-Objective "drain" goes no further than the first stage, and takes only its drains.
+Objective "drain" takes only the first stage's drains, and what follows them.
 
 No stage moves a VM that an earlier one moved. Then `order` says which move waits for which, and
 `check`, which shares no code with any of this, replays the result.
@@ -27,6 +28,7 @@ from balancerd.core.layout import Layout
 from balancerd.core.model import PowerState, Snapshot
 from balancerd.core.objective import score
 from balancerd.core.plan import Plan, Verdict
+from balancerd.core.planner.cold import follow
 from balancerd.core.planner.defragment import defragment
 from balancerd.core.planner.draft import Draft
 from balancerd.core.planner.ease import ease
@@ -77,6 +79,7 @@ def plan(
     repair(draft)
     if policy.objective is not Objective.DRAIN:
         _advance(draft, stages)
+    follow(draft)
     made = finished(draft)
     certificate = check(snapshot, policy, made)
     if certificate.violations and draft.sleeps:

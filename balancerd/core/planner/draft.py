@@ -33,6 +33,7 @@ class Draft:
     mended: int = 0  # so many of those, the first ones, mend rules; the others unload hosts
     wakes: dict[int, str] = field(default_factory=dict)  # host -> why
     sleeps: dict[int, str] = field(default_factory=dict)
+    cold: dict[str, str] = field(default_factory=dict)  # VMs that are shut off -> target
     told: list[Refusal] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     _used: tuple[int, int] = (0, 0)  # steps counted so far, and the VMs in them

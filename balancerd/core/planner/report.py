@@ -6,6 +6,7 @@ from dataclasses import replace
 from balancerd.core.layout import Layout
 from balancerd.core.objective import score
 from balancerd.core.plan import Action, Certificate, HostFigures, Plan, Sleep, Verdict, Wake
+from balancerd.core.planner.cold import cold_moves
 from balancerd.core.planner.draft import Draft
 from balancerd.core.planner.moves import moves_of
 from balancerd.core.units import counted
@@ -62,6 +63,7 @@ def _actions(draft: Draft) -> tuple[tuple[Action, ...], float]:
     moves, value = moves_of(
         draft, draft.origin, {host: wake.number for host, wake in wakes.items()}
     )
+    moves += cold_moves(draft, moves, 1 + len(wakes) + len(moves), value)
     first = 1 + len(wakes) + len(moves)
     sleeps = [
         Sleep(number, names[host], draft.sleeps[host])
@@ -87,7 +89,7 @@ def _figures(layout: Layout, draft: Draft, *, woken: bool) -> tuple[HostFigures,
 
 def _sentence(draft: Draft, before: float, after: float) -> str:
     counts = Counter(assessment.verdict for assessment in draft.assessments)
-    moves = sum(len(draft.layout.blocks[step.block]) for step in draft.steps)
+    moves = sum(len(draft.layout.blocks[step.block]) for step in draft.steps) + len(draft.cold)
     done = [
         counted(count, noun)
         for count, noun in (
