@@ -169,3 +169,21 @@ def test_a_killed_target_libvirtd_leaves_the_vm_on_its_source_and_the_pair_rests
     ]
     assert len(again) == 1, "the pair rests"
     unharmed(*guests.values())
+
+
+def test_a_drained_host_is_emptied_of_all_its_vms_and_takes_none_back(
+    rig: Rig, service: MakeService
+) -> None:
+    """Dies when a drain stops after its first move, or its VMs come back."""
+    guests = rig.start_all({name: ("h1", busy(3)) for name in ("a", "b", "c")})
+    running = service(policy("quiet", thresholds=PACKING))
+    running.start()
+    running.ctl("drain", "h1")
+    running.until(lambda: not rig.placement()["h1"], 90, "empty host")
+    running.until(lambda: all(m["ended_at"] for m in running.migrations()), 30, "end of it")
+    running.after_cycles(2)
+    left = {m["vm"]: m["outcome"] for m in running.migrations() if m["source"] == "h1"}
+    assert left == dict.fromkeys(guests, "done"), running.migrations()
+    assert all(m["target"] != "h1" for m in running.migrations())
+    assert rig.placement()["h1"] == []
+    unharmed(*guests.values())
