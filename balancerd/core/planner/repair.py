@@ -127,9 +127,10 @@ def _targets(draft: Draft, reasons: dict[int, str]) -> list[Want]:
     for block in reasons:
         lifted.charge(block, int(lifted.place[block]), -1)
     trial = Draft(lifted, draft.assessments, draft.history, draft.now, draft.origin)
-    wants = []
+    wants, scattered = [], _scattered(draft.layout)
     for block in sorted(reasons, key=lambda b: (-lifted.memory[b], -lifted.cpu[b], b)):
-        target = _place(draft, trial, block, reasons[block])
+        anywhere = reasons[block] != scattered.get(block)
+        target = _place(draft, trial, block, reasons[block], anywhere=anywhere)
         if target is None:
             lifted.charge(block, int(lifted.place[block]))
             draft.note_nowhere(block)
@@ -140,10 +141,15 @@ def _targets(draft: Draft, reasons: dict[int, str]) -> list[Want]:
     return wants
 
 
-def _place(draft: Draft, trial: Draft, block: int, reason: str) -> int | None:
-    """The best host for a lifted block, preferring the rest of its group; waking one if needed."""
+def _place(draft: Draft, trial: Draft, block: int, reason: str, *, anywhere: bool) -> int | None:
+    """The best host for a lifted block, preferring the rest of its group; waking one if needed.
+
+    A block that only has to join the others goes nowhere else: it would still be apart from them.
+    """
     gathering = _gathering(trial.layout, block)
     target = trial.best_target(block, gathering) if gathering is not None else None
+    if target is None and gathering is not None and not anywhere:
+        return None
     if target is None:
         target = trial.best_target(block)
     if target is None and draft.wake_one(reason, block, urgent=True):
