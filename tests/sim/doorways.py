@@ -23,7 +23,8 @@ def frozen(seen: Observation, power: Callable[[str], PowerState], detection: Det
         if uuid and len(hosts) > 1:
             return f"{uuid} runs on {' and '.join(sorted(hosts))}"
     asked = [one for one in seen.readings if power(one.host) is not PowerState.OFF]
-    silent = [one.host for one in asked if one.error]
+    on_its_way = (PowerState.WAKING, PowerState.SLEEPING)  # then silence is to be expected
+    silent = [one.host for one in asked if one.error and power(one.host) not in on_its_way]
     if len(silent) > detection.unknown_hosts * len(asked):
         return f"{', '.join(silent)} of {len(asked)} hosts are silent"
     return ""
