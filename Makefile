@@ -47,10 +47,11 @@ demo: venv
 	@$(BIN)/balancerctl demo
 
 # Without root there is no lab; its tests are then skipped, with the reason. Lab tests mostly wait:
-# four files at a time, each with a lab of its own, keep two cores busy.
+# four files at a time, each with a lab of its own, keep two cores busy. What takes longest begins first.
+TESTS := tests/sim tests/lab tests/property tests/unit
 test: venv lint
 	@$(if $(PRIVILEGED),$(SUDO) tests/lab/rig/install,echo "neither root nor sudo: no lab")
-	@$(if $(PRIVILEGED),$(SUDO)) $(BIN)/pytest -q -n 4 --dist loadfile
+	@$(if $(PRIVILEGED),$(SUDO)) $(BIN)/pytest -q -n 4 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 # Inputs are not part of the project; benchmarks/README.md says where they come from. BENCH="classic
 # scale" runs some of them, QUICK=1 the small inputs only.
