@@ -20,6 +20,9 @@ WARRANT = warrant_of_policy(POLICY)
 assert WARRANT is not None
 
 
+SLEPT = History(put_to_sleep={"h4": START - 3600})
+
+
 def move(number: int, vm: str, source: str, target: str, *after: int) -> Move:
     return Move(number, vm, source, target, Method.PRE_COPY, "test", after=after)
 
@@ -53,7 +56,7 @@ class Run:
         plan = Plan(START, "test", "spread", actions, "test", 1.0, 0.5)
         assert WARRANT is not None
         self.execution = Execution.of(plan, 1, WARRANT)
-        self.view = View(snapshot(**placement), policy, History(), START)
+        self.view = View(snapshot(**placement), policy, SLEPT, START)
         self.commands: list[Command] = []
 
     def feed(self, *events: Event, at: float | None = None) -> tuple[Command, ...]:

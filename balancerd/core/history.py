@@ -9,7 +9,7 @@ from enum import StrEnum
 from functools import cached_property
 
 from balancerd.core.lessons import UNTAUGHT, Lessons
-from balancerd.core.policy import Limits
+from balancerd.core.policy import Limits, Policy
 from balancerd.core.units import DAY
 from balancerd.core.vetoes import Deed
 
@@ -51,6 +51,7 @@ class History:
     moves: tuple[PastMove, ...] = ()
     woken: Mapping[str, float] = field(default_factory=dict)
     slept: Mapping[str, float] = field(default_factory=dict)
+    put_to_sleep: Mapping[str, float] = field(default_factory=dict)  # by us, and not on since
     idle_since: Mapping[str, float] = field(default_factory=dict)
     deeds: Mapping[str, Deed] = field(default_factory=dict)  # by VM: the last thing others did
     lessons: Lessons = UNTAUGHT  # what migrations before taught about their cost
@@ -81,6 +82,11 @@ class History:
         for move in self.moves:
             moves.setdefault((move.source, move.target), []).append(move)
         return moves
+
+
+def may_be_woken(host: str, history: History, policy: Policy) -> bool:
+    """Whether a host that is off is ours to wake: whoever else switched it off had a reason."""
+    return policy.power.wake_any or host in history.put_to_sleep
 
 
 def rests_until(moves: list[PastMove], limits: Limits) -> float:

@@ -301,6 +301,10 @@ class PowerRules(Schema):
     min_off: Duration = Field(
         600.0, description="after going to sleep, a host stays off so long; overload overrides it"
     )
+    wake_any: bool = Field(
+        default=False,
+        description="wake also hosts that something other than balancerd switched off",
+    )
 
 
 class Exact(Schema):

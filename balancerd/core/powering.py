@@ -7,7 +7,7 @@ that it is off, or awake and answering, is believed when a snapshot says so.
 from dataclasses import replace
 
 from balancerd.core.execution import OUTCOME_STAGE, Execution, Stage, Task, View
-from balancerd.core.history import Outcome
+from balancerd.core.history import Outcome, may_be_woken
 from balancerd.core.messages import (
     Command,
     Conclude,
@@ -40,6 +40,8 @@ def begin(task: Task, execution: Execution, view: View) -> Step:
             return replace(task, empty_seen=view.snapshot.at), ()
         if view.snapshot.at - task.empty_seen < SEEN_APART:
             return task, ()
+    elif not may_be_woken(_host(task), view.history, view.policy):
+        return task.to(Stage.DROPPED, view.now, "something else switched it off"), ()
     intent = Intent(
         kind=IntentKind.SLEEP if isinstance(task.action, Sleep) else IntentKind.WAKE,
         at=view.now,

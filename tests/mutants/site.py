@@ -238,4 +238,12 @@ SITE = (
         PLANNER,
         protects="a host without a power driver of ours, or kept off, is not counted on",
     ),
+    Mutant(
+        "only what we put to sleep is woken",
+        "core/history.py",
+        "    return policy.power.wake_any or host in history.put_to_sleep\n",
+        "    return True\n",
+        PLANNER,
+        protects="a host that somebody switched off to work on it stays off",
+    ),
 )

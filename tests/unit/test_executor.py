@@ -13,7 +13,7 @@ from balancerd.core.execution import (
     warrant_of_policy,
 )
 from balancerd.core.executor import adopt, due
-from balancerd.core.history import Outcome
+from balancerd.core.history import History, Outcome
 from balancerd.core.messages import (
     AbortMigration,
     AbortWanted,
@@ -424,6 +424,15 @@ def waking() -> Run:
     run.feed()
     assert run.feed(Intended(1, 9)) == (SwitchPower(1, 9, "h4", wake=True),)
     return run
+
+
+def test_a_host_that_something_else_switched_off_meanwhile_is_not_woken() -> None:
+    """Dies without the look at whose doing it was, just before the intent."""
+    run = Run(Wake(1, "h4", "needed"), a="h1")
+    seen = switched_off(run.view.snapshot, "h4")
+    run.view = replace(run.view, snapshot=seen, history=History())
+    assert of(Intend, run.feed()) == []
+    assert run.execution.tasks[1].detail == "something else switched it off"
 
 
 def test_a_wake_is_done_when_the_host_answers() -> None:

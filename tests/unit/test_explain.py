@@ -164,7 +164,8 @@ def test_a_plan_as_a_graph_shows_what_waits_for_what() -> None:
     snapshot = changed(
         site("h1 10c 64G: a 5c 8G, b 4c 2G | h2 10c 64G:"), host="h2", power=PowerState.OFF
     )
-    drawn = as_dot(graph_of_moves(planned(snapshot, policy()))).splitlines()
+    slept = History(put_to_sleep={"h2": NOW - 3600})
+    drawn = as_dot(graph_of_moves(planned(snapshot, policy(), slept))).splitlines()
     assert drawn[3].startswith('  "1" [label="1. wake h2", tooltip=')
     assert drawn[4].startswith('  "2" [label="2. b\\nh1 > h2", tooltip=')
     assert drawn[5:] == [

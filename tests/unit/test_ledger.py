@@ -274,6 +274,26 @@ def test_history_is_the_same_after_a_restart(ledger: Ledger, path: Path) -> None
     assert live.slept == {"h3": NOW - 40}
 
 
+def test_only_a_host_that_was_sent_to_sleep_and_stayed_off_was_put_to_sleep(
+    ledger: Ledger,
+) -> None:
+    """Dies when any host that went off counts, or one that came on again since."""
+    for host, at, outcome in (
+        ("h1", NOW - 90, Outcome.DONE),
+        ("h2", NOW - 90, Outcome.DONE),
+        ("h3", NOW - 90, Outcome.FAILED),
+    ):
+        slept = committed(ledger, Intent(IntentKind.SLEEP, at - 30, host))
+        ledger.conclude(Conclusion(slept, at, outcome))
+    for host in ("h1", "h2", "h3", "h4"):
+        ledger.record_power(host, PowerState.ON, NOW - 200)
+        ledger.record_power(host, PowerState.OFF, NOW - 90)
+    ledger.record_power("h2", PowerState.ON, NOW - 60)
+    ledger.record_power("h2", PowerState.OFF, NOW - 50)
+    assert ledger.history(NOW).put_to_sleep == {"h1": NOW - 90}
+    assert ledger.history(NOW).slept.keys() == {"h1", "h2", "h3", "h4"}
+
+
 def test_a_host_that_was_never_off_was_not_woken(ledger: Ledger) -> None:
     """Dies when the first sight of a host counts as its waking: nothing could be put to sleep for
     the first half hour, and after every restart anew."""

@@ -12,6 +12,7 @@ from balancerd.core.units import GIB
 from tests.sites import NOW, changed, done, planned, policy, rule, site, told, under_way
 
 PACKING = {"sleep_idle": True, "idle_for": 600.0, "reserve": 0, "keep_on": 1, "min_on": 0.0}
+SLEPT = History(put_to_sleep=dict.fromkeys(("h2", "h3", "h5"), NOW - 3600))
 HOT = "h1 10c 64G: a 4c 8G, b 3c 2G, c 2c 4G | h2 10c 64G: d 1c 4G | h3 10c 64G:"
 
 
@@ -64,7 +65,9 @@ def test_a_full_site_is_not_made_worse_and_the_plan_says_what_was_in_the_way() -
 
 def test_a_sleeping_host_is_woken_for_an_overload_and_the_move_waits_for_it() -> None:
     snapshot = off(site("h1 10c 64G: a 5c 8G, b 4c 2G | h2 10c 64G:"), "h2")
-    made = planned(snapshot, policy(power={"min_off": 600.0}), History(slept={"h2": NOW - 10}))
+    made = planned(
+        snapshot, policy(power={"min_off": 600.0}), replace(SLEPT, slept={"h2": NOW - 10})
+    )
     assert told(made) == ["wake h2", "b h1>h2"]
     assert made.moves[0].after == (1,)
 
@@ -73,7 +76,16 @@ def test_only_hosts_that_are_off_and_may_sleep_are_woken() -> None:
     snapshot = off(site("h1 10c 64G: a 5c 8G, b 4c 2G | h2 10c 64G: | h3 10c 64G:"), "h2", "h3")
     snapshot = changed(snapshot, host="h2", can_sleep=False)
     snapshot = changed(snapshot, host="h3", power=PowerState.WAKING)
-    assert told(planned(snapshot, policy())) == []
+    assert told(planned(snapshot, policy(), SLEPT)) == []
+
+
+def test_a_host_that_something_else_switched_off_stays_off_unless_the_policy_says_otherwise() -> (
+    None
+):
+    """Dies when any host that is off may be woken: somebody may be at work on it."""
+    snapshot = off(site("h1 10c 64G: a 5c 8G, b 4c 2G | h2 10c 64G:"), "h2")
+    assert told(planned(snapshot, policy(), History(slept={"h2": NOW - 3600}))) == []
+    assert told(planned(snapshot, policy(power={"wake_any": True}))) == ["wake h2", "b h1>h2"]
 
 
 def test_a_draining_host_is_emptied_and_takes_nothing() -> None:
@@ -198,8 +210,8 @@ def test_a_host_on_the_way_to_which_something_is_does_not_sleep() -> None:
 
 def test_hosts_are_woken_when_the_reserve_is_short() -> None:
     snapshot = off(site("h1 10c 64G: a 5c 8G | h2 10c 64G:"), "h2")
-    assert told(planned(snapshot, policy(power={"reserve": 0}))) == []
-    made = planned(snapshot, policy(power={"reserve": 1}))
+    assert told(planned(snapshot, policy(power={"reserve": 0}), SLEPT)) == []
+    made = planned(snapshot, policy(power={"reserve": 1}), SLEPT)
     assert told(made) == ["wake h2"]
     assert made.actions[0].reason == "5.0 cores expected, room for 0.0, 1 host in reserve"
 
@@ -413,9 +425,9 @@ def test_no_host_goes_to_sleep_that_another_ones_vms_would_need_should_it_fail()
 def test_a_host_is_woken_for_vms_that_would_have_no_room_should_theirs_fail() -> None:
     """But for none that no host could take."""
     dark = off(site(SPARE.replace("d 1c 4G", "d 1c 24G")), "h5")
-    made = planned(dark, policy(power={"reserve": 1}))
+    made = planned(dark, policy(power={"reserve": 1}), SLEPT)
     assert told(made) == ["wake h5"]
     assert made.actions[0].reason.startswith("should h1 fail, the others that are on have no room")
-    assert told(planned(dark, policy(power={"reserve": 0}))) == []
+    assert told(planned(dark, policy(power={"reserve": 0}), SLEPT)) == []
     small = SPARE.replace("d 1c 4G", "d 1c 24G").replace("h5 10c 64G", "h5 10c 8G")
-    assert told(planned(off(site(small), "h5"), policy(power={"reserve": 1}))) == []
+    assert told(planned(off(site(small), "h5"), policy(power={"reserve": 1}), SLEPT)) == []

@@ -179,6 +179,7 @@ class Ledger:
             moves=self._moves.until(now),
             woken=self._power.woken(),
             slept=self._power.slept(),
+            put_to_sleep=self._power.put_to_sleep(),
             idle_since=self._inventory.empty_since(),
             lessons=self._lessons.now(),
             deeds=self._deeds.since(now - WEEK),

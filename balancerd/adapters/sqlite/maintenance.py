@@ -11,13 +11,17 @@ from balancerd.core.units import DAY
 BACKUPS = 7
 _BATCH = 500  # rows deleted in one transaction, so that nobody waits long
 
-# What is deleted; ":before" is the time up to which. What is still open stays, and the newest power
-# event of each host and state: deciding rests on it. A conclusion goes with its intent, never
-# before it, which would then pass for an open one.
+# What is deleted; ":before" is the time up to which. What is still open stays, and so does what
+# deciding rests on: the newest power event of each host and state, the newest sleep of each host. A
+# conclusion goes with its intent, never before it, which would then pass for an open one.
 _PRUNED = (
     ("cycles", "at < :before"),
     ("plans", "at < :before AND state NOT IN ('proposed', 'running')"),
-    ("intents", "id IN (SELECT intent FROM conclusions WHERE at < :before)"),
+    (
+        "intents",
+        "id IN (SELECT intent FROM conclusions WHERE at < :before) AND id NOT IN"
+        " (SELECT max(id) FROM intents WHERE kind = 'sleep' GROUP BY host)",
+    ),
     ("placements", "until_at < :before"),
     ("vms", "gone_at < :before AND name NOT IN (SELECT vm FROM placements)"),
     ("requests", "answered_at < :before"),

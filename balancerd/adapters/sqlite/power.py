@@ -1,4 +1,4 @@
-"""Changes of hosts' power, and when each host last came on or went off."""
+"""Changes of hosts' power: when each host last came on or went off, and whose doing it was."""
 
 from balancerd.adapters.sqlite.database import Database
 from balancerd.core.model import PowerState
@@ -31,6 +31,16 @@ class PowerTimes:
     def slept(self) -> dict[str, float]:
         """When each host last went off."""
         return dict(self._of(PowerState.OFF))
+
+    def put_to_sleep(self) -> dict[str, float]:
+        """When we sent each host to sleep that was not seen on since."""
+        done = self._database.rows(
+            "SELECT host, max(conclusions.at) FROM intents"
+            " JOIN conclusions ON conclusions.intent = intents.id"
+            " WHERE kind = 'sleep' AND outcome = 'done' GROUP BY host"
+        )
+        came_on = self._of(PowerState.ON)
+        return {host: at for host, at in done if came_on.get(host, at) <= at}
 
     def _of(self, state: PowerState) -> dict[str, float]:
         if self._rollbacks != self._database.rollbacks:

@@ -231,6 +231,7 @@ class Reader:
             moves=tuple(m for m in RecentMoves(self.database).until(now) if m.at <= now),
             woken={host: at for host, at in power.woken().items() if at <= now},
             slept={host: at for host, at in power.slept().items() if at <= now},
+            put_to_sleep={host: at for host, at in power.put_to_sleep().items() if at <= now},
             idle_since=dict(tuple(row) for row in empty),
             deeds={vm: d for vm, d in deeds.items() if d.at <= now},
         )

@@ -168,6 +168,7 @@ _TABLES = (
     "CREATE INDEX intents_of_plan ON intents (plan)",
     "CREATE INDEX intents_of_vm ON intents (vm, at)",
     "CREATE INDEX intents_by_time ON intents (at)",
+    "CREATE INDEX intents_to_sleep ON intents (host) WHERE kind = 'sleep'",
     f"""CREATE TABLE conclusions ( -- how each intent ended, as both hosts told it
         id INTEGER PRIMARY KEY, -- in the order they were written
         intent INTEGER NOT NULL UNIQUE REFERENCES intents (id) ON DELETE CASCADE,

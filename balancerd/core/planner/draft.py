@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from balancerd.core.constraints import accepts, refuses, refusing, soft_cost
-from balancerd.core.history import History
+from balancerd.core.history import History, may_be_woken
 from balancerd.core.layout import Bools, Floats, Layout
 from balancerd.core.model import Host, PowerState
 from balancerd.core.nodes import Seat
@@ -199,6 +199,8 @@ class Draft:
         if host.name in snapshot.draining or host.name in snapshot.unknown_hosts():
             return False
         if self.layout.cpu_capacity[self.layout.host_row[host.name]] <= 0:
+            return False
+        if not may_be_woken(host.name, self.history, self.policy):
             return False
         slept = self.history.slept.get(host.name)
         return urgent or slept is None or self.now - slept >= rules.min_off
