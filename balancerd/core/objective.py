@@ -104,9 +104,13 @@ def _spread(layout: Layout, awake: Bools) -> float:
     return deviation
 
 
+_MOST = 1e6  # times its capacity: what a host is asked for beyond makes no plan any worse
+
+
 def _deviation(values: Floats) -> float:
     """Like `np.std`, at a third of its price for a hundred hosts: plans ask after every move."""
-    from_mean = values - values.sum() / len(values)
+    believed = np.minimum(values, _MOST)
+    from_mean = believed - believed.sum() / len(believed)
     return math.sqrt(from_mean @ from_mean / len(values))
 
 

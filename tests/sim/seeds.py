@@ -43,6 +43,11 @@ STEPS = 200  # cycles of a life
 CALM_FROM = 0.6  # share of the life after which nothing new goes wrong
 CYCLE = 60.0  # seconds of virtual time
 START = 1_700_000_000.0
+_DONE = (
+    "SELECT vm, host, plan, conclusions.at FROM intents"
+    " JOIN conclusions ON conclusions.intent = intents.id"
+    " WHERE kind = 'migrate' AND outcome = 'done' ORDER BY conclusions.at"
+)
 PINNED = {"h1", "h2"}  # the hosts of v2
 LONGEST_ACT = 1200.0  # seconds after which no migration or power action may still be open
 STRIKES = dict.fromkeys(FaultKind, 3) | {FaultKind.MIGRATION_FAILS: 6}
@@ -189,11 +194,12 @@ class Doors:
         self._must_be_intended(vm, source, target)
         if method is Method.COLD:
             self._must_be_shut_off(vm, source)
+        else:
+            self._must_find_room(vm, target)
         for host in (source, target):
             if not self._answers(host):
                 raise BrokenError(f"{vm} was sent from {source} to {target}; {host} is silent")
         self._must_be_within_limits(source, target, bandwidth, downtime)
-        self._must_find_room(vm, target)
         self.sent[vm] = target
         self.operate(vm, target)
         self.world.migrate(vm, source, target, method, bandwidth, downtime)
@@ -371,6 +377,7 @@ class Life:
         self.calm = False
         self.begun_by_hand: set[str] = set()  # VMs that an operator began to migrate
         self.last_sentence = ""
+        self.apart_kept = False  # while two that are to be apart run, and do so apart
         self.pin_kept = False  # from when the VM that is pinned is where it has to be
         self.drained: set[str] = set()  # hosts that were drained at any time
         self.begin_again()
@@ -535,15 +542,15 @@ class Life:
 
     def _rules_hold(self, places: Mapping[str, tuple[str, ...]]) -> None:
         """What the policy forbids did not come about; all VMs of rules start where they may be."""
-        if set(places["v0"]) & set(places["v1"]) and not self._together_at_start():
+        # Of two that met while one was down, whoever started that one again brought them together.
+        one, other = set(places["v0"]), set(places["v1"])
+        if self.apart_kept and one & other:
             raise BrokenError(f"v0 and v1 are both on {places['v0']}")
+        self.apart_kept = bool(one and other) and not one & other
         pinned = set(places["v2"])
         if self.pin_kept and pinned and not pinned <= PINNED:
             raise BrokenError(f"v2 left {sorted(PINNED)} for {sorted(pinned)}")
         self.pin_kept = self.pin_kept or (bool(pinned) and pinned <= PINNED)
-
-    def _together_at_start(self) -> bool:
-        return self.site.placement[0] == self.site.placement[1]
 
     def _everything_is_settled(self) -> None:
         """Liveness: once nothing goes wrong any more, every intent is closed and the site rests."""
@@ -557,7 +564,6 @@ class Life:
         self._cooldowns_were_kept()
 
     def _cooldowns_were_kept(self) -> None:
-        moves: dict[str, float] = {}
         done = Counter(
             move.vm
             for move in self.ledger.history(self.world.now()).moves
@@ -565,13 +571,18 @@ class Life:
         )
         if done and max(done.values()) > self.policy.limits.per_vm_per_day:
             raise BrokenError(f"moved too often in a day: {done.most_common(1)}")
-        for move in self.ledger.history(self.world.now()).moves:
-            if move.outcome is not Outcome.DONE:
-                continue
-            rested = move.at - moves.get(move.vm, 0.0)
-            if rested < self.policy.limits.cooldown and move.source not in self.drained:
-                raise BrokenError(f"{move.vm} moved again after {rested:.0f} s")
-            moves[move.vm] = move.at
+        self._moved_vms_rested()
+
+    def _moved_vms_rested(self) -> None:
+        """A VM that was parked goes on in the same plan; no other moves again within its rest."""
+        last: dict[str, tuple[float, int | None]] = {}
+        for vm, source, plan, at in self.ledger.database.rows(_DONE):
+            moved, made = last.get(vm, (0.0, None))
+            goes_on = plan is not None and plan == made
+            rested = at - moved
+            last[vm] = at, plan
+            if rested < self.policy.limits.cooldown and source not in self.drained and not goes_on:
+                raise BrokenError(f"{vm} moved again after {rested:.0f} s")
 
 
 def run(seed: int, tell: Callable[[str], None] = lambda _: None) -> str:
