@@ -81,7 +81,10 @@ def _stranded(
 def _may_be(replay: Replay, vm: VM, host: str) -> bool:
     """Whether no rule keeps a VM off a host, which has what it needs."""
     cluster = replay.snapshot.cluster
-    home, target = cluster.hosts[cluster.placement[vm.name]], cluster.hosts[host]
+    target = cluster.hosts[host]
+    home = cluster.hosts.get(
+        cluster.placement[vm.name], target
+    )  # it may come from a host that went
     return not lacking(vm, home, target) and all(
         matches(host, rule.hosts) == (rule.kind != "avoid")
         for rule in replay.rules
