@@ -16,7 +16,7 @@ from typing import TypeVar
 from balancerd.core.history import WEEK, History, Outcome, PastMove
 from balancerd.core.policy import Limits
 from balancerd.core.same import Same
-from balancerd.core.units import HOUR
+from balancerd.core.units import HOUR, doubled
 
 Name = TypeVar("Name")
 
@@ -85,7 +85,7 @@ def breaker(scope: Scope, moves: Sequence[PastMove], limits: Limits, now: float)
             failed.append(move)
     if len(failed) < rule.trips:
         return CLOSED
-    rest = min(limits.backoff * 2.0 ** (len(failed) - rule.trips), limits.cooldown_max)
+    rest = doubled(limits.backoff, len(failed) - rule.trips, limits.cooldown_max)
     until = failed[0].at + rest
     if now < until:
         return Breaker(State.OPEN, len(failed), until)

@@ -10,7 +10,7 @@ from functools import cached_property
 
 from balancerd.core.lessons import UNTAUGHT, Lessons
 from balancerd.core.policy import Limits, Policy
-from balancerd.core.units import DAY
+from balancerd.core.units import DAY, doubled
 from balancerd.core.vetoes import Deed
 
 WEEK = 7 * DAY
@@ -104,4 +104,4 @@ def rests_until(moves: list[PastMove], limits: Limits) -> float:
 
 def _rest(moves: int, limits: Limits) -> float:
     """Seconds of rest after so many moves within a week."""
-    return min(limits.cooldown * 2.0 ** min(moves - 1, 99), limits.cooldown_max)
+    return doubled(limits.cooldown, moves - 1, limits.cooldown_max)

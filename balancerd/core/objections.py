@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from balancerd.core.history import History, Outcome
 from balancerd.core.policy import Limits
+from balancerd.core.units import doubled
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ def objections(history: History, limits: Limits, now: float) -> Mapping[tuple[st
         if not since:
             continue
         at, detail = since[-1]
-        rest = min(limits.backoff * 2.0 ** min(len(since) - 1, 99), limits.cooldown_max)
+        rest = doubled(limits.backoff, len(since) - 1, limits.cooldown_max)
         if at + rest > now:
             standing[vm, target] = Objection(at + rest, detail)
     return standing

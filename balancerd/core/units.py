@@ -15,6 +15,13 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 60
 KIB, MIB, GIB, TIB = 2**10, 2**20, 2**30, 2**40
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 
+_DOUBLINGS = 99  # more than any `most` leaves to see, and far from where a float overflows
+
+
+def doubled(seconds: float, times: int, most: float) -> float:
+    """A wait that was doubled so many times, but is never longer than `most`."""
+    return min(seconds * 2.0 ** min(times, _DOUBLINGS), most)
+
 
 def _scaled(number: str, base: int, prefix: str) -> int:
     return round(float(number) * float(base ** _EXPONENT[prefix]))

@@ -18,8 +18,8 @@ CHURN = (
     Mutant(
         "the cool-down grows",
         "core/history.py",
-        "limits.cooldown * 2.0 ** min(moves - 1, 99)",
-        "limits.cooldown",
+        "return doubled(limits.cooldown, moves - 1, limits.cooldown_max)",
+        "return limits.cooldown",
         HISTORY,
         protects="a VM that is moved again and again rests longer each time",
     ),

@@ -4,6 +4,7 @@ import pytest
 
 from balancerd.core.history import Outcome, PastMove, rests_until
 from balancerd.core.policy import Limits
+from balancerd.core.units import doubled
 
 LIMITS = Limits(cooldown=100.0, cooldown_max=1000.0, backoff=10.0)
 DAY = 86400.0
@@ -33,6 +34,11 @@ def test_moves_older_than_a_week_are_forgotten() -> None:
 def test_the_rest_has_a_longest() -> None:
     moves = past(*((float(n), Outcome.DONE) for n in range(10)))
     assert rests_until(moves, LIMITS) == 9.0 + 1000.0
+
+
+def test_a_wait_stays_a_number_after_a_night_of_failures() -> None:
+    """Dies without a bound on the exponent: 2 ** 1,024 is no float, and a host was off that long."""
+    assert doubled(1.0, 5000, 60.0) == 60.0
 
 
 @pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.ABORTED])

@@ -17,6 +17,7 @@ import libvirt
 
 from balancerd.adapters.libvirt.connection import dispose, open_connection
 from balancerd.adapters.libvirt.workers import Call, Workers
+from balancerd.core.units import doubled
 from balancerd.ports import BackendError
 
 LOG = logging.getLogger(__name__)
@@ -118,7 +119,7 @@ class Lane:
 
     def _note_failure(self, error: BackendError) -> None:
         self._problem, self._failures = error.cause, self._failures + 1
-        wait = min(2.0 ** (self._failures - 1), BACK_OFF_AT_MOST)
+        wait = doubled(1.0, self._failures - 1, BACK_OFF_AT_MOST)
         self._retry_at = time.monotonic() + wait
 
     def _note_closing(self, connection: libvirt.virConnect) -> None:
