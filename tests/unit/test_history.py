@@ -37,7 +37,7 @@ def test_the_rest_has_a_longest() -> None:
 
 
 def test_a_wait_stays_a_number_after_a_night_of_failures() -> None:
-    """Dies without a bound on the exponent: 2 ** 1,024 is no float, and a host was off that long."""
+    """Dies without a bound on the exponent: 2 ** 1,024 is no float, and a night has that many."""
     assert doubled(1.0, 5000, 60.0) == 60.0
 
 
