@@ -6,7 +6,7 @@ Every command that starts something carries the id of a committed intent.
 import logging
 from dataclasses import replace
 
-from balancerd.core.messages import (
+from balancerd.core.executing.messages import (
     AbortMigration,
     Acted,
     Ask,
@@ -28,9 +28,9 @@ from balancerd.core.messages import (
     Tuned,
     Watch,
 )
+from balancerd.core.executing.reconcile import Act
 from balancerd.core.model import PowerState
 from balancerd.core.observation import Location, Preflight, Presence
-from balancerd.core.reconcile import Act
 from balancerd.ports import Backend, BackendError, Clock, LedgerError, Power, PowerError
 from balancerd.recorder import Recorder
 

@@ -33,7 +33,7 @@ from balancerd.adapters.sqlite.maintenance import LedgerRetention
 from balancerd.adapters.sqlite.samples import SamplesRetention, SamplesStore
 from balancerd.config import Configuration, HostEntry, load_configuration, load_policy
 from balancerd.core.model import Link
-from balancerd.core.policy import Policy
+from balancerd.core.policies.policy import Policy
 from balancerd.core.units import format_size
 from balancerd.documents import DocumentError, read_text
 from balancerd.engines import planner

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from balancerd.core.quantity import Unit
+from balancerd.core.policies.quantity import Unit
 
 _NAMES = {str: "text", Path: "path", bool: "true or false", time: "time of day", dict: "table"}
 _SIGNS = {Gt: (">", "gt"), Ge: ("≥", "ge"), Lt: ("<", "lt"), Le: ("≤", "le")}

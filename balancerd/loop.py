@@ -10,9 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from balancerd.actuator import Actuator
-from balancerd.core.assess import assess
-from balancerd.core.breakers import State, breakers
-from balancerd.core.execution import (
+from balancerd.core.executing.execution import (
     Execution,
     Stage,
     View,
@@ -20,21 +18,23 @@ from balancerd.core.execution import (
     warrant_of_approval,
     warrant_of_policy,
 )
-from balancerd.core.executor import adopt, advance, due, moving, own_moves, project
-from balancerd.core.forecast import MEMORY, Pasts, taking_in
-from balancerd.core.history import NEVER_BEGUN, History
-from balancerd.core.measurement import Known
-from balancerd.core.messages import AbortWanted, Event, HurryWanted, SwitchFailed
+from balancerd.core.executing.executor import adopt, advance, due, moving, own_moves, project
+from balancerd.core.executing.messages import AbortWanted, Event, HurryWanted, SwitchFailed
 from balancerd.core.model import Exclusion, ExclusionKind, Host, Link, PowerState, Snapshot
 from balancerd.core.observation import Observation
+from balancerd.core.past.breakers import State, breakers
+from balancerd.core.past.history import NEVER_BEGUN, History
+from balancerd.core.past.record import Cycle, PlanState, Request, Verb
+from balancerd.core.past.vetoes import DEED, deeds
+from balancerd.core.placing.assess import assess
 from balancerd.core.plan import Assessment, Move, Plan, Verdict
 from balancerd.core.planner import plan as make_plan
-from balancerd.core.policy import Mode, Policy
-from balancerd.core.profile import PROFILED, Profile, recalled
-from balancerd.core.record import Cycle, PlanState, Request, Verb
-from balancerd.core.snapshot import assemble, freeze_reason
+from balancerd.core.policies.policy import Mode, Policy
+from balancerd.core.sensing.forecast import MEMORY, Pasts, taking_in
+from balancerd.core.sensing.measurement import Known
+from balancerd.core.sensing.profile import PROFILED, Profile, recalled
+from balancerd.core.sensing.snapshot import assemble, freeze_reason
 from balancerd.core.units import counted, format_time
-from balancerd.core.vetoes import DEED, deeds
 from balancerd.ports import Backend, Clock, Ledger, LedgerError, Power, PowerError, Samples
 from balancerd.recorder import Recorder
 

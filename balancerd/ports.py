@@ -7,11 +7,11 @@ never an exception.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
-from balancerd.core.history import History
 from balancerd.core.model import Host, Load, Method, PowerState, Snapshot
 from balancerd.core.observation import JobReport, Location, Observation, Preflight
+from balancerd.core.past.history import History
+from balancerd.core.past.record import Conclusion, Cycle, Intent, Pause, PlanState, Request
 from balancerd.core.plan import Plan
-from balancerd.core.record import Conclusion, Cycle, Intent, Pause, PlanState, Request
 
 
 class BackendError(Exception):

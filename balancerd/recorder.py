@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-from balancerd.core.record import Conclusion
+from balancerd.core.past.record import Conclusion
 from balancerd.ports import Ledger, LedgerError
 
 log = logging.getLogger("balancerd")

@@ -18,8 +18,8 @@ from balancerd.adapters.sim.score import Score, score
 from balancerd.adapters.sim.site import Site
 from balancerd.adapters.sim.world import World
 from balancerd.core.model import PowerState
-from balancerd.core.policy import Policy
-from balancerd.core.record import Cycle
+from balancerd.core.past.record import Cycle
+from balancerd.core.policies.policy import Policy
 from balancerd.engines import planner as production_planner
 from balancerd.loop import Loop, Planner
 from balancerd.ports import Ledger, Samples

@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from balancerd.core.history import History
 from balancerd.core.model import VM, Cluster, Forecast, Host, Load, Snapshot
+from balancerd.core.past.history import History
 from balancerd.core.planner import plan
-from balancerd.core.policy import Policy
+from balancerd.core.policies.policy import Policy
 
 UNIT = 2**20  # bytes for one unit of memory
 CORES = 1e5  # of each host: more than its VMs can ever ask for, and yet to be believed

@@ -29,10 +29,10 @@ from numpy.typing import NDArray
 from world import days, live
 
 from balancerd.config import load_policy
-from balancerd.core.history import History
 from balancerd.core.model import Method, PowerState, Snapshot
+from balancerd.core.past.history import History
 from balancerd.core.plan import Action, Move, Plan, Wake
-from balancerd.core.policy import Policy
+from balancerd.core.policies.policy import Policy
 from balancerd.engines import planner
 
 Floats = NDArray[np.float64]

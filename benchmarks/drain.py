@@ -22,8 +22,8 @@ from balancerd.adapters.sim.site import Site, build
 from balancerd.adapters.sqlite.ledger import Ledger
 from balancerd.adapters.sqlite.reader import Reader
 from balancerd.adapters.sqlite.samples import SamplesStore
-from balancerd.core.policy import Policy
-from balancerd.core.topology import Topology
+from balancerd.core.moving.topology import Topology
+from balancerd.core.policies.policy import Policy
 from balancerd.core.units import parse_time
 from balancerd.simulation import simulate
 

@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 from world import days
 
-from balancerd.core.forecast import MEMORY, Pasts, remember
-from balancerd.core.profile import Profile, inflated
+from balancerd.core.sensing.forecast import MEMORY, Pasts, remember
+from balancerd.core.sensing.profile import Profile, inflated
 from balancerd.core.units import DAY, HOUR
 
 STEP = 300.0

@@ -13,11 +13,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from balancerd.core.history import History
 from balancerd.core.model import VM, Cluster, Forecast, Host, Load, Snapshot
+from balancerd.core.past.history import History
 from balancerd.core.plan import Plan
 from balancerd.core.planner import plan
-from balancerd.core.policy import Policy
+from balancerd.core.policies.policy import Policy
 
 UNIT = 2**20  # bytes for one unit of memory
 FULL = {"overload": 1.0, "release": 0.9999, "landing": 0.9999, "idle": 0.5}

@@ -15,11 +15,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from balancerd.core.history import History
 from balancerd.core.model import VM, Cluster, Forecast, Host, Load, NumaNode, Snapshot
+from balancerd.core.past.history import History
 from balancerd.core.plan import Plan
 from balancerd.core.planner import plan
-from balancerd.core.policy import Policy
+from balancerd.core.policies.policy import Policy
 from balancerd.core.units import MIB
 
 BIG = 16  # cores

@@ -26,8 +26,6 @@ from typing import Any, TypeVar
 from balancerd.adapters.sqlite.ledger import Ledger
 from balancerd.adapters.sqlite.samples import SamplesStore
 from balancerd.config import SHIPPED_POLICIES, load_policy
-from balancerd.core.history import History
-from balancerd.core.measurement import Known
 from balancerd.core.model import VM, Host, Snapshot, VMState
 from balancerd.core.observation import (
     HostCounters,
@@ -36,10 +34,12 @@ from balancerd.core.observation import (
     VMCounters,
     VMReading,
 )
+from balancerd.core.past.history import History
+from balancerd.core.past.record import PlanState
 from balancerd.core.planner import plan
-from balancerd.core.policy import Policy
-from balancerd.core.record import PlanState
-from balancerd.core.snapshot import assemble
+from balancerd.core.policies.policy import Policy
+from balancerd.core.sensing.measurement import Known
+from balancerd.core.sensing.snapshot import assemble
 from balancerd.core.units import GIB
 
 SIZES = (1_000, 10_000, 100_000)  # VMs

@@ -32,11 +32,11 @@ from balancerd.adapters.sim.site import Site, build
 from balancerd.adapters.sqlite.ledger import Ledger
 from balancerd.adapters.sqlite.samples import SamplesStore
 from balancerd.config import SHIPPED_POLICIES, load_policy
-from balancerd.core.history import History, Outcome, PastMove, rests_until
 from balancerd.core.model import Cluster, Forecast, Load, Snapshot
+from balancerd.core.past.history import History, Outcome, PastMove, rests_until
 from balancerd.core.plan import Move, Plan
 from balancerd.core.planner import plan
-from balancerd.core.policy import Mode, Policy
+from balancerd.core.policies.policy import Mode, Policy
 from balancerd.core.units import DAY, HOUR, parse_time
 from balancerd.simulation import simulate
 

@@ -19,7 +19,7 @@ from balancerd.adapters.sim.scenario import Scenario
 from balancerd.adapters.sim.site import Site, build
 from balancerd.adapters.sqlite.ledger import Ledger
 from balancerd.adapters.sqlite.samples import SamplesStore
-from balancerd.core.policy import Policy
+from balancerd.core.policies.policy import Policy
 from balancerd.core.units import HOUR
 from balancerd.documents import load
 from balancerd.loop import Planner

@@ -11,8 +11,8 @@ import click
 
 from balancerd.cli.root import VERBS, root
 from balancerd.config import Configuration
-from balancerd.core.policy import Policy
-from balancerd.core.tags import VOCABULARY
+from balancerd.core.policies.policy import Policy
+from balancerd.core.policies.tags import VOCABULARY
 from balancerd.keys import markdown
 
 README = Path(__file__).parents[1] / "README.md"

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from balancerd.core.execution import Execution, Stage, View, warrant_of_policy
-from balancerd.core.executor import advance
-from balancerd.core.history import History, Outcome
-from balancerd.core.messages import Command, Conclude, Event, Intended, Located
+from balancerd.core.executing.execution import Execution, Stage, View, warrant_of_policy
+from balancerd.core.executing.executor import advance
+from balancerd.core.executing.messages import Command, Conclude, Event, Intended, Located
 from balancerd.core.model import VM, Cluster, Forecast, Host, Load, Method, PowerState, Snapshot
 from balancerd.core.observation import JobProgress, JobReport, Location, Presence
+from balancerd.core.past.history import History, Outcome
 from balancerd.core.plan import Action, Move, Plan
-from balancerd.core.policy import Mode, Policy
+from balancerd.core.policies.policy import Mode, Policy
 from balancerd.core.units import GIB
 
 P = Presence

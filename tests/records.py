@@ -11,7 +11,7 @@ from balancerd.adapters.sim.site import Site, build
 from balancerd.adapters.sqlite.ledger import Ledger
 from balancerd.adapters.sqlite.samples import SamplesStore
 from balancerd.cli.root import run
-from balancerd.core.policy import Policy
+from balancerd.core.policies.policy import Policy
 from balancerd.documents import parse
 from balancerd.simulation import Result, simulate
 

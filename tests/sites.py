@@ -8,11 +8,11 @@ the first that use 8 and 4 cores of CPU and hold 16 and 8 GiB of memory. An empt
 from dataclasses import replace
 from typing import Any
 
-from balancerd.core.history import History
 from balancerd.core.model import VM, Cluster, Forecast, Host, Load, Snapshot
+from balancerd.core.past.history import History
 from balancerd.core.plan import Move, Plan, Sleep, Wake
 from balancerd.core.planner import plan
-from balancerd.core.policy import ConstraintRule, Objective, Policy
+from balancerd.core.policies.policy import ConstraintRule, Objective, Policy
 from balancerd.core.units import GIB
 
 NOW = 1_000_000.0

@@ -20,10 +20,10 @@ from balancerd.cli.record import reading, record_option
 from balancerd.complaints import nearest
 from balancerd.config import load_policy
 from balancerd.core.explain import Decision
-from balancerd.core.history import History
 from balancerd.core.model import Snapshot
+from balancerd.core.past.history import History
 from balancerd.core.plan import Plan
-from balancerd.core.policy import Policy
+from balancerd.core.policies.policy import Policy
 from balancerd.documents import parse
 from balancerd.engines import planner
 

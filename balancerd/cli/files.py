@@ -4,10 +4,10 @@ import sys
 from pathlib import Path
 
 from balancerd.cli.errors import invalid
-from balancerd.core.cluster_file import parse_cluster_file
+from balancerd.core.files.cluster_file import parse_cluster_file
+from balancerd.core.files.plan_document import parse_plan_document
 from balancerd.core.model import Snapshot
 from balancerd.core.plan import Plan
-from balancerd.core.plan_document import parse_plan_document
 
 
 def read_cluster(name: str) -> Snapshot:

@@ -15,10 +15,10 @@ from balancerd.cli.record import reading
 from balancerd.cli.words import moment
 from balancerd.config import load_policy
 from balancerd.core.check import check
-from balancerd.core.codec import encode
+from balancerd.core.files.codec import encode
 from balancerd.core.model import Snapshot
 from balancerd.core.plan import Plan
-from balancerd.core.policy import Policy
+from balancerd.core.policies.policy import Policy
 from balancerd.core.units import format_time
 
 if TYPE_CHECKING:

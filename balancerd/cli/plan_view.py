@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from balancerd.cli.output import Column, Listing, Row, draw
 from balancerd.cli.words import NOTHING, duration, milliseconds, moment, number, percent, size
-from balancerd.core.codec import to_milliseconds
+from balancerd.core.files.codec import to_milliseconds
 from balancerd.core.model import Method
 from balancerd.core.plan import Certificate, HostFigures, Move, Plan, Refusal, Sleep
 from balancerd.core.units import counted

@@ -21,8 +21,8 @@ from balancerd.cli.plan_view import draw_plan, heading_of
 from balancerd.cli.record import limit_option, reading, record_option, since_option, since_time
 from balancerd.cli.words import moment
 from balancerd.config import load_policy
-from balancerd.core.history import History
-from balancerd.core.plan_document import plan_document
+from balancerd.core.files.plan_document import plan_document
+from balancerd.core.past.history import History
 from balancerd.engines import planner
 
 STATES = {"proposed": "yellow", "running": "cyan", "done": "green", "failed": "red"}

@@ -8,9 +8,9 @@ from balancerd.cli.errors import Exit
 from balancerd.cli.files import read_cluster
 from balancerd.cli.output import Column, Form, Listing, Row, output_option, write_listing
 from balancerd.config import load_policy
-from balancerd.core.constraints import contradictions
 from balancerd.core.model import Snapshot
-from balancerd.core.policy import Policy
+from balancerd.core.placing.constraints import contradictions
+from balancerd.core.policies.policy import Policy
 from balancerd.documents import DocumentError
 from balancerd.keys import keys_of
 

@@ -22,7 +22,7 @@ from balancerd.cli.errors import invalid, not_running, refused
 from balancerd.cli.record import opened, record_option
 from balancerd.cli.words import moment
 from balancerd.complaints import nearest
-from balancerd.core.record import Pause, Request, Verb
+from balancerd.core.past.record import Pause, Request, Verb
 from balancerd.core.units import DAY, format_duration, parse_duration
 
 Command = TypeVar("Command", bound=Callable[..., Any])

@@ -11,7 +11,7 @@ from balancerd.adapters.sim.scenario import Scenario
 from balancerd.adapters.sim.score import Score
 from balancerd.cli.output import Column, Listing, Row, draw
 from balancerd.cli.words import duration, size
-from balancerd.core.record import Cycle
+from balancerd.core.past.record import Cycle
 from balancerd.simulation import Result, Watcher
 
 if TYPE_CHECKING:

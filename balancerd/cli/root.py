@@ -11,7 +11,7 @@ import click
 
 from balancerd.cli.errors import CommandError, Exit
 from balancerd.complaints import nearest
-from balancerd.core.codec import CodecError
+from balancerd.core.files.codec import CodecError
 from balancerd.documents import DocumentError
 from balancerd.ports import LedgerError
 

@@ -22,7 +22,7 @@ from balancerd.cli.output import Form, console, output_option_of, write_document
 from balancerd.cli.record import reading
 from balancerd.cli.result_view import draw_results, figures, progress
 from balancerd.config import SHIPPED_POLICIES, load_policy
-from balancerd.core.policy import Policy
+from balancerd.core.policies.policy import Policy
 from balancerd.documents import load, read_text
 from balancerd.ports import LedgerError
 from balancerd.simulation import Result, Watcher, without_balancing

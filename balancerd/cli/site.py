@@ -21,10 +21,10 @@ from balancerd.cli.output import (
 from balancerd.cli.record import reading, record_option
 from balancerd.cli.words import NOTHING, moment, number, percent, size
 from balancerd.complaints import nearest
-from balancerd.core.assess import assess
 from balancerd.core.model import Snapshot
+from balancerd.core.placing.assess import assess
 from balancerd.core.plan import Assessment
-from balancerd.core.policy import Policy
+from balancerd.core.policies.policy import Policy
 from balancerd.documents import DocumentError, parse
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from balancerd.cli.decision import Source, known, source_options
 from balancerd.cli.output import Column, Form, Listing, draw, output_option, write_document
 from balancerd.cli.plan_view import REFUSALS, refusal_rows
 from balancerd.cli.words import moment
-from balancerd.core.codec import encode
 from balancerd.core.explain import Answer, Decision
 from balancerd.core.explain import why as ask_why
 from balancerd.core.explain import why_not as ask_why_not
+from balancerd.core.files.codec import encode
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -10,10 +10,10 @@ from typing import Any, Protocol
 from balancerd.adapters.sqlite.ledger import Ledger
 from balancerd.adapters.sqlite.reader import Reader
 from balancerd.adapters.sqlite.samples import SamplesStore
-from balancerd.core.history import History
 from balancerd.core.model import Snapshot
+from balancerd.core.past.history import History
 from balancerd.core.plan import Move, Plan
-from balancerd.core.policy import Policy
+from balancerd.core.policies.policy import Policy
 from balancerd.loop import Loop
 from balancerd.ports import Backend, Clock, Power
 from tests.lab.faults import PATIENCE, SOURCE, TARGET, Case, End, Moment, Trouble

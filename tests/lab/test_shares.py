@@ -8,10 +8,10 @@ import pytest
 from balancerd.adapters.libvirt import LibvirtBackend
 from balancerd.adapters.sqlite.ledger import Ledger
 from balancerd.adapters.sqlite.samples import SamplesStore
-from balancerd.core.history import History
 from balancerd.core.model import Link, Method, Snapshot
+from balancerd.core.past.history import History
 from balancerd.core.plan import Move, Plan
-from balancerd.core.policy import Policy
+from balancerd.core.policies.policy import Policy
 from balancerd.loop import Loop
 from tests.lab.faults import MIB, SOURCE, TARGET, THIRD
 from tests.lab.performance import lived, policy, told

@@ -9,7 +9,7 @@ LOOP = "tests/unit/test_loop.py"
 CHURN = (
     Mutant(
         "cool-down",
-        "core/movable.py",
+        "core/placing/movable.py",
         "        if until > now:\n",
         "        if False:\n",
         CONSTRAINTS,
@@ -17,7 +17,7 @@ CHURN = (
     ),
     Mutant(
         "the cool-down grows",
-        "core/history.py",
+        "core/past/history.py",
         "return doubled(limits.cooldown, moves - 1, limits.cooldown_max)",
         "return limits.cooldown",
         HISTORY,
@@ -25,7 +25,7 @@ CHURN = (
     ),
     Mutant(
         "a VM's budget of a day",
-        "core/movable.py",
+        "core/placing/movable.py",
         "elif today >= policy.limits.per_vm_per_day:",
         "elif False:",
         CONSTRAINTS,
@@ -33,7 +33,7 @@ CHURN = (
     ),
     Mutant(
         "a VM's budget of a week",
-        "core/movable.py",
+        "core/placing/movable.py",
         "elif week >= policy.limits.per_vm_per_week:",
         "elif False:",
         CONSTRAINTS,
@@ -41,7 +41,7 @@ CHURN = (
     ),
     Mutant(
         "no way back",
-        "core/survey.py",
+        "core/placing/survey.py",
         "returning.setdefault(block_of[vm], {})[row[last.source]] = last.at + 2.0 * rest",
         "pass",
         CONSTRAINTS,
@@ -49,7 +49,7 @@ CHURN = (
     ),
     Mutant(
         "vetoes",
-        "core/movable.py",
+        "core/placing/movable.py",
         "if until > now and snapshot.cluster.placement.get(vm) not in snapshot.draining:",
         "if False:",
         VETOES,
@@ -57,7 +57,7 @@ CHURN = (
     ),
     Mutant(
         "a VM's breaker",
-        "core/breakers.py",
+        "core/past/breakers.py",
         "            self.vms.get(vm),\n",
         "",
         BREAKERS,
@@ -65,7 +65,7 @@ CHURN = (
     ),
     Mutant(
         "a pair's breaker",
-        "core/breakers.py",
+        "core/past/breakers.py",
         "            self.pairs.get((source, target)),\n",
         "",
         BREAKERS,
@@ -73,7 +73,7 @@ CHURN = (
     ),
     Mutant(
         "a source's breaker",
-        "core/breakers.py",
+        "core/past/breakers.py",
         "            self.hosts.get(source),\n",
         "",
         BREAKERS,
@@ -81,7 +81,7 @@ CHURN = (
     ),
     Mutant(
         "a target's breaker",
-        "core/breakers.py",
+        "core/past/breakers.py",
         "            self.hosts.get(target),\n",
         "",
         BREAKERS,
@@ -89,7 +89,7 @@ CHURN = (
     ),
     Mutant(
         "the site's breaker",
-        "core/breakers.py",
+        "core/past/breakers.py",
         "            self.site,\n",
         "",
         BREAKERS,
@@ -105,7 +105,7 @@ CHURN = (
     ),
     Mutant(
         "open breakers hold back",
-        "core/executor.py",
+        "core/executing/executor.py",
         "any(one.state is State.OPEN for one in found) or bool(found and self._traffic.site)",
         "bool(found and self._traffic.site)",
         BREAKERS,
@@ -113,7 +113,7 @@ CHURN = (
     ),
     Mutant(
         "half-open lets one through alone",
-        "core/executor.py",
+        "core/executing/executor.py",
         " or bool(found and self._traffic.site)",
         "",
         BREAKERS,
@@ -121,7 +121,7 @@ CHURN = (
     ),
     Mutant(
         "the smallest goes first",
-        "core/executor.py",
+        "core/executing/executor.py",
         "key=lambda number: (self._probing(self._tasks[number]), number)",
         "key=lambda number: number",
         BREAKERS,
@@ -129,7 +129,7 @@ CHURN = (
     ),
     Mutant(
         "a pair at rest takes no new moves",
-        "core/constraints/fast.py",
+        "core/placing/constraints/fast.py",
         '    Check("back-off", _barred, _explain_barred),\n',
         "",
         CONSTRAINTS,

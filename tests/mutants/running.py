@@ -11,7 +11,7 @@ RUNNING = (
     # --- bandwidth and convergence
     Mutant(
         "the cap of one migration",
-        "core/throttle.py",
+        "core/executing/throttle.py",
         "Transfer(_path(topology, *way), float(limits.bandwidth))",
         'Transfer(_path(topology, *way), float("inf"))',
         THROTTLE,
@@ -19,7 +19,7 @@ RUNNING = (
     ),
     Mutant(
         "production goes first",
-        "core/throttle.py",
+        "core/executing/throttle.py",
         "free = topology.free(production(view.snapshot))",
         "free = topology.free({})",
         THROTTLE,
@@ -27,7 +27,7 @@ RUNNING = (
     ),
     Mutant(
         "pauses have a longest",
-        "core/convergence.py",
+        "core/executing/convergence.py",
         "return _allow(task, min(rung.downtime, view.policy.limits.downtime), reason)",
         "return _allow(task, rung.downtime, reason)",
         CONVERGENCE,
@@ -35,7 +35,7 @@ RUNNING = (
     ),
     Mutant(
         "deadline",
-        "core/migration.py",
+        "core/executing/migration.py",
         "elif task.deadline and ran > task.deadline:",
         "elif False:",
         EXECUTOR,
@@ -43,7 +43,7 @@ RUNNING = (
     ),
     Mutant(
         "stall",
-        "core/migration.py",
+        "core/executing/migration.py",
         "elif stood > limits.stall:",
         "elif False:",
         EXECUTOR,
@@ -51,7 +51,7 @@ RUNNING = (
     ),
     Mutant(
         "silence",
-        "core/migration.py",
+        "core/executing/migration.py",
         '    if silent > SILENCE:\n        return _verify(task, view, "no news of the job"), ()\n',
         "",
         VERIFICATION,
@@ -59,7 +59,7 @@ RUNNING = (
     ),
     Mutant(
         "no way back from post-copy",
-        "core/migration.py",
+        "core/executing/migration.py",
         "    if task.switched:\n        pass",
         "    if False:\n        pass",
         CONVERGENCE,
@@ -68,7 +68,7 @@ RUNNING = (
     # --- whose job it is
     Mutant(
         "only our own job is aborted",
-        "core/convergence.py",
+        "core/executing/convergence.py",
         "    if not task.ours:\n        return replace(task, abort_reason=reason), ()\n",
         "",
         VERIFICATION,
@@ -76,7 +76,7 @@ RUNNING = (
     ),
     Mutant(
         "only our own job is watched",
-        "core/verification.py",
+        "core/executing/verification.py",
         "or not may_watch(target, ours=task.ours):",
         "or False:",
         VERIFICATION,
@@ -84,7 +84,7 @@ RUNNING = (
     ),
     Mutant(
         "only our own job is throttled",
-        "core/throttle.py",
+        "core/executing/throttle.py",
         "if task.stage is not Stage.RUNNING or not task.ours or now",
         "if task.stage is not Stage.RUNNING or now",
         THROTTLE,
@@ -92,7 +92,7 @@ RUNNING = (
     ),
     Mutant(
         "only our own leftovers are mended",
-        "core/verification.py",
+        "core/executing/verification.py",
         "    if task.foreign:\n        return False\n",
         "",
         VERIFICATION,
@@ -100,7 +100,7 @@ RUNNING = (
     ),
     Mutant(
         "a job that began at another time",
-        "core/verification.py",
+        "core/executing/verification.py",
         '    return "somebody else\'s job: it began at another time"\n',
         '    return ""\n',
         VERIFICATION,
@@ -108,7 +108,7 @@ RUNNING = (
     ),
     Mutant(
         "an adopted job must have been seen",
-        "core/migration.py",
+        "core/executing/migration.py",
         "        ours=intent.seen,\n",
         "        ours=True,\n",
         VERIFICATION,
@@ -117,7 +117,7 @@ RUNNING = (
     # --- both hosts, twice
     Mutant(
         "ends are read from both hosts",
-        "core/migration.py",
+        "core/executing/migration.py",
         "    if report.ended:\n        return _verify(task, view, report.error), ()\n",
         "    if report.ended:\n"
         "        return task.to(Stage.FAILED if report.error else Stage.DONE, view.now), ()\n",
@@ -126,7 +126,7 @@ RUNNING = (
     ),
     Mutant(
         "silence is no answer",
-        "core/reconcile.py",
+        "core/executing/reconcile.py",
         "return TABLE.get((source, target), WAIT)",
         'return TABLE.get((source, target), Finding(Outcome.FAILED, "unknown"))',
         RECONCILE,
@@ -134,7 +134,7 @@ RUNNING = (
     ),
     Mutant(
         "a copy is touched after two equal answers",
-        "core/verification.py",
+        "core/executing/verification.py",
         "if TOUCHING & set(finding.acts) and stood <",
         "if False and stood <",
         EXECUTOR,
@@ -142,7 +142,7 @@ RUNNING = (
     ),
     Mutant(
         "a target's definition that was there before",
-        "core/verification.py",
+        "core/executing/verification.py",
         "return not task.target_defined",
         "return True",
         EXECUTOR,
@@ -150,7 +150,7 @@ RUNNING = (
     ),
     Mutant(
         "all hosts are asked before a VM is lost",
-        "core/verification.py",
+        "core/executing/verification.py",
         "    if _may_be_elsewhere(finding):\n",
         "    if False:\n",
         VERIFICATION,
@@ -158,7 +158,7 @@ RUNNING = (
     ),
     Mutant(
         "a silent third host",
-        "core/verification.py",
+        "core/executing/verification.py",
         "    if silent and not task.ours:\n",
         "    if False:\n",
         VERIFICATION,
@@ -166,7 +166,7 @@ RUNNING = (
     ),
     Mutant(
         "two running copies",
-        "core/reconcile.py",
+        "core/executing/reconcile.py",
         '    (P.RUNNING, P.RUNNING): Finding(Outcome.QUARANTINED, "runs on both hosts"),\n',
         '    (P.RUNNING, P.RUNNING): Finding(Outcome.FAILED, "", (Act.DESTROY_TARGET,)),\n',
         RECONCILE,

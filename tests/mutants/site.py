@@ -12,7 +12,7 @@ SITE = (
     # --- what is not known
     Mutant(
         "a split brain freezes",
-        "core/snapshot.py",
+        "core/sensing/snapshot.py",
         "    if snapshot.split_brains:\n",
         "    if False:\n",
         PLANNER,
@@ -20,7 +20,7 @@ SITE = (
     ),
     Mutant(
         "unknown hosts freeze",
-        "core/snapshot.py",
+        "core/sensing/snapshot.py",
         "    if len(unknown) > detection.unknown_hosts * len(asked):\n",
         "    if False:\n",
         SNAPSHOT,
@@ -28,7 +28,7 @@ SITE = (
     ),
     Mutant(
         "stale readings",
-        "core/snapshot.py",
+        "core/sensing/snapshot.py",
         "    if age > stale_after:\n",
         "    if False:\n",
         SNAPSHOT,
@@ -36,7 +36,7 @@ SITE = (
     ),
     Mutant(
         "absurd hosts",
-        "core/snapshot.py",
+        "core/sensing/snapshot.py",
         "if facts is not None and not (0 < facts.cpu < ABSURD_CORES and "
         "0 < facts.memory < ABSURD_BYTES):",
         "if False:",
@@ -45,7 +45,7 @@ SITE = (
     ),
     Mutant(
         "absurd readings of a VM",
-        "core/counters.py",
+        "core/sensing/counters.py",
         "good = _sane(cpu) & _sane(memory) & (_sane(steal) | ~steal_told)",
         "good = np.isfinite(memory)",
         LOAD,
@@ -53,7 +53,7 @@ SITE = (
     ),
     Mutant(
         "more CPU than there is",
-        "core/load.py",
+        "core/sensing/load.py",
         "doubtful = grown & (cpu > seen.most)",
         "doubtful = grown & (cpu > np.inf)",
         LOAD,
@@ -61,7 +61,7 @@ SITE = (
     ),
     Mutant(
         "another host's counters",
-        "core/load.py",
+        "core/sensing/load.py",
         "grown = based & here & (used >= 0)",
         "grown = based & (used >= 0)",
         LOAD,
@@ -69,7 +69,7 @@ SITE = (
     ),
     Mutant(
         "hosts of one UUID",
-        "core/snapshot.py",
+        "core/sensing/snapshot.py",
         "return hosts, gaps + _twins(observation)",
         "return hosts, gaps",
         SNAPSHOT,
@@ -77,7 +77,7 @@ SITE = (
     ),
     Mutant(
         "unknown hosts take no part",
-        "core/survey.py",
+        "core/placing/survey.py",
         "closed = snapshot.unknown_hosts() | barred | absurd",
         "closed = barred | absurd",
         PLANNER,
@@ -151,7 +151,7 @@ SITE = (
     # --- power
     Mutant(
         "a host is seen empty twice",
-        "core/powering.py",
+        "core/executing/powering.py",
         "        if not task.empty_seen:\n"
         "            return replace(task, empty_seen=view.snapshot.at), ()\n",
         "",
@@ -160,7 +160,7 @@ SITE = (
     ),
     Mutant(
         "two looks are two snapshots",
-        "core/powering.py",
+        "core/executing/powering.py",
         "        if view.snapshot.at - task.empty_seen < SEEN_APART:\n",
         "        if view.snapshot.at <= task.empty_seen:\n",
         BEGINNING,
@@ -168,7 +168,7 @@ SITE = (
     ),
     Mutant(
         "an occupied host stays on",
-        "core/powering.py",
+        "core/executing/powering.py",
         "        if obstacle:\n",
         "        if False:\n",
         EXECUTOR,
@@ -176,7 +176,7 @@ SITE = (
     ),
     Mutant(
         "a host that is expected to be filled stays on",
-        "core/powering.py",
+        "core/executing/powering.py",
         "    if any(target == host for target in cluster.flights.values()):\n",
         "    if False:\n",
         BEGINNING,
@@ -184,7 +184,7 @@ SITE = (
     ),
     Mutant(
         "an unknown host stays on",
-        "core/powering.py",
+        "core/executing/powering.py",
         "    if host not in cluster.hosts or host in snapshot.unknown_hosts():\n",
         "    if False:\n",
         BEGINNING,
@@ -192,7 +192,7 @@ SITE = (
     ),
     Mutant(
         "no driver, no sleep",
-        "core/powering.py",
+        "core/executing/powering.py",
         "    if not cluster.hosts[host].can_sleep:\n",
         "    if False:\n",
         BEGINNING,
@@ -200,7 +200,7 @@ SITE = (
     ),
     Mutant(
         "enough hosts stay on",
-        "core/powering.py",
+        "core/executing/powering.py",
         'return "" if awake > keep else',
         'return "" if awake or keep else',
         EXECUTOR,
@@ -240,7 +240,7 @@ SITE = (
     ),
     Mutant(
         "only what we put to sleep is woken",
-        "core/history.py",
+        "core/past/history.py",
         "    return policy.power.wake_any or host in history.put_to_sleep\n",
         "    return True\n",
         PLANNER,

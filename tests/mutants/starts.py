@@ -11,7 +11,7 @@ STARTS = (
     # --- the intent and the leave to act
     Mutant(
         "intent before act",
-        "core/migration.py",
+        "core/executing/migration.py",
         "    if event.intent is None:\n",
         "    if False:\n",
         EXECUTOR,
@@ -19,7 +19,7 @@ STARTS = (
     ),
     Mutant(
         "intent before a host's power",
-        "core/powering.py",
+        "core/executing/powering.py",
         'return replace(task, empty_seen=0.0).to(Stage.WAITING, view.now, "paused"), ()',
         "return task, (SwitchPower(task.action.number, 0, _host(task), wake=False),)",
         BEGINNING,
@@ -35,7 +35,7 @@ STARTS = (
     ),
     Mutant(
         "the warrant of `act`",
-        "core/execution.py",
+        "core/executing/execution.py",
         "approved=False) if policy.mode is Mode.ACT else None",
         "approved=False)",
         EXECUTOR,
@@ -43,7 +43,7 @@ STARTS = (
     ),
     Mutant(
         "no approval in `observe`",
-        "core/execution.py",
+        "core/executing/execution.py",
         "return None if policy.mode is Mode.OBSERVE else Warrant(operator, approved=True)",
         "return Warrant(operator, approved=True)",
         EXECUTOR,
@@ -51,7 +51,7 @@ STARTS = (
     ),
     Mutant(
         "no start without a warrant",
-        "core/executor.py",
+        "core/executing/executor.py",
         '    if warrant is None:\n        return "no leave to act"\n',
         "    assert warrant is not None or True\n",
         BEGINNING,
@@ -59,7 +59,7 @@ STARTS = (
     ),
     Mutant(
         "a policy that turns to `advise`",
-        "core/executor.py",
+        "core/executing/executor.py",
         "if view.policy.mode is Mode.ADVISE and not warrant.approved:",
         "if False:",
         EXECUTOR,
@@ -67,7 +67,7 @@ STARTS = (
     ),
     Mutant(
         "a policy that turns to `observe`",
-        "core/executor.py",
+        "core/executing/executor.py",
         "    if view.policy.mode is Mode.OBSERVE:\n",
         "    if False:\n",
         BEGINNING,
@@ -76,7 +76,7 @@ STARTS = (
     # --- the state of the site
     Mutant(
         "a pause stops starts",
-        "core/executor.py",
+        "core/executing/executor.py",
         "if view.paused or view.frozen or not view.fresh:",
         "if view.frozen or not view.fresh:",
         EXECUTOR,
@@ -84,7 +84,7 @@ STARTS = (
     ),
     Mutant(
         "a freeze stops starts",
-        "core/executor.py",
+        "core/executing/executor.py",
         "if view.paused or view.frozen or not view.fresh:",
         "if view.paused or not view.fresh:",
         EXECUTOR,
@@ -92,7 +92,7 @@ STARTS = (
     ),
     Mutant(
         "a fresh snapshot at each start",
-        "core/executor.py",
+        "core/executing/executor.py",
         "if view.paused or view.frozen or not view.fresh:",
         "if view.paused or view.frozen:",
         EXECUTOR,
@@ -108,7 +108,7 @@ STARTS = (
     ),
     Mutant(
         "plans grow old",
-        "core/executor.py",
+        "core/executing/executor.py",
         "    if view.now - execution.created > view.policy.limits.plan_life:\n",
         "    if False:\n",
         EXECUTOR,
@@ -117,7 +117,7 @@ STARTS = (
     # --- the checks of one move
     Mutant(
         "the gate is asked again at the start",
-        "core/executor.py",
+        "core/executing/executor.py",
         "refusal = gate.refuses(move) or over_budget(move, view)",
         "refusal = over_budget(move, view)",
         EXECUTOR,
@@ -125,7 +125,7 @@ STARTS = (
     ),
     Mutant(
         "starts are charged at the gate",
-        "core/executor.py",
+        "core/executing/executor.py",
         "        gate.admit(move)\n",
         "",
         BEGINNING,
@@ -133,7 +133,7 @@ STARTS = (
     ),
     Mutant(
         "the gate asks where the VM is",
-        "core/constraints/gate.py",
+        "core/placing/constraints/gate.py",
         "        if source != move.source:\n",
         "        if False:\n",
         EXECUTOR,
@@ -141,7 +141,7 @@ STARTS = (
     ),
     Mutant(
         "both hosts are asked before the start",
-        "core/migration.py",
+        "core/executing/migration.py",
         "    obstacle = may_start(source, target)\n",
         '    obstacle = may_start(source, target) and ""\n',
         EXECUTOR,
@@ -149,7 +149,7 @@ STARTS = (
     ),
     Mutant(
         "objections of the hosts' own facts",
-        "core/migration.py",
+        "core/executing/migration.py",
         "    if task.objection:\n",
         "    if False:\n",
         PREFLIGHT,
@@ -157,7 +157,7 @@ STARTS = (
     ),
     Mutant(
         "disks must be locked",
-        "core/preflight.py",
+        "core/executing/preflight.py",
         "if not policy.methods.unlocked and found.image_locks is not True:",
         "if False:",
         PREFLIGHT,
@@ -166,7 +166,7 @@ STARTS = (
     # --- order and first failure
     Mutant(
         "moves wait for those they come after",
-        "core/executor.py",
+        "core/executing/executor.py",
         "        if any(t.stage is not Stage.DONE for t in before):\n            return task, ()\n",
         "",
         EXECUTOR,
@@ -174,7 +174,7 @@ STARTS = (
     ),
     Mutant(
         "moves fall with those they come after",
-        "core/executor.py",
+        "core/executing/executor.py",
         "        if broken:\n",
         "        if False:\n",
         BEGINNING,
@@ -182,7 +182,7 @@ STARTS = (
     ),
     Mutant(
         "the first failure stops the plan",
-        "core/executor.py",
+        "core/executing/executor.py",
         '        if task.stage in _STOPS_A_PLAN:\n            return f"',
         '        if False:\n            return f"',
         EXECUTOR,
@@ -191,7 +191,7 @@ STARTS = (
     # --- how many at once
     Mutant(
         "the site's limit",
-        "core/throttle.py",
+        "core/executing/throttle.py",
         "            (self.site, limits.per_site),\n",
         "",
         EXECUTOR,
@@ -199,7 +199,7 @@ STARTS = (
     ),
     Mutant(
         "a source's limit",
-        "core/throttle.py",
+        "core/executing/throttle.py",
         "            (self.outgoing[move.source], limits.per_host),\n",
         "",
         EXECUTOR,
@@ -207,7 +207,7 @@ STARTS = (
     ),
     Mutant(
         "a target's limit",
-        "core/throttle.py",
+        "core/executing/throttle.py",
         "            (self.incoming[move.target], limits.per_host),\n",
         "",
         EXECUTOR,
@@ -215,7 +215,7 @@ STARTS = (
     ),
     Mutant(
         "a link's limit",
-        "core/throttle.py",
+        "core/executing/throttle.py",
         "return any(count and count + heavy > limits.per_link for count in crossing)",
         "return False and any(crossing)",
         THROTTLE,
@@ -223,7 +223,7 @@ STARTS = (
     ),
     Mutant(
         "a link's budget of a day",
-        "core/executor.py",
+        "core/executing/executor.py",
         "refusal = gate.refuses(move) or over_budget(move, view)",
         "refusal = gate.refuses(move)",
         BREAKERS,
@@ -231,7 +231,7 @@ STARTS = (
     ),
     Mutant(
         "others' migrations count",
-        "core/throttle.py",
+        "core/executing/throttle.py",
         "            traffic.add(source, target, 1)\n",
         "            pass\n",
         EXECUTOR,
@@ -239,7 +239,7 @@ STARTS = (
     ),
     Mutant(
         "starts count at once",
-        "core/throttle.py",
+        "core/executing/throttle.py",
         "        self.add(move.source, move.target, weight(move.method, self.limits))\n",
         "        pass\n",
         EXECUTOR,

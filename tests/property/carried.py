@@ -5,11 +5,11 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 
-from balancerd.core.constraints import Gate
-from balancerd.core.history import History
 from balancerd.core.model import Snapshot
+from balancerd.core.past.history import History
+from balancerd.core.placing.constraints import Gate
 from balancerd.core.plan import Move, Plan
-from balancerd.core.policy import Policy
+from balancerd.core.policies.policy import Policy
 from tests.sites import NOW, done
 
 

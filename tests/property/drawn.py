@@ -9,7 +9,6 @@ from random import Random
 
 from hypothesis import strategies as st
 
-from balancerd.core.history import History, Outcome, PastMove
 from balancerd.core.model import (
     VM,
     Cluster,
@@ -23,7 +22,8 @@ from balancerd.core.model import (
     Snapshot,
     VMState,
 )
-from balancerd.core.policy import ConstraintRule, Objective, Policy
+from balancerd.core.past.history import History, Outcome, PastMove
+from balancerd.core.policies.policy import ConstraintRule, Objective, Policy
 from balancerd.core.units import GIB
 from tests.sites import NOW, done
 

@@ -3,12 +3,12 @@
 import pytest
 from hypothesis import given, settings
 
-from balancerd.core.constraints import contradictions, soft_breaks, violations
-from balancerd.core.history import History
-from balancerd.core.layout import is_sane
 from balancerd.core.model import Snapshot
+from balancerd.core.past.history import History
+from balancerd.core.placing.constraints import contradictions, soft_breaks, violations
+from balancerd.core.placing.layout import is_sane
 from balancerd.core.planner import plan
-from balancerd.core.policy import Policy
+from balancerd.core.policies.policy import Policy
 from tests.property.disturbed import disturbed
 from tests.property.drawn import histories, policies
 from tests.sites import NOW

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancerd.core.cluster_file import cluster_file
-from balancerd.core.cluster_text import ClusterWriter
+from balancerd.core.files.cluster_file import cluster_file
+from balancerd.core.files.cluster_text import ClusterWriter
 from balancerd.core.model import Cluster, Host, Snapshot
 from tests.property.drawn import snapshots
 

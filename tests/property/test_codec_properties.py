@@ -10,8 +10,9 @@ from typing import Any, get_type_hints
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from balancerd.core.cluster_file import cluster_file, parse_cluster_file, snapshot_of
-from balancerd.core.codec import CodecError, decode, encode
+from balancerd.core.files.cluster_file import cluster_file, parse_cluster_file, snapshot_of
+from balancerd.core.files.codec import CodecError, decode, encode
+from balancerd.core.files.plan_document import plan_document, plan_of
 from balancerd.core.lessons import Basis
 from balancerd.core.model import (
     VM,
@@ -37,7 +38,6 @@ from balancerd.core.plan import (
     Sleep,
     Wake,
 )
-from balancerd.core.plan_document import plan_document, plan_of
 
 EXAMPLES = settings(max_examples=40, deadline=None)
 TIMES = st.integers(0, 4 * 10**12).map(lambda milliseconds: milliseconds / 1000)

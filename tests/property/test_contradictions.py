@@ -5,7 +5,7 @@ from itertools import product
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancerd.core.graphs import overcrowded
+from balancerd.core.moving.graphs import overcrowded
 
 CHOICES = st.dictionaries(
     st.sampled_from("abcde"), st.frozensets(st.integers(0, 3), max_size=4), max_size=5

@@ -6,16 +6,16 @@ import numpy as np
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from balancerd.core.assess import assess_layout
 from balancerd.core.exact import planner_with
 from balancerd.core.exact.assignment import assignment
 from balancerd.core.exact.engine import QUESTIONS
-from balancerd.core.history import History
 from balancerd.core.model import Snapshot
+from balancerd.core.past.history import History
+from balancerd.core.placing.assess import assess_layout
+from balancerd.core.placing.survey import lay_out
 from balancerd.core.planner import STAGES, plan
 from balancerd.core.planner.draft import Draft
-from balancerd.core.policy import Objective, Policy
-from balancerd.core.survey import lay_out
+from balancerd.core.policies.policy import Objective, Policy
 from tests.property.drawn import histories, policies, snapshots
 from tests.sites import NOW
 from tests.unit.test_exact import broken_rows, highs

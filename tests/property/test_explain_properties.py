@@ -3,13 +3,13 @@
 from hypothesis import assume, event, given
 from hypothesis import strategies as st
 
-from balancerd.core.constraints import all_refusals
 from balancerd.core.explain.why_not import make_room
-from balancerd.core.history import History
-from balancerd.core.layout import Layout
 from balancerd.core.model import Snapshot
-from balancerd.core.policy import Policy
-from balancerd.core.survey import lay_out
+from balancerd.core.past.history import History
+from balancerd.core.placing.constraints import all_refusals
+from balancerd.core.placing.layout import Layout
+from balancerd.core.placing.survey import lay_out
+from balancerd.core.policies.policy import Policy
 from tests.property.drawn import histories, policies, snapshots
 from tests.sites import NOW
 

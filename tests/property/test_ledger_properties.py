@@ -16,10 +16,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from balancerd.adapters.sqlite import operator
 from balancerd.adapters.sqlite.ledger import Ledger
 from balancerd.adapters.sqlite.reader import Reader
-from balancerd.core.history import WEEK, Outcome, PastMove
 from balancerd.core.model import PowerState, Snapshot
+from balancerd.core.past.history import WEEK, Outcome, PastMove
+from balancerd.core.past.record import Conclusion, Intent, IntentKind, Pause, Request, Verb
 from balancerd.core.plan import Move
-from balancerd.core.record import Conclusion, Intent, IntentKind, Pause, Request, Verb
 from balancerd.core.units import DAY, MINUTE
 from balancerd.ports import LedgerError
 from tests.sites import NOW, done, site

@@ -7,14 +7,14 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from balancerd.core.check import check
-from balancerd.core.constraints import accepts, contradictions, refuses
-from balancerd.core.history import History
-from balancerd.core.layout import Layout
 from balancerd.core.model import Method, Snapshot
-from balancerd.core.order import Step, Want, dependencies, schedule
+from balancerd.core.ordering.order import Step, Want, dependencies, schedule
+from balancerd.core.past.history import History
+from balancerd.core.placing.constraints import accepts, contradictions, refuses
+from balancerd.core.placing.layout import Layout
+from balancerd.core.placing.survey import lay_out
 from balancerd.core.plan import Move, Plan
-from balancerd.core.policy import Policy
-from balancerd.core.survey import lay_out
+from balancerd.core.policies.policy import Policy
 from tests.property.carried import carried_out
 from tests.property.drawn import policies, settled, snapshots
 from tests.sites import NOW

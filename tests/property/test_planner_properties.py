@@ -10,9 +10,11 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from balancerd.core.assess import assess_layout
 from balancerd.core.check import check
-from balancerd.core.constraints import (
+from balancerd.core.model import Cluster, PowerState, Snapshot
+from balancerd.core.past.history import History, Outcome, PastMove
+from balancerd.core.placing.assess import assess_layout
+from balancerd.core.placing.constraints import (
     accepts,
     contradictions,
     refuses,
@@ -21,16 +23,14 @@ from balancerd.core.constraints import (
     soft_cost_of_group,
     violations,
 )
-from balancerd.core.history import History, Outcome, PastMove
-from balancerd.core.layout import Layout
-from balancerd.core.model import Cluster, PowerState, Snapshot
+from balancerd.core.placing.layout import Layout
+from balancerd.core.placing.survey import lay_out
 from balancerd.core.plan import Plan, Verdict, Wake
 from balancerd.core.planner import plan
 from balancerd.core.planner.draft import Draft
 from balancerd.core.planner.ease import ease
 from balancerd.core.planner.prices import move_prices
-from balancerd.core.policy import Costs, Objective, Policy
-from balancerd.core.survey import lay_out
+from balancerd.core.policies.policy import Costs, Objective, Policy
 from tests.property.carried import carried_out
 from tests.property.drawn import histories, policies, settled, snapshots
 from tests.sites import NOW, done

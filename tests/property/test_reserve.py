@@ -6,10 +6,10 @@ from random import Random
 import numpy as np
 from hypothesis import given, settings
 
-from balancerd.core.constraints import Failover
-from balancerd.core.history import History
-from balancerd.core.layout import Layout
-from balancerd.core.survey import lay_out
+from balancerd.core.past.history import History
+from balancerd.core.placing.constraints import Failover
+from balancerd.core.placing.layout import Layout
+from balancerd.core.placing.survey import lay_out
 from tests.property.drawn import SEEDS
 from tests.sites import NOW, policy, rule, site
 

@@ -3,14 +3,14 @@
 import pytest
 from hypothesis import given, settings
 
-from balancerd.core.assess import assess_layout
-from balancerd.core.history import History
 from balancerd.core.model import Snapshot
+from balancerd.core.past.history import History
+from balancerd.core.placing.assess import assess_layout
+from balancerd.core.placing.survey import lay_out
 from balancerd.core.planner.changes import exchange, relocation, take
 from balancerd.core.planner.draft import Draft
 from balancerd.core.planner.ease import easing
-from balancerd.core.policy import Costs, Policy
-from balancerd.core.survey import lay_out
+from balancerd.core.policies.policy import Costs, Policy
 from tests.property.drawn import histories, policies, snapshots
 from tests.sites import NOW
 

@@ -4,10 +4,10 @@ from collections import defaultdict
 from collections.abc import Callable, Collection
 from math import sqrt
 
-from balancerd.core.layout import memory_capacity
 from balancerd.core.model import PowerState, Snapshot, VMState
 from balancerd.core.observation import Observation
-from balancerd.core.policy import Detection, Policy
+from balancerd.core.placing.layout import memory_capacity
+from balancerd.core.policies.policy import Detection, Policy
 
 ROUNDING = 1e-6
 

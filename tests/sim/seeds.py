@@ -27,13 +27,13 @@ from balancerd.adapters.sim.world import World
 from balancerd.adapters.sqlite import operator
 from balancerd.adapters.sqlite.ledger import Ledger
 from balancerd.adapters.sqlite.proof import verify
-from balancerd.core.execution import Execution, Stage
-from balancerd.core.history import Outcome
+from balancerd.core.executing.execution import Execution, Stage
 from balancerd.core.model import Method, Snapshot
 from balancerd.core.observation import Observation, Presence
+from balancerd.core.past.history import Outcome
+from balancerd.core.past.record import Cycle, Pause, Request, Verb
 from balancerd.core.plan import Move
-from balancerd.core.policy import Policy
-from balancerd.core.record import Cycle, Pause, Request, Verb
+from balancerd.core.policies.policy import Policy
 from balancerd.core.units import GIB
 from balancerd.loop import Loop
 from balancerd.ports import BackendError

@@ -7,7 +7,7 @@ import pytest
 from balancerd.adapters.sim.world import World
 from balancerd.adapters.sqlite.ledger import Ledger
 from balancerd.core.model import VM, Cluster, Forecast, Host, Snapshot
-from balancerd.core.policy import Policy
+from balancerd.core.policies.policy import Policy
 from tests.sim.doorways import frozen
 from tests.sim.seeds import BrokenError, Doors
 from tests.worlds import a_host_group, a_scenario, a_world, send

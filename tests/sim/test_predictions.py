@@ -9,11 +9,11 @@ import pytest
 from balancerd.adapters.sim.scenario import Scenario
 from balancerd.adapters.sim.site import build
 from balancerd.adapters.sim.world import World
-from balancerd.core.cost import Cost, migration_cost
 from balancerd.core.lessons import NOMINAL, Lesson, Lessons
 from balancerd.core.model import Load, Snapshot
+from balancerd.core.moving.cost import Cost, migration_cost
+from balancerd.core.moving.topology import Topology
 from balancerd.core.observation import JobReport
-from balancerd.core.topology import Topology
 from balancerd.core.units import MIB
 from tests.sites import policy
 

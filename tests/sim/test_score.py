@@ -22,7 +22,7 @@ from balancerd.adapters.sqlite.samples import SamplesStore
 from balancerd.adapters.sqlite.schema import LEDGER
 from balancerd.core.model import Method
 from balancerd.core.observation import Presence
-from balancerd.core.policy import Policy
+from balancerd.core.policies.policy import Policy
 from balancerd.documents import parse
 from balancerd.simulation import Result, simulate, without_balancing
 from benchmarks import score_events

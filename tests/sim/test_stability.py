@@ -14,8 +14,8 @@ from balancerd.adapters.sim.scenario import Scenario
 from balancerd.adapters.sim.site import Site, build
 from balancerd.adapters.sqlite.ledger import Ledger
 from balancerd.adapters.sqlite.samples import SamplesStore
-from balancerd.core.history import Outcome, PastMove, rests_until
-from balancerd.core.policy import Mode, Policy
+from balancerd.core.past.history import Outcome, PastMove, rests_until
+from balancerd.core.policies.policy import Mode, Policy
 from balancerd.core.units import GIB, HOUR
 from balancerd.simulation import simulate
 from tests.sites import policy

@@ -8,9 +8,17 @@ import pytest
 from balancerd.actuator import Actuator
 from balancerd.adapters.sim.world import World
 from balancerd.adapters.sqlite.ledger import Ledger
-from balancerd.core.messages import AbortMigration, Acted, Ask, Located, SetDowntime, Settle, Tuned
+from balancerd.core.executing.messages import (
+    AbortMigration,
+    Acted,
+    Ask,
+    Located,
+    SetDowntime,
+    Settle,
+    Tuned,
+)
+from balancerd.core.executing.reconcile import Act
 from balancerd.core.observation import Presence
-from balancerd.core.reconcile import Act
 from balancerd.ports import LedgerError
 from balancerd.recorder import Recorder
 from tests.worlds import a_scenario, a_world, live, send

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from balancerd.core.assess import assess
 from balancerd.core.model import Gap, GapKind, Load, PowerState, Snapshot
+from balancerd.core.placing.assess import assess
 from balancerd.core.plan import Assessment, Verdict
 from tests.sites import NOW, changed, policy, site
 

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from balancerd.core.breakers import RULES, Breaker, Breakers, Scope, State, breaker, breakers
-from balancerd.core.execution import Stage
-from balancerd.core.history import History, Outcome, PastMove
-from balancerd.core.messages import Ask, Intended
+from balancerd.core.executing.execution import Stage
+from balancerd.core.executing.messages import Ask, Intended
 from balancerd.core.model import Link
+from balancerd.core.past.breakers import RULES, Breaker, Breakers, Scope, State, breaker, breakers
+from balancerd.core.past.history import History, Outcome, PastMove
 from balancerd.core.plan import Move
-from balancerd.core.policy import Limits
+from balancerd.core.policies.policy import Limits
 from balancerd.core.units import GIB, HOUR
 from tests.executions import POLICY, START, P, Run, move, of
 

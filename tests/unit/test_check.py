@@ -17,7 +17,7 @@ from balancerd.core.model import (
     VMState,
 )
 from balancerd.core.plan import Action, Move, Plan, Sleep, Wake
-from balancerd.core.policy import ConstraintRule, Policy
+from balancerd.core.policies.policy import ConstraintRule, Policy
 from tests.sites import NOW, changed, policy, rule, site, under_way
 
 SITE = (

@@ -15,7 +15,7 @@ from balancerd.adapters.sqlite.ledger import Ledger
 from balancerd.adapters.sqlite.lock import lock
 from balancerd.adapters.sqlite.samples import SamplesStore
 from balancerd.cli.errors import Exit
-from balancerd.core.record import Intent, IntentKind
+from balancerd.core.past.record import Intent, IntentKind
 from balancerd.loop import Loop
 from tests.records import POLICY, Done, balancerctl, policy, small_site
 

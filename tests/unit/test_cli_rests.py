@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from balancerd.adapters.sqlite.ledger import Ledger
-from balancerd.core.history import Outcome
 from balancerd.core.model import Method
-from balancerd.core.record import Conclusion, Cycle, Intent, IntentKind
-from balancerd.core.vetoes import DEED
+from balancerd.core.past.history import Outcome
+from balancerd.core.past.record import Conclusion, Cycle, Intent, IntentKind
+from balancerd.core.past.vetoes import DEED
 from tests.records import POLICY, balancerctl
 from tests.sites import NOW, site
 

@@ -14,7 +14,7 @@ import pytest
 from balancerd.adapters.sqlite.database import Access, Database
 from balancerd.adapters.sqlite.schema import LEDGER
 from balancerd.cli.errors import Exit
-from balancerd.core.cluster_file import parse_cluster_file
+from balancerd.core.files.cluster_file import parse_cluster_file
 from tests.records import balancerctl, make_record
 
 LISTINGS = (

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from balancerd.core.cluster_file import VERSION, cluster_file, parse_cluster_file, snapshot_of
-from balancerd.core.codec import CodecError, decode, encode
+from balancerd.core.files.cluster_file import VERSION, cluster_file, parse_cluster_file, snapshot_of
+from balancerd.core.files.codec import CodecError, decode, encode
+from balancerd.core.files.plan_document import plan_document, plan_of
 from balancerd.core.model import VM, Disk, Host, Link, Load, Method, PowerState
 from balancerd.core.plan import Action, Move, Sleep
-from balancerd.core.plan_document import plan_document, plan_of
 from balancerd.core.units import GIB
 from tests.sites import planned, policy, site, under_way
 

@@ -11,11 +11,11 @@ from balancerd.adapters.sim.world import World
 from balancerd.adapters.sqlite.ledger import Ledger
 from balancerd.adapters.sqlite.samples import SamplesStore
 from balancerd.core.check import check
-from balancerd.core.cold import PATIENCE, TABLE, judge_cold, may_carry
-from balancerd.core.execution import Stage
+from balancerd.core.executing.cold import PATIENCE, TABLE, judge_cold, may_carry
+from balancerd.core.executing.execution import Stage
+from balancerd.core.executing.messages import Ask, Intended, Located, StartMigration
+from balancerd.core.executing.reconcile import Act
 from balancerd.core.explain import Decision, why
-from balancerd.core.history import History, Outcome, PastMove
-from balancerd.core.messages import Ask, Intended, Located, StartMigration
 from balancerd.core.model import (
     Disk,
     Exclusion,
@@ -28,9 +28,9 @@ from balancerd.core.model import (
     VMState,
 )
 from balancerd.core.observation import Location, Presence
+from balancerd.core.past.history import History, Outcome, PastMove
 from balancerd.core.plan import Plan, Sleep
-from balancerd.core.policy import Policy
-from balancerd.core.reconcile import Act
+from balancerd.core.policies.policy import Policy
 from balancerd.loop import Loop
 from tests.executions import Run, move, of
 from tests.sites import NOW, changed, planned, policy, rule, site, told

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from balancerd.core.check import check
-from balancerd.core.constraints import (
+from balancerd.core.model import Disk, Method, PowerState, Snapshot, VMState
+from balancerd.core.past.history import History, Outcome, PastMove
+from balancerd.core.placing.constraints import (
     Failover,
     Gate,
     accepts,
@@ -16,12 +18,10 @@ from balancerd.core.constraints import (
     soft_breaks,
     violations,
 )
-from balancerd.core.history import History, Outcome, PastMove
-from balancerd.core.model import Disk, Method, PowerState, Snapshot, VMState
+from balancerd.core.placing.survey import lay_out
 from balancerd.core.plan import Move, Plan, Refusal
-from balancerd.core.policy import ConstraintRule, Policy
-from balancerd.core.survey import lay_out
-from balancerd.core.tags import rules_in_force
+from balancerd.core.policies.policy import ConstraintRule, Policy
+from balancerd.core.policies.tags import rules_in_force
 from balancerd.core.units import DAY
 from tests.sites import NOW, changed, policy, rule, site, under_way
 

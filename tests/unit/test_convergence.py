@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from balancerd.core.execution import Stage
-from balancerd.core.messages import (
+from balancerd.core.executing.execution import Stage
+from balancerd.core.executing.messages import (
     AbortMigration,
     Command,
     HurryWanted,
@@ -17,7 +17,7 @@ from balancerd.core.messages import (
 )
 from balancerd.core.model import Method
 from balancerd.core.observation import JobProgress, JobReport
-from balancerd.core.policy import Methods, Policy
+from balancerd.core.policies.policy import Methods, Policy
 from balancerd.core.units import GIB
 from tests.executions import POLICY, START, P, Run, move, of, snapshot
 

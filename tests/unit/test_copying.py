@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancerd.core.copying import SWITCH_OVER, auto_converge, post_copy, pre_copy
+from balancerd.core.moving.copying import SWITCH_OVER, auto_converge, post_copy, pre_copy
 
 
 def by_rounds(memory: float, dirty: float, rate: float, pause: float) -> tuple[float, float]:

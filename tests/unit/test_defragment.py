@@ -8,19 +8,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from balancerd.core.assess import assess_layout
-from balancerd.core.history import History
-from balancerd.core.layout import Layout
 from balancerd.core.model import Cluster, Snapshot
+from balancerd.core.past.history import History
+from balancerd.core.placing.assess import assess_layout
+from balancerd.core.placing.layout import Layout
+from balancerd.core.placing.room import Size, big_vm, free_room, stranded
+from balancerd.core.placing.survey import lay_out
 from balancerd.core.plan import Plan
 from balancerd.core.planner.defragment.master import Master
 from balancerd.core.planner.defragment.options import options_of
 from balancerd.core.planner.defragment.prices import relax
 from balancerd.core.planner.defragment.site import site_of
 from balancerd.core.planner.draft import Draft
-from balancerd.core.policy import Policy
-from balancerd.core.room import Size, big_vm, free_room, stranded
-from balancerd.core.survey import lay_out
+from balancerd.core.policies.policy import Policy
 from balancerd.core.units import GIB
 from tests.numa import site
 from tests.sites import NOW, planned, policy, told

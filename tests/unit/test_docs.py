@@ -11,7 +11,7 @@ import pytest
 from balancerd.cli.errors import Exit
 from balancerd.cli.root import root
 from balancerd.config import SHIPPED_POLICIES, Configuration
-from balancerd.core.policy import Policy
+from balancerd.core.policies.policy import Policy
 from balancerd.documents import DocumentError, parse
 from tests.docs import README, commands, generated, part
 

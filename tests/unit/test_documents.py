@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from balancerd.complaints import format_path
-from balancerd.core.policy import Duration, Objective, Policy, Schema
+from balancerd.core.policies.policy import Duration, Objective, Policy, Schema
 from balancerd.documents import LARGEST, DocumentError, load, parse
 
 

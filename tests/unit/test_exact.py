@@ -5,15 +5,15 @@ import pytest
 
 from balancerd.adapters.highs import process
 from balancerd.adapters.highs.solver import ARRAYS
-from balancerd.core.assess import assess_layout
 from balancerd.core.exact import Program, Solution, planner_with
 from balancerd.core.exact.assignment import Question, assignment
 from balancerd.core.exact.engine import QUESTIONS, Attempt
-from balancerd.core.history import History
+from balancerd.core.past.history import History
+from balancerd.core.placing.assess import assess_layout
+from balancerd.core.placing.survey import lay_out
 from balancerd.core.plan import Plan
 from balancerd.core.planner.draft import Draft
-from balancerd.core.policy import Policy
-from balancerd.core.survey import lay_out
+from balancerd.core.policies.policy import Policy
 from tests.sites import NOW, policy, rule, site, told
 
 SITE = "h1 10c 64G: a 3c 8G, b 3c 8G | h2 10c 64G: c 2c 8G, d 2c 8G | h3 10c 64G: e 1c 4G"

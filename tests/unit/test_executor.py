@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from balancerd.core.execution import (
+from balancerd.core.executing.execution import (
     TRANSITIONS,
     Stage,
     Task,
@@ -12,9 +12,8 @@ from balancerd.core.execution import (
     warrant_of_approval,
     warrant_of_policy,
 )
-from balancerd.core.executor import adopt, due
-from balancerd.core.history import History, Outcome
-from balancerd.core.messages import (
+from balancerd.core.executing.executor import adopt, due
+from balancerd.core.executing.messages import (
     AbortMigration,
     AbortWanted,
     Acted,
@@ -30,13 +29,14 @@ from balancerd.core.messages import (
     SwitchPower,
     Watch,
 )
+from balancerd.core.executing.powering import WAKE_PATIENCE
+from balancerd.core.executing.reconcile import Act
 from balancerd.core.model import Method
 from balancerd.core.observation import Presence
+from balancerd.core.past.history import History, Outcome
+from balancerd.core.past.record import Intent, IntentKind, PlanState
 from balancerd.core.plan import Sleep, Wake
-from balancerd.core.policy import Limits, Mode
-from balancerd.core.powering import WAKE_PATIENCE
-from balancerd.core.reconcile import Act
-from balancerd.core.record import Intent, IntentKind, PlanState
+from balancerd.core.policies.policy import Limits, Mode
 from balancerd.core.units import GIB
 from tests.executions import POLICY, START, P, Run, move, of, one_move, snapshot, switched_off
 

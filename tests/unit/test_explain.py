@@ -16,9 +16,9 @@ from balancerd.core.explain import (
     why,
     why_not,
 )
-from balancerd.core.history import History, Outcome, PastMove
 from balancerd.core.model import PowerState, Snapshot, VMState
-from balancerd.core.policy import Policy
+from balancerd.core.past.history import History, Outcome, PastMove
+from balancerd.core.policies.policy import Policy
 from tests.sites import NOW, changed, planned, policy, rule, site, under_way
 
 HOT = "h1 10c 64G: a 4c 8G, b 3c 2G, c 2c 4G | h2 10c 64G: d 1c 4G | h3 10c 64G:"

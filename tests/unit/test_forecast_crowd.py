@@ -3,8 +3,17 @@
 import numpy as np
 import pytest
 
-from balancerd.core.forecast import ENOUGH, Crowd, Past, Pasts, crowd, expect, remember, taking_in
 from balancerd.core.model import Forecast
+from balancerd.core.sensing.forecast import (
+    ENOUGH,
+    Crowd,
+    Past,
+    Pasts,
+    crowd,
+    expect,
+    remember,
+    taking_in,
+)
 
 
 def sizes(*values: float) -> np.ndarray:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from balancerd.core.history import Outcome, PastMove, rests_until
-from balancerd.core.policy import Limits
+from balancerd.core.past.history import Outcome, PastMove, rests_until
+from balancerd.core.policies.policy import Limits
 from balancerd.core.units import doubled
 
 LIMITS = Limits(cooldown=100.0, cooldown_max=1000.0, backoff=10.0)

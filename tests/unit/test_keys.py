@@ -3,7 +3,7 @@
 import pytest
 
 from balancerd.config import Configuration
-from balancerd.core.policy import Policy, Window
+from balancerd.core.policies.policy import Policy, Window
 from balancerd.documents import parse
 from balancerd.keys import keys_of
 

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from balancerd.core.ladder import GROUND, Climb, Ladder, Ladders, followed, next_rung
 from balancerd.core.observation import JobProgress
+from balancerd.core.policies.ladder import GROUND, Climb, Ladder, Ladders, followed, next_rung
 
 MEMORY, RATE = 1000, 100  # bytes, and bytes per second
 

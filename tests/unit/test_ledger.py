@@ -15,12 +15,11 @@ from balancerd.adapters.sqlite.lessons import PastLessons
 from balancerd.adapters.sqlite.maintenance import LedgerRetention
 from balancerd.adapters.sqlite.reader import Reader
 from balancerd.adapters.sqlite.schema import LEDGER
-from balancerd.core.history import WEEK, Outcome, PastMove
 from balancerd.core.lessons import Basis, Lessons
 from balancerd.core.model import Method, PowerState, VMState
 from balancerd.core.observation import JobProgress, JobReport
-from balancerd.core.plan import Wake
-from balancerd.core.record import (
+from balancerd.core.past.history import WEEK, Outcome, PastMove
+from balancerd.core.past.record import (
     Conclusion,
     Cycle,
     Intent,
@@ -30,6 +29,7 @@ from balancerd.core.record import (
     Request,
     Verb,
 )
+from balancerd.core.plan import Wake
 from balancerd.core.units import DAY
 from balancerd.ports import LedgerError
 from tests.sites import NOW, changed, done, planned, policy, site

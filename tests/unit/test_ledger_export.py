@@ -12,10 +12,10 @@ from balancerd.adapters.sqlite.export import export
 from balancerd.adapters.sqlite.ledger import Ledger
 from balancerd.adapters.sqlite.samples import SamplesStore
 from balancerd.adapters.sqlite.schema import LEDGER
-from balancerd.core.history import Outcome
 from balancerd.core.model import Load, Method, PowerState, Snapshot
+from balancerd.core.past.history import Outcome
+from balancerd.core.past.record import Conclusion, Intent, IntentKind, PlanState
 from balancerd.core.plan import Move
-from balancerd.core.record import Conclusion, Intent, IntentKind, PlanState
 from tests.sites import NOW, done, planned, policy, site
 
 SITE = site("h1 16c 64G: a 8c 16G, b 1c 1G | h2 16c 64G: c 1c 1G | h3 16c 64G:")

@@ -19,7 +19,7 @@ from balancerd.adapters.sqlite.lock import is_locked, lock
 from balancerd.adapters.sqlite.reader import Reader
 from balancerd.adapters.sqlite.samples_schema import SAMPLES
 from balancerd.adapters.sqlite.schema import LEDGER
-from balancerd.core.record import Intent, IntentKind
+from balancerd.core.past.record import Intent, IntentKind
 from balancerd.ports import LedgerError
 from tests.sites import NOW, site
 

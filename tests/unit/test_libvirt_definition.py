@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from balancerd.adapters.libvirt.definition import Storage, unreadable, vm_of
 from balancerd.adapters.libvirt.xml import SIZE_AT_MOST, XMLError, parse
 from balancerd.core.model import VM, Disk, ExclusionKind
-from balancerd.core.tie import tie
+from balancerd.core.moving.tie import tie
 
 GUEST = """<domain type='kvm' id='7'>
   <name>web-1</name>

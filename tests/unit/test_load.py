@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from balancerd.core.columns import Loads
-from balancerd.core.counters import Doubt, seen_hosts, seen_vms
-from balancerd.core.load import Tracks, follow
 from balancerd.core.model import Host, Load
 from balancerd.core.observation import HostCounters, VMCounters
+from balancerd.core.sensing.counters import Doubt, seen_hosts, seen_vms
+from balancerd.core.sensing.load import Tracks, follow
 from balancerd.core.units import GIB
 from tests.readings import vm_reading
 

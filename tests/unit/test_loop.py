@@ -11,10 +11,10 @@ from balancerd.adapters.sqlite import operator
 from balancerd.adapters.sqlite.ledger import Ledger
 from balancerd.adapters.sqlite.reader import Reader
 from balancerd.adapters.sqlite.samples import SamplesStore
-from balancerd.core.breakers import RULES, Scope
-from balancerd.core.history import Outcome
-from balancerd.core.policy import Policy
-from balancerd.core.record import Conclusion, Intent, IntentKind, Pause, Request, Verb
+from balancerd.core.past.breakers import RULES, Scope
+from balancerd.core.past.history import Outcome
+from balancerd.core.past.record import Conclusion, Intent, IntentKind, Pause, Request, Verb
+from balancerd.core.policies.policy import Policy
 from balancerd.loop import Loop
 from balancerd.ports import LedgerError
 from tests.worlds import a_world

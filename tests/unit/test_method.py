@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from balancerd.core.check import check
-from balancerd.core.cost import migration_cost
 from balancerd.core.lessons import Lesson, Lessons
-from balancerd.core.method import Way, way_of
 from balancerd.core.model import VM, Disk, Load, Method, Snapshot
+from balancerd.core.moving.cost import migration_cost
+from balancerd.core.moving.method import Way, way_of
 from balancerd.core.plan import Move, Plan, Refusal
-from balancerd.core.policy import Policy
+from balancerd.core.policies.policy import Policy
 from balancerd.core.units import GIB, MIB
 from tests.sites import NOW, changed, planned, policy, site, told
 

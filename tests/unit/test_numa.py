@@ -5,15 +5,15 @@ from dataclasses import replace
 import pytest
 
 from balancerd.core.check import check
-from balancerd.core.constraints import Gate, refuses, violations
-from balancerd.core.history import History
-from balancerd.core.layout import Layout
 from balancerd.core.model import Method, Snapshot, VMState
 from balancerd.core.observation import HostReading, VMReading
+from balancerd.core.past.history import History
+from balancerd.core.placing.constraints import Gate, refuses, violations
+from balancerd.core.placing.layout import Layout
+from balancerd.core.placing.survey import lay_out
 from balancerd.core.plan import Move, Plan
-from balancerd.core.policy import Policy
-from balancerd.core.survey import lay_out
-from balancerd.core.whereabouts import whereabouts
+from balancerd.core.policies.policy import Policy
+from balancerd.core.sensing.whereabouts import whereabouts
 from tests.numa import site
 from tests.sites import NOW, changed, policy
 

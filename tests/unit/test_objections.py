@@ -9,13 +9,13 @@ from balancerd.adapters.sim.world import World
 from balancerd.adapters.sqlite.ledger import Ledger
 from balancerd.adapters.sqlite.reader import Reader
 from balancerd.adapters.sqlite.samples import SamplesStore
-from balancerd.core.breakers import breakers
-from balancerd.core.constraints import refuses
-from balancerd.core.history import History, Outcome, PastMove, rests_until
-from balancerd.core.objections import objections
+from balancerd.core.past.breakers import breakers
+from balancerd.core.past.history import History, Outcome, PastMove, rests_until
+from balancerd.core.past.objections import objections
+from balancerd.core.placing.constraints import refuses
+from balancerd.core.placing.survey import lay_out
 from balancerd.core.planner.worth import _failing
-from balancerd.core.policy import Limits, Policy
-from balancerd.core.survey import lay_out
+from balancerd.core.policies.policy import Limits, Policy
 from balancerd.loop import Loop
 from tests.sites import NOW, planned, policy, site, told
 from tests.worlds import a_scenario, a_world

@@ -1,10 +1,10 @@
 """Steps in an order that the rules accept, and which of them have to wait."""
 
-from balancerd.core.history import History
-from balancerd.core.layout import Layout
-from balancerd.core.order import Step, Want, dependencies, schedule
-from balancerd.core.policy import ConstraintRule
-from balancerd.core.survey import lay_out
+from balancerd.core.ordering.order import Step, Want, dependencies, schedule
+from balancerd.core.past.history import History
+from balancerd.core.placing.layout import Layout
+from balancerd.core.placing.survey import lay_out
+from balancerd.core.policies.policy import ConstraintRule
 from tests.sites import NOW, policy, rule, site
 
 

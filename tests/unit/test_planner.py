@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from balancerd.core.copying import SWITCH_OVER
-from balancerd.core.history import History, Outcome, PastMove
 from balancerd.core.model import Gap, GapKind, Load, PowerState, Snapshot, SplitBrain, VMState
-from balancerd.core.survey import lay_out
+from balancerd.core.moving.copying import SWITCH_OVER
+from balancerd.core.past.history import History, Outcome, PastMove
+from balancerd.core.placing.survey import lay_out
 from balancerd.core.units import GIB
 from tests.sites import NOW, changed, done, planned, policy, rule, site, told, under_way
 

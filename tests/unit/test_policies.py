@@ -7,7 +7,7 @@ import pytest
 
 from balancerd.cli.simulate import DEMO
 from balancerd.config import SHIPPED_POLICIES, load_policy
-from balancerd.core.policy import Mode, Objective, Policy
+from balancerd.core.policies.policy import Mode, Objective, Policy
 
 SHIPPED = sorted(SHIPPED_POLICIES.glob("*.toml"))
 

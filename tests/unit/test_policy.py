@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from balancerd.core.policy import (
+from balancerd.core.policies.policy import (
     DAYS,
     Band,
     ConstraintRule,
@@ -19,7 +19,7 @@ from balancerd.core.policy import (
     Thresholds,
     Window,
 )
-from balancerd.core.rule import matches
+from balancerd.core.policies.rule import matches
 from balancerd.documents import DocumentError, parse
 
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from balancerd.core.execution import Stage
-from balancerd.core.history import Outcome
-from balancerd.core.messages import Ask, Conclude, EndPlan, Intend, Intended, Located
+from balancerd.core.executing.execution import Stage
+from balancerd.core.executing.messages import Ask, Conclude, EndPlan, Intend, Intended, Located
+from balancerd.core.executing.preflight import objection
 from balancerd.core.model import Method
 from balancerd.core.observation import Location, Preflight, Presence, Side
-from balancerd.core.preflight import objection
+from balancerd.core.past.history import Outcome
 from balancerd.core.units import GIB
 from tests.executions import START, Run, move
 from tests.sites import policy

@@ -5,8 +5,8 @@ from math import cos, pi
 import numpy as np
 import pytest
 
-from balancerd.core.forecast import Pasts, expect
-from balancerd.core.profile import HOURS_TOLD, Profile, inflated, recalled
+from balancerd.core.sensing.forecast import Pasts, expect
+from balancerd.core.sensing.profile import HOURS_TOLD, Profile, inflated, recalled
 from balancerd.core.units import DAY, HOUR
 
 MONDAY = 4 * DAY  # since the epoch, a Thursday

@@ -4,9 +4,16 @@ from itertools import product
 
 import pytest
 
-from balancerd.core.history import Outcome
+from balancerd.core.executing.reconcile import (
+    CLEAN_UP_PATIENCE,
+    TABLE,
+    Act,
+    judge,
+    may_start,
+    may_watch,
+)
 from balancerd.core.observation import Presence
-from balancerd.core.reconcile import CLEAN_UP_PATIENCE, TABLE, Act, judge, may_start, may_watch
+from balancerd.core.past.history import Outcome
 
 P = Presence
 DESTROYS = {Act.DESTROY_SOURCE, Act.UNDEFINE_SOURCE, Act.DESTROY_TARGET, Act.UNDEFINE_TARGET}

@@ -7,16 +7,16 @@ from random import Random
 import numpy as np
 import pytest
 
-from balancerd.core.assess import assess_layout
-from balancerd.core.history import History
 from balancerd.core.model import Snapshot
+from balancerd.core.past.history import History
+from balancerd.core.placing.assess import assess_layout
+from balancerd.core.placing.survey import lay_out
 from balancerd.core.plan import Plan
 from balancerd.core.planner import plan
 from balancerd.core.planner.changes import exchange
 from balancerd.core.planner.draft import Draft
 from balancerd.core.planner.ease import easing
-from balancerd.core.rule import ConstraintRule
-from balancerd.core.survey import lay_out
+from balancerd.core.policies.rule import ConstraintRule
 from benchmarks import instances, placement
 from tests.sites import NOW, changed, planned, policy, rule, site, told
 

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from balancerd.core.constraints import Gate
-from balancerd.core.execution import Stage
-from balancerd.core.history import History, Outcome, PastMove
-from balancerd.core.messages import Ask, Intended, StartMigration
+from balancerd.core.executing.execution import Stage
+from balancerd.core.executing.messages import Ask, Intended, StartMigration
 from balancerd.core.model import Cluster
+from balancerd.core.past.history import History, Outcome, PastMove
+from balancerd.core.placing.constraints import Gate
 from balancerd.core.plan import Move
-from balancerd.core.policy import Limits, Policy
+from balancerd.core.policies.policy import Limits, Policy
 from balancerd.core.units import GIB
 from tests.executions import POLICY, START, P, Run, move, of
 from tests.sites import planned, policy, rule, site

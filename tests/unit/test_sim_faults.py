@@ -7,8 +7,8 @@ import pytest
 
 from balancerd.adapters.sim import endings
 from balancerd.adapters.sim.copies import Ending
+from balancerd.core.executing.reconcile import judge
 from balancerd.core.observation import Presence
-from balancerd.core.reconcile import judge
 from balancerd.ports import BackendError
 from tests.worlds import a_flavour, a_host_group, a_scenario, a_world, live, send, watched
 

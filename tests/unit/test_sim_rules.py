@@ -3,7 +3,7 @@
 import pytest
 
 from balancerd.adapters.sim.rules import RuleWatch
-from balancerd.core.policy import Policy
+from balancerd.core.policies.policy import Policy
 from tests.worlds import a_world, live, send
 
 

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-from balancerd.core.measurement import Known
 from balancerd.core.model import (
     VM,
     Disk,
@@ -14,8 +13,9 @@ from balancerd.core.model import (
     VMState,
 )
 from balancerd.core.observation import HostReading
-from balancerd.core.policy import Detection
-from balancerd.core.snapshot import assemble, freeze_reason
+from balancerd.core.policies.policy import Detection
+from balancerd.core.sensing.measurement import Known
+from balancerd.core.sensing.snapshot import assemble, freeze_reason
 from balancerd.core.units import GIB
 from tests.readings import JOB, host_reading, observed, silent, vm_reading
 

@@ -6,14 +6,14 @@ from random import Random
 import numpy as np
 import pytest
 
-from balancerd.core.constraints import refuses
-from balancerd.core.history import History
-from balancerd.core.layout import Layout
 from balancerd.core.model import Forecast, Snapshot
+from balancerd.core.past.history import History
+from balancerd.core.placing.constraints import refuses
+from balancerd.core.placing.layout import Layout
+from balancerd.core.placing.survey import lay_out
 from balancerd.core.planner.exchange import NOTHING, Exchange
 from balancerd.core.planner.levels import Levels
-from balancerd.core.policy import Policy
-from balancerd.core.survey import lay_out
+from balancerd.core.policies.policy import Policy
 from tests.sites import NOW, changed, planned, policy, rule, site, told
 
 EVEN = {"thresholds": {"imbalance": 0.02}, "limits": {"gain": 0.0, "benefit": 0.0}}

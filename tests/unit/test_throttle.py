@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancerd.core.execution import Stage
-from balancerd.core.messages import Ask, Intend, SetBandwidth, StartMigration, Tuned
-from balancerd.core.messages import Intended as Committed
+from balancerd.core.executing.execution import Stage
+from balancerd.core.executing.messages import Ask, Intend, SetBandwidth, StartMigration, Tuned
+from balancerd.core.executing.messages import Intended as Committed
+from balancerd.core.executing.throttle import TELL_AGAIN, Transfer, shares
 from balancerd.core.model import Link, Load, Method
 from balancerd.core.observation import JobProgress, JobReport
 from balancerd.core.plan import Move
-from balancerd.core.policy import Limits
-from balancerd.core.throttle import TELL_AGAIN, Transfer, shares
+from balancerd.core.policies.policy import Limits
 from balancerd.core.units import GIB
 from tests.executions import POLICY, START, P, Run, move, of
 

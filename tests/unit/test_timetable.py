@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from balancerd.core.policy import Limits
-from balancerd.core.timetable import Job, Slot, limit_of, timetable, waves
+from balancerd.core.ordering.timetable import Job, Slot, limit_of, timetable, waves
+from balancerd.core.policies.policy import Limits
 
 Jobs = list[tuple[Job, float]]  # with bytes
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balancerd.core.model import Link, Load
-from balancerd.core.topology import Topology, production
+from balancerd.core.moving.topology import Topology, production
 from tests.sites import site
 
 RACKS = (

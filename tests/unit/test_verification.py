@@ -2,10 +2,9 @@
 
 import pytest
 
-from balancerd.core.execution import Stage
-from balancerd.core.executor import adopt
-from balancerd.core.history import Outcome
-from balancerd.core.messages import (
+from balancerd.core.executing.execution import Stage
+from balancerd.core.executing.executor import adopt
+from balancerd.core.executing.messages import (
     AbortMigration,
     AbortWanted,
     Ask,
@@ -14,12 +13,13 @@ from balancerd.core.messages import (
     StartRefused,
     Watch,
 )
-from balancerd.core.migration import SILENCE
+from balancerd.core.executing.migration import SILENCE
+from balancerd.core.executing.verification import CONFIRMED_AFTER, PATIENCE
 from balancerd.core.observation import JobProgress, JobReport, Location, Presence
-from balancerd.core.policy import Limits
-from balancerd.core.record import Intent, IntentKind
+from balancerd.core.past.history import Outcome
+from balancerd.core.past.record import Intent, IntentKind
+from balancerd.core.policies.policy import Limits
 from balancerd.core.units import GIB
-from balancerd.core.verification import CONFIRMED_AFTER, PATIENCE
 from tests.executions import POLICY, START, P, Run, of, one_move
 
 ANOTHER = "another migration job is already running for the domain"

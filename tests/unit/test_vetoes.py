@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from balancerd.core.history import History
 from balancerd.core.model import Gap, GapKind, Snapshot, VMState
-from balancerd.core.movable import fixed_vms
-from balancerd.core.vetoes import Deed, deeds
+from balancerd.core.past.history import History
+from balancerd.core.past.vetoes import Deed, deeds
+from balancerd.core.placing.movable import fixed_vms
 from tests.executions import POLICY, START, snapshot
 
 

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from balancerd.core.history import History, Outcome, PastMove
 from balancerd.core.model import Forecast, Snapshot
-from balancerd.core.order import Step
+from balancerd.core.ordering.order import Step
+from balancerd.core.past.history import History, Outcome, PastMove
+from balancerd.core.placing.survey import lay_out
 from balancerd.core.planner.worth import Worth, waiting, worth
-from balancerd.core.policy import Policy
-from balancerd.core.survey import lay_out
+from balancerd.core.policies.policy import Policy
 from tests.sites import NOW, planned, policy, site, told
 
 BUSY = "h1 10c 64G: a 3c 8G, b 3c 8G | h2 10c 64G: | h3 10c 64G: c 1c 8G"

@@ -8,7 +8,7 @@ from xml.etree.ElementTree import Element
 
 from balancerd.adapters.libvirt.xml import XMLError, attribute, number, parse
 from balancerd.core.model import VM, Disk
-from balancerd.core.tags import COMPLAINT
+from balancerd.core.policies.tags import COMPLAINT
 
 TAGS_NAMESPACE = "urn:balancerd:policy"
 TAGS_AT_MOST = 32

@@ -1,9 +1,9 @@
 """A policy's constraints, held against where VMs really are and not against what is recorded."""
 
 from balancerd.adapters.sim.world import World
-from balancerd.core.constraints import violations
 from balancerd.core.model import Snapshot
-from balancerd.core.policy import Policy
+from balancerd.core.placing.constraints import violations
+from balancerd.core.policies.policy import Policy
 
 _CONSTRAINTS = frozenset({"together", "apart", "pin", "avoid"})
 

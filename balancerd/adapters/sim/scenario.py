@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from balancerd.core.quantity import Duration, Fraction, Rate, Schema, Size
+from balancerd.core.policies.quantity import Duration, Fraction, Rate, Schema, Size
 from balancerd.core.units import DAY, MINUTE, parse_time
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from balancerd.adapters.sqlite.database import Database
-from balancerd.core.vetoes import DEED, Deed
+from balancerd.core.past.vetoes import DEED, Deed
 
 
 class PastDeeds:

@@ -8,11 +8,11 @@ from balancerd.adapters.sqlite import audit
 from balancerd.adapters.sqlite.database import Database
 from balancerd.adapters.sqlite.lessons import basis_of, to_text
 from balancerd.adapters.sqlite.proof import line_of
-from balancerd.core.codec import from_milliseconds, to_milliseconds
-from balancerd.core.history import WEEK, Outcome, PastMove
+from balancerd.core.files.codec import from_milliseconds, to_milliseconds
 from balancerd.core.model import Method
 from balancerd.core.observation import JobReport
-from balancerd.core.record import Conclusion, Intent, IntentKind
+from balancerd.core.past.history import WEEK, Outcome, PastMove
+from balancerd.core.past.record import Conclusion, Intent, IntentKind
 from balancerd.ports import LedgerError
 
 _COLUMNS = (

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from balancerd.adapters.sqlite.database import Database
-from balancerd.core.codec import decode, encode, to_json
+from balancerd.core.files.codec import decode, encode, to_json
 from balancerd.core.model import VM, Host, PowerState, Snapshot, VMState
 
 _AT_REST = {VMState.SHUTOFF, VMState.MIGRATED, VMState.CRASHED}

@@ -22,12 +22,12 @@ from balancerd.adapters.sqlite.maintenance import (
 from balancerd.adapters.sqlite.plans import Snapshots
 from balancerd.adapters.sqlite.power import PowerTimes
 from balancerd.adapters.sqlite.schema import LEDGER
-from balancerd.core.history import WEEK, History
 from balancerd.core.model import Host, PowerState, Snapshot
 from balancerd.core.observation import JobReport
+from balancerd.core.past.history import WEEK, History
+from balancerd.core.past.record import Conclusion, Cycle, Intent, Pause, PlanState, Request
+from balancerd.core.past.vetoes import DEED, Deed
 from balancerd.core.plan import Plan
-from balancerd.core.record import Conclusion, Cycle, Intent, Pause, PlanState, Request
-from balancerd.core.vetoes import DEED, Deed
 from balancerd.ports import LedgerError
 
 _LOG = logging.getLogger(__name__)

@@ -5,8 +5,8 @@ from sqlite3 import Row
 
 from balancerd.adapters.sqlite import audit
 from balancerd.adapters.sqlite.database import Database
-from balancerd.core.codec import to_json
-from balancerd.core.record import Pause, Request, Verb
+from balancerd.core.files.codec import to_json
+from balancerd.core.past.record import Pause, Request, Verb
 from balancerd.core.units import format_time
 from balancerd.ports import LedgerError
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from balancerd.adapters.sqlite import audit
 from balancerd.adapters.sqlite.database import Database
-from balancerd.core.cluster_text import ClusterWriter
-from balancerd.core.codec import encode, to_json, to_milliseconds
+from balancerd.core.files.cluster_text import ClusterWriter
+from balancerd.core.files.codec import encode, to_json, to_milliseconds
 from balancerd.core.model import Snapshot
+from balancerd.core.past.record import PlanState
 from balancerd.core.plan import Action, Move, Plan, Sleep
-from balancerd.core.record import PlanState
 from balancerd.ports import LedgerError
 
 _COMPRESSION = 1  # a third larger than the best, at a fifth of its time

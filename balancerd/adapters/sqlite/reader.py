@@ -16,12 +16,12 @@ from balancerd.adapters.sqlite.intents import RecentMoves
 from balancerd.adapters.sqlite.lock import is_locked
 from balancerd.adapters.sqlite.plans import rows_of, unpack
 from balancerd.adapters.sqlite.power import PowerTimes
-from balancerd.core.cluster_file import snapshot_of
-from balancerd.core.history import WEEK, History
+from balancerd.core.files.cluster_file import snapshot_of
+from balancerd.core.files.plan_document import plan_of
 from balancerd.core.model import Snapshot
+from balancerd.core.past.history import WEEK, History
+from balancerd.core.past.record import Cycle, Pause
 from balancerd.core.plan import Plan
-from balancerd.core.plan_document import plan_of
-from balancerd.core.record import Cycle, Pause
 from balancerd.core.units import HOUR, format_time
 
 Item = dict[str, Any]

@@ -18,7 +18,7 @@ from balancerd.core.check.rules import check_groups_at_end, check_rules, soft_br
 from balancerd.core.check.sequence import check_power, check_sequence
 from balancerd.core.model import Method, Snapshot
 from balancerd.core.plan import Certificate, Plan
-from balancerd.core.policy import Policy
+from balancerd.core.policies.policy import Policy
 
 __all__ = ["check"]
 

@@ -6,7 +6,7 @@ from balancerd.core.check.nodes import node_limits
 from balancerd.core.check.replay import Replay
 from balancerd.core.model import ABSURD_CORES
 from balancerd.core.plan import Move
-from balancerd.core.rule import matches
+from balancerd.core.policies.rule import matches
 
 TOLERANCE = 1e-6
 

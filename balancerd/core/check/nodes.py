@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from balancerd.core.check.replay import Replay
 from balancerd.core.model import VM, Host
 from balancerd.core.plan import Move
-from balancerd.core.policy import Policy
+from balancerd.core.policies.policy import Policy
 
 Limits = list[tuple[str, float, float]]  # name, use, limit
 Bound = tuple[VM, tuple[int, ...]]  # a VM, and the nodes that it would lie on

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 from balancerd.core.model import Snapshot, VMState
 from balancerd.core.plan import Move, Plan
-from balancerd.core.policy import Policy
-from balancerd.core.rule import ConstraintRule, matches, meant
-from balancerd.core.tags import rules_in_force
+from balancerd.core.policies.policy import Policy
+from balancerd.core.policies.rule import ConstraintRule, matches, meant
+from balancerd.core.policies.tags import rules_in_force
 
 GONE = (VMState.SHUTOFF, VMState.MIGRATED, VMState.CRASHED)
 Inside = Callable[[str], bool]

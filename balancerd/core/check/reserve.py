@@ -11,7 +11,7 @@ from balancerd.core.check.replay import Replay
 from balancerd.core.check.rules import lacking
 from balancerd.core.model import VM, PowerState
 from balancerd.core.plan import Sleep
-from balancerd.core.rule import matches
+from balancerd.core.policies.rule import matches
 
 
 def check_reserve(replay: Replay) -> None:

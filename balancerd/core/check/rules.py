@@ -9,7 +9,7 @@ from math import inf
 from balancerd.core.check.replay import Replay
 from balancerd.core.model import VM, Host
 from balancerd.core.plan import Move
-from balancerd.core.rule import ConstraintRule, matches, meant
+from balancerd.core.policies.rule import ConstraintRule, matches, meant
 
 
 def check_rules(replay: Replay, move: Move) -> None:

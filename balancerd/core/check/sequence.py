@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from balancerd.core.check.replay import Replay
 from balancerd.core.model import Method, PowerState
 from balancerd.core.plan import Move, Sleep, Wake
-from balancerd.core.rule import matches
+from balancerd.core.policies.rule import matches
 
 
 def check_sequence(replay: Replay) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from balancerd.core.exact.program import Program, Rows
-from balancerd.core.layout import Bools, Floats, Ints, Layout
+from balancerd.core.placing.layout import Bools, Floats, Ints, Layout
 from balancerd.core.planner.search import Search
 
 FREE = np.inf

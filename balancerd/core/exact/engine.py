@@ -9,10 +9,10 @@ import numpy as np
 
 from balancerd.core.exact.assignment import Question, assignment
 from balancerd.core.exact.program import Solver
-from balancerd.core.history import History
-from balancerd.core.layout import Ints
 from balancerd.core.model import Snapshot
-from balancerd.core.order import Want, schedule
+from balancerd.core.ordering.order import Want, schedule
+from balancerd.core.past.history import History
+from balancerd.core.placing.layout import Ints
 from balancerd.core.plan import Plan
 from balancerd.core.planner import STAGES, Stage
 from balancerd.core.planner import plan as make_plan
@@ -20,7 +20,7 @@ from balancerd.core.planner.draft import Draft
 from balancerd.core.planner.ease import easing
 from balancerd.core.planner.pack import closable, packing
 from balancerd.core.planner.prices import host_prices
-from balancerd.core.policy import Engine, Objective, Policy
+from balancerd.core.policies.policy import Engine, Objective, Policy
 
 COLUMNS = 400_000  # of a program that is worth trying
 GAIN = 1e-6  # of a plan that is worth taking

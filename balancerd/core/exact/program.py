@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from balancerd.core.layout import Bools, Floats, Ints
+from balancerd.core.placing.layout import Bools, Floats, Ints
 
 
 @dataclass(frozen=True, slots=True)

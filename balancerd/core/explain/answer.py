@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from balancerd.core.history import History
 from balancerd.core.model import Snapshot
+from balancerd.core.past.history import History
 from balancerd.core.plan import Move, Plan, Refusal
-from balancerd.core.policy import Policy
+from balancerd.core.policies.policy import Policy
 
 
 @dataclass(frozen=True, slots=True)

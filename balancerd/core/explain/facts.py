@@ -5,14 +5,14 @@ from math import sqrt
 
 import numpy as np
 
-from balancerd.core.constraints import accepts, refusing
 from balancerd.core.explain.answer import Decision, Fact
-from balancerd.core.history import rests_until
-from balancerd.core.layout import Bools, Layout
-from balancerd.core.objective import score
+from balancerd.core.past.history import rests_until
+from balancerd.core.placing.constraints import accepts, refusing
+from balancerd.core.placing.layout import Bools, Layout
+from balancerd.core.placing.objective import score
 from balancerd.core.plan import Assessment, Verdict
-from balancerd.core.rule import matches
-from balancerd.core.tags import rules_in_force
+from balancerd.core.policies.rule import matches
+from balancerd.core.policies.tags import rules_in_force
 from balancerd.core.units import format_size, format_time
 
 CLOSEST = 64  # hosts whose score is worked out to find the best for a VM

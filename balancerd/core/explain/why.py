@@ -2,9 +2,9 @@
 
 from balancerd.core.explain import facts
 from balancerd.core.explain.answer import Answer, Decision, Fact
-from balancerd.core.layout import Layout
+from balancerd.core.placing.layout import Layout
+from balancerd.core.placing.survey import lay_out
 from balancerd.core.plan import Move, Refusal
-from balancerd.core.survey import lay_out
 from balancerd.core.units import format_duration, format_size
 
 

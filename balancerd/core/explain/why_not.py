@@ -6,12 +6,12 @@ their leaving can help is helped. What still stands then needs what its own reme
 
 from collections.abc import Iterable, Iterator
 
-from balancerd.core.constraints import all_refusals
 from balancerd.core.explain import facts
 from balancerd.core.explain.answer import Answer, Decision
-from balancerd.core.layout import Layout
+from balancerd.core.placing.constraints import all_refusals
+from balancerd.core.placing.layout import Layout
+from balancerd.core.placing.survey import lay_out
 from balancerd.core.plan import Refusal
-from balancerd.core.survey import lay_out
 from balancerd.core.units import format_size
 
 

@@ -20,13 +20,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from balancerd.core.assess import assess_layout
 from balancerd.core.check import check
-from balancerd.core.constraints import contradictions
-from balancerd.core.history import History
-from balancerd.core.layout import Layout
 from balancerd.core.model import PowerState, Snapshot
-from balancerd.core.objective import score
+from balancerd.core.past.history import History
+from balancerd.core.placing.assess import assess_layout
+from balancerd.core.placing.constraints import contradictions
+from balancerd.core.placing.layout import Layout
+from balancerd.core.placing.objective import score
+from balancerd.core.placing.survey import lay_out
 from balancerd.core.plan import Plan, Verdict
 from balancerd.core.planner.cold import follow
 from balancerd.core.planner.defragment import defragment
@@ -39,9 +40,8 @@ from balancerd.core.planner.repair import repair
 from balancerd.core.planner.report import condemned, empty_plan, finished
 from balancerd.core.planner.spread import spread
 from balancerd.core.planner.worth import worth
-from balancerd.core.policy import Objective, Policy
-from balancerd.core.snapshot import freeze_reason
-from balancerd.core.survey import lay_out
+from balancerd.core.policies.policy import Objective, Policy
+from balancerd.core.sensing.snapshot import freeze_reason
 from balancerd.core.units import counted
 
 Stage = Callable[[Draft], None]

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
-from balancerd.core.layout import Layout
-from balancerd.core.order import Step, Want, schedule
+from balancerd.core.ordering.order import Step, Want, schedule
+from balancerd.core.placing.layout import Layout
 from balancerd.core.planner.draft import Draft
 
 

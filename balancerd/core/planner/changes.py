@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from balancerd.core.constraints import forbids
-from balancerd.core.layout import Floats, Ints
+from balancerd.core.placing.constraints import forbids
+from balancerd.core.placing.layout import Floats, Ints
 from balancerd.core.planner.search import GAIN, VISIT, Search
 
 LOOK = 200_000  # pairs that one look weighs at most; of more, every so many are left out

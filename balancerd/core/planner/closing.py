@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from balancerd.core.constraints import forbids
-from balancerd.core.layout import Bools, Floats, Ints
+from balancerd.core.placing.constraints import forbids
+from balancerd.core.placing.layout import Bools, Floats, Ints
 from balancerd.core.planner.draft import Draft
 from balancerd.core.planner.search import Search
 from balancerd.core.planner.settle import settle

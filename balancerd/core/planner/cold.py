@@ -7,10 +7,10 @@ that runs is never shut down to be moved.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from balancerd.core.breakers import Breakers, breakers
-from balancerd.core.constraints.cold import Objections, refuses_cold, stays
 from balancerd.core.model import VM, Method, PowerState
-from balancerd.core.objections import objections
+from balancerd.core.past.breakers import Breakers, breakers
+from balancerd.core.past.objections import objections
+from balancerd.core.placing.constraints.cold import Objections, refuses_cold, stays
 from balancerd.core.plan import Move, Refusal
 from balancerd.core.planner.draft import Draft
 

@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from balancerd.core.constraints import accepts, refuses, refusing, soft_cost
-from balancerd.core.history import History, may_be_woken
-from balancerd.core.layout import Bools, Floats, Layout
 from balancerd.core.model import Host, PowerState
-from balancerd.core.nodes import Seat
-from balancerd.core.order import Step
+from balancerd.core.ordering.order import Step
+from balancerd.core.past.history import History, may_be_woken
+from balancerd.core.placing.constraints import accepts, refuses, refusing, soft_cost
+from balancerd.core.placing.layout import Bools, Floats, Layout
+from balancerd.core.placing.nodes import Seat
 from balancerd.core.plan import Assessment, Refusal, Verdict
 from balancerd.core.planner.paths import Paths
-from balancerd.core.policy import Objective, Policy
+from balancerd.core.policies.policy import Objective, Policy
 
 TOLD = 20  # refusals kept in full; the others are counted
 

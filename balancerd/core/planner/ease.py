@@ -10,9 +10,9 @@ from itertools import combinations
 
 import numpy as np
 
-from balancerd.core.constraints import forbids
-from balancerd.core.layout import Bools, Ints
-from balancerd.core.order import Want
+from balancerd.core.ordering.order import Want
+from balancerd.core.placing.constraints import forbids
+from balancerd.core.placing.layout import Bools, Ints
 from balancerd.core.planner.adopt import adopt
 from balancerd.core.planner.changes import relocation, take
 from balancerd.core.planner.draft import Draft

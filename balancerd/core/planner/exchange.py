@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from balancerd.core.constraints import refuses
-from balancerd.core.layout import Bools, Floats, Ints, Layout
+from balancerd.core.placing.constraints import refuses
+from balancerd.core.placing.layout import Bools, Floats, Ints, Layout
 from balancerd.core.planner.levels import Levels
 
 PARTNERS = 48  # hosts that one host looks for an exchange with

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from balancerd.core.layout import Bools, Floats, Layout
+from balancerd.core.placing.layout import Bools, Floats, Layout
 
 
 @dataclass(slots=True)

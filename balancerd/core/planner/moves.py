@@ -4,15 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from balancerd.core.cost import Cost, migration_cost
-from balancerd.core.layout import Layout
-from balancerd.core.method import weight
 from balancerd.core.model import Method
-from balancerd.core.objective import Score
-from balancerd.core.order import Step, dependencies
+from balancerd.core.moving.cost import Cost, migration_cost
+from balancerd.core.moving.method import weight
+from balancerd.core.ordering.order import Step, dependencies
+from balancerd.core.ordering.timetable import Job, Slot, timetable, waves
+from balancerd.core.placing.layout import Layout
+from balancerd.core.placing.objective import Score
 from balancerd.core.plan import Move
 from balancerd.core.planner.draft import Draft
-from balancerd.core.timetable import Job, Slot, timetable, waves
 
 
 @dataclass(frozen=True)

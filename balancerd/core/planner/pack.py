@@ -6,8 +6,8 @@ counts is where each ends up, and `order.schedule` finds the steps from where it
 
 import numpy as np
 
-from balancerd.core.layout import Bools, Floats, Layout
-from balancerd.core.order import Want
+from balancerd.core.ordering.order import Want
+from balancerd.core.placing.layout import Bools, Floats, Layout
 from balancerd.core.plan import Verdict
 from balancerd.core.planner.adopt import adopt
 from balancerd.core.planner.closing import Closing

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from balancerd.core.layout import Floats, Ints
 from balancerd.core.model import Snapshot
-from balancerd.core.policy import Policy
-from balancerd.core.topology import Topology, production, topology_of
+from balancerd.core.moving.topology import Topology, production, topology_of
+from balancerd.core.placing.layout import Floats, Ints
+from balancerd.core.policies.policy import Policy
 
 ALIKE = 0.02  # hosts whose use differs by less are as good as each other: the way decides
 

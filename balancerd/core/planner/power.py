@@ -11,9 +11,9 @@ sleep that another host's VMs would need.
 
 import numpy as np
 
-from balancerd.core.constraints import Failover
-from balancerd.core.layout import Bools, Floats
 from balancerd.core.model import PowerState
+from balancerd.core.placing.constraints import Failover
+from balancerd.core.placing.layout import Bools, Floats
 from balancerd.core.plan import Refusal
 from balancerd.core.planner.draft import Draft
 from balancerd.core.units import counted, format_duration

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from balancerd.core.layout import Floats, Layout
-from balancerd.core.objective import watts
-from balancerd.core.tags import move_cost
+from balancerd.core.placing.layout import Floats, Layout
+from balancerd.core.placing.objective import watts
+from balancerd.core.policies.tags import move_cost
 from balancerd.core.units import GIB
 
 

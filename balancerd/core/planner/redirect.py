@@ -6,9 +6,9 @@ that take a VM as soon as it is to leave.
 
 from dataclasses import replace
 
-from balancerd.core.constraints import refuses
-from balancerd.core.layout import Ints
-from balancerd.core.order import Step
+from balancerd.core.ordering.order import Step
+from balancerd.core.placing.constraints import refuses
+from balancerd.core.placing.layout import Ints
 from balancerd.core.planner.draft import Draft
 
 

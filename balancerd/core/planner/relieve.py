@@ -1,7 +1,7 @@
 """Stage two: overloaded hosts give up the cheapest set of VMs that brings them under `release`."""
 
-from balancerd.core.cost import way_at
-from balancerd.core.layout import Floats, Layout
+from balancerd.core.moving.cost import way_at
+from balancerd.core.placing.layout import Floats, Layout
 from balancerd.core.plan import Verdict
 from balancerd.core.planner.draft import Draft
 

@@ -7,10 +7,10 @@ way like that is looked at once more by itself.
 
 import numpy as np
 
-from balancerd.core.layout import Bools, Layout
-from balancerd.core.order import Want, schedule
+from balancerd.core.ordering.order import Want, schedule
+from balancerd.core.placing.layout import Bools, Layout
 from balancerd.core.planner.draft import Draft
-from balancerd.core.policy import Objective
+from balancerd.core.policies.policy import Objective
 
 
 def repair(draft: Draft, *, again: bool = False) -> None:

@@ -3,8 +3,8 @@
 from collections import Counter
 from dataclasses import replace
 
-from balancerd.core.layout import Layout
-from balancerd.core.objective import score
+from balancerd.core.placing.layout import Layout
+from balancerd.core.placing.objective import score
 from balancerd.core.plan import Action, Certificate, HostFigures, Plan, Sleep, Verdict, Wake
 from balancerd.core.planner.cold import cold_moves
 from balancerd.core.planner.draft import Draft

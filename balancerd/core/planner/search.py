@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from balancerd.core.constraints import soft_cost, soft_cost_of_group
-from balancerd.core.layout import Bools, Floats, Ints, Layout
+from balancerd.core.placing.constraints import soft_cost, soft_cost_of_group
+from balancerd.core.placing.layout import Bools, Floats, Ints, Layout
 
 EPSILON = 1e-9
 GAIN = 1e-7  # a change that gains less is none

@@ -7,7 +7,7 @@ prices the same changes only ever lower the cost (`polish`).
 
 import numpy as np
 
-from balancerd.core.layout import Ints
+from balancerd.core.placing.layout import Ints
 from balancerd.core.planner.changes import Change, exchange, relocation, take
 from balancerd.core.planner.search import EPSILON, GAIN, PROHIBITIVE, VISIT, Search
 

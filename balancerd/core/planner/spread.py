@@ -11,9 +11,9 @@ counts; `order.schedule` finds the steps.
 
 import numpy as np
 
-from balancerd.core.constraints import accepts, refuses
-from balancerd.core.layout import Bools, Floats, Ints, Layout
-from balancerd.core.order import Want, schedule
+from balancerd.core.ordering.order import Want, schedule
+from balancerd.core.placing.constraints import accepts, refuses
+from balancerd.core.placing.layout import Bools, Floats, Ints, Layout
 from balancerd.core.planner.draft import Draft
 from balancerd.core.planner.exchange import LEAST_GAIN, Exchange
 from balancerd.core.planner.levels import Levels

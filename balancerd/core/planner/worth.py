@@ -12,10 +12,10 @@ from math import erfc, sqrt
 
 import numpy as np
 
-from balancerd.core.cost import migration_cost
-from balancerd.core.history import NEVER_BEGUN, History, Outcome
-from balancerd.core.layout import Floats, Layout
-from balancerd.core.order import Step
+from balancerd.core.moving.cost import migration_cost
+from balancerd.core.ordering.order import Step
+from balancerd.core.past.history import NEVER_BEGUN, History, Outcome
+from balancerd.core.placing.layout import Floats, Layout
 from balancerd.core.units import format_duration
 
 # Share of a VM's CPU that is lost while it is copied (Voorsluys et al. 2009, "Cost of virtual

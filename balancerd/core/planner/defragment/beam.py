@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from balancerd.core.layout import Floats, Ints
+from balancerd.core.placing.layout import Floats, Ints
 from balancerd.core.planner.defragment.columns import Column, columns_of
 from balancerd.core.planner.defragment.options import Options
 from balancerd.core.planner.defragment.prices import Relaxed

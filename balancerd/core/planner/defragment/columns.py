@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from balancerd.core.layout import Bools, Floats, Ints
+from balancerd.core.placing.layout import Bools, Floats, Ints
 from balancerd.core.planner.defragment.options import Filling, Options, Scene
 from balancerd.core.planner.defragment.prices import Offers, Relaxed, offers
 

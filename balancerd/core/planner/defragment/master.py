@@ -7,7 +7,7 @@ systems anew: no inverse is carried along that could drift.
 
 import numpy as np
 
-from balancerd.core.layout import Floats
+from balancerd.core.placing.layout import Floats
 
 PIVOTS = 2000  # in one call; far more than are ever needed
 TINY = 1e-7

@@ -14,7 +14,7 @@ from math import inf
 
 import numpy as np
 
-from balancerd.core.layout import Bools, Floats, Ints
+from balancerd.core.placing.layout import Bools, Floats, Ints
 from balancerd.core.planner.defragment.site import Site
 
 LEAVING_AT_MOST = 2  # VMs that leave a node

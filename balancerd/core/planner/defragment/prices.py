@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from balancerd.core.layout import Floats, Ints
+from balancerd.core.placing.layout import Floats, Ints
 from balancerd.core.planner.defragment.master import Master
 from balancerd.core.planner.defragment.options import Options
 

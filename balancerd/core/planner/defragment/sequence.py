@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 
-from balancerd.core.constraints import refuses
+from balancerd.core.placing.constraints import refuses
 from balancerd.core.planner.defragment.columns import Column
 from balancerd.core.planner.defragment.site import Place, Site
 from balancerd.core.planner.draft import Draft

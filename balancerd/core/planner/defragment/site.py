@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from balancerd.core.constraints.fast import EPSILON
-from balancerd.core.layout import Bools, Layout
+from balancerd.core.placing.constraints.fast import EPSILON
+from balancerd.core.placing.layout import Bools, Layout
+from balancerd.core.placing.room import Free, Size, free_room
 from balancerd.core.planner.draft import Draft
-from balancerd.core.room import Free, Size, free_room
 
 KINDS_AT_MOST = 12
 HOSTS_AT_MOST = 1000

@@ -1,0 +1,323 @@
+"""Carrying out a plan: what to do next, given what came of the last commands.
+
+`advance` is called until it has no more commands. It starts actions as their prerequisites are
+done and the limits allow, each re-checked on the newest snapshot and the policy of the moment;
+the first failure stops the plan, what runs already runs on to its end.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from types import MappingProxyType
+
+from balancerd.core.executing import migration, powering, sets, verification
+from balancerd.core.executing.execution import ENDED, UNDER_WAY, Execution, Stage, Task, View
+from balancerd.core.executing.messages import (
+    AbortWanted,
+    Command,
+    EndPlan,
+    Event,
+    HurryWanted,
+    SwitchFailed,
+)
+from balancerd.core.executing.throttle import Traffic, divide, over_budget
+from balancerd.core.model import Method, Snapshot
+from balancerd.core.observation import JobReport
+from balancerd.core.past.breakers import Breakers, State, breakers
+from balancerd.core.past.history import History
+from balancerd.core.past.record import Intent, IntentKind, PlanState
+from balancerd.core.placing.constraints import Gate
+from balancerd.core.plan import Action, Move, Sleep, Wake
+from balancerd.core.policies.policy import Mode
+
+BY_VM = (JobReport, AbortWanted, HurryWanted)  # news from outside, which knows no numbers
+_STOPS_A_PLAN = frozenset({Stage.FAILED, Stage.ABORTED, Stage.LOST, Stage.QUARANTINED})
+
+
+def advance(
+    execution: Execution, events: Sequence[Event], view: View
+) -> tuple[Execution, tuple[Command, ...]]:
+    """The execution after these events, and what is to be done now, in order."""
+    tasks, commands = divide(execution.tasks, view)
+    by_vm = _by_vm(tasks) if any(isinstance(e, BY_VM) for e in events) else {}
+    for event in events:
+        for number in _addressed(by_vm, tasks, event):
+            tasks[number], more = _apply(tasks[number], event, execution, view)
+            commands += more
+    stopped = execution.stopped or _stop_reason(execution, tasks.values(), view)
+    execution = replace(execution, stopped=stopped)
+    starts = _Starts(tasks, execution, view)
+    for number in starts.in_order():
+        if tasks[number].stage is Stage.WAITING:
+            tasks[number], more = starts.try_to(number)
+        else:
+            tasks[number], more = _tick(tasks[number], view)
+        commands += more
+    execution = replace(execution, tasks=MappingProxyType(tasks))
+    execution, end = _end(execution)
+    return execution, (*commands, *end)
+
+
+def due(execution: Execution) -> float | None:
+    """The next time at which something has to be done without any event; None: nothing has."""
+    times = [
+        verification.asks_at(task)
+        for task in execution.tasks.values()
+        if task.stage is Stage.VERIFYING
+    ]
+    return min(times, default=None)
+
+
+def adopt(intents: Iterable[Intent]) -> Execution:
+    """What an earlier balancerd left under way: verified first, watched where it still runs."""
+    tasks: dict[int, Task] = {}
+    created = 0.0
+    for number, intent in enumerate(intents, start=1):
+        tasks[number] = _adopted(number, intent)
+        created = max(created, intent.at)
+    reason = "balancerd was started again"
+    return Execution(0, created, None, MappingProxyType(tasks), stopped=reason)
+
+
+def moving(executions: Iterable[Execution]) -> dict[str, str]:
+    """VMs whose migrations are not settled, and where to."""
+    return {
+        task.move.vm: task.move.target
+        for execution in executions
+        for task in execution.tasks.values()
+        if isinstance(task.action, Move) and task.stage in UNDER_WAY
+    }
+
+
+def own_moves(executions: Iterable[Execution]) -> frozenset[str]:
+    """VMs that balancerd itself is moving; not those whose job turned out to be another's."""
+    return frozenset(
+        task.move.vm
+        for execution in executions
+        for task in execution.tasks.values()
+        if isinstance(task.action, Move) and task.stage in UNDER_WAY and not task.foreign
+    )
+
+
+def _by_vm(tasks: Mapping[int, Task]) -> dict[str, list[int]]:
+    """The moves under way, by VM."""
+    found: dict[str, list[int]] = {}
+    for number, task in tasks.items():
+        if isinstance(task.action, Move) and task.stage in UNDER_WAY:
+            found.setdefault(task.action.vm, []).append(number)
+    return found
+
+
+def _addressed(
+    by_vm: Mapping[str, list[int]], tasks: Mapping[int, Task], event: Event
+) -> Sequence[int]:
+    """The tasks an event is for: by name where the news came from outside, else by number."""
+    if isinstance(event, SwitchFailed):
+        return [n for n, task in tasks.items() if _switches(task, event.host)]
+    if isinstance(event, BY_VM):
+        return by_vm.get(event.vm, ())
+    return (event.task,)
+
+
+def _switches(task: Task, host: str) -> bool:
+    action = task.action
+    return not isinstance(action, Move) and action.host == host and task.stage is Stage.RUNNING
+
+
+def _apply(
+    task: Task, event: Event, execution: Execution, view: View
+) -> tuple[Task, tuple[Command, ...]]:
+    if isinstance(task.action, Move):
+        return migration.apply(task, event, execution, view)
+    return powering.apply(task, event, view)
+
+
+def _tick(task: Task, view: View) -> tuple[Task, tuple[Command, ...]]:
+    if task.stage in ENDED:
+        return task, ()
+    if isinstance(task.action, Move):
+        return migration.tick(task, view)
+    return powering.tick(task, view)
+
+
+def _stop_reason(execution: Execution, tasks: Iterable[Task], view: View) -> str:
+    """Why nothing more of the plan may start; "" while it may."""
+    for task in tasks:
+        if task.stage in _STOPS_A_PLAN:
+            return f"{_name(task.action)} {task.stage}: {task.detail}"
+    if view.now - execution.created > view.policy.limits.plan_life:
+        return f"older than {view.policy.limits.plan_life:.0f} s"
+    warrant = execution.warrant
+    if warrant is None:
+        return "no leave to act"
+    if view.policy.mode is Mode.OBSERVE:
+        return "the policy only observes now"
+    if view.policy.mode is Mode.ADVISE and not warrant.approved:
+        return "the policy only advises now"
+    return ""
+
+
+class _Starts:
+    """Which waiting actions may start now.
+
+    The projected snapshot and its gate are made when the first move gets that far, and charged
+    with each move that starts, so that two moves never count on the same room.
+    """
+
+    def __init__(self, tasks: Mapping[int, Task], execution: Execution, view: View) -> None:
+        self._tasks = tasks
+        self._execution = execution
+        self._view = view
+        self._gate: Gate | None = None
+        self._snapshot = view.snapshot
+
+    @cached_property
+    def _traffic(self) -> Traffic:
+        return Traffic.of(self._tasks.values(), self._view)
+
+    @cached_property
+    def _breakers(self) -> Breakers:
+        return breakers(self._view.history, self._view.policy.limits, self._view.now)
+
+    def try_to(self, number: int) -> tuple[Task, tuple[Command, ...]]:
+        """Start a waiting task if everything allows it; drop it if something never will."""
+        task, view, execution = self._tasks[number], self._view, self._execution
+        if execution.stopped:
+            return task.to(Stage.DROPPED, view.now, execution.stopped), ()
+        before = [self._tasks[n] for n in task.action.after if n in self._tasks]
+        broken = next((t for t in before if t.stage in ENDED and t.stage is not Stage.DONE), None)
+        if broken:
+            detail = f"needs the {_name(broken.action)}, which was {broken.stage}"
+            return task.to(Stage.DROPPED, view.now, detail), ()
+        if any(t.stage is not Stage.DONE for t in before):
+            return task, ()
+        if view.paused or view.frozen or not view.fresh:
+            return task, ()
+        if not isinstance(task.action, Move):
+            return powering.begin(task, execution, view)
+        fellows = sets.fellows(self._tasks, task.action)
+        lost = sets.left_behind(fellows)
+        if lost:
+            detail = f"belongs with the {_name(lost.action)}, which was {lost.stage}: {lost.detail}"
+            return task.to(Stage.DROPPED, view.now, detail), ()
+        return self._try_move(task, fellows)
+
+    def _try_move(self, task: Task, fellows: Sequence[Task]) -> tuple[Task, tuple[Command, ...]]:
+        move, view = task.move, self._view
+        if self._traffic.is_full(move) or self._waits_for_its_turn(move):
+            return task, ()
+        committed = sets.is_committed(task, fellows, view)
+        if not committed and self._waits_for_its_set(task, fellows):
+            return task, ()
+        gate = self._gate or self._make_gate()
+        refusal = gate.refuses(move) or over_budget(move, view)
+        if refusal:
+            detail = f"{refusal.constraint}: {refusal.detail}"
+            return task.to(Stage.DROPPED, view.now, detail), ()
+        gate.admit(move)
+        if committed:
+            self._traffic.admit(move)
+        else:
+            task = replace(task, cleared=0.0)
+        return migration.check(task, replace(view, snapshot=self._snapshot), move.number)
+
+    def _waits_for_its_set(self, task: Task, fellows: Sequence[Task]) -> bool:
+        """Whether others of its set are being asked, or would not be let through."""
+        is_asked = sets.is_cleared(task, self._view)
+        return is_asked or any(self._waits_for_its_turn(other.move) for other in fellows)
+
+    def in_order(self) -> list[int]:
+        """The tasks in the order they are tried: the smallest first of those that try something
+        out again after failures."""
+        return sorted(self._tasks, key=lambda number: (self._probing(self._tasks[number]), number))
+
+    def _probing(self, task: Task) -> int:
+        if task.stage is not Stage.WAITING or not isinstance(task.action, Move):
+            return 0
+        move = task.move
+        return move.bytes if self._breakers.of(move.vm, move.source, move.target) else 0
+
+    def _waits_for_its_turn(self, move: Move) -> bool:
+        """Whether failures keep a move back: for a while, or until it may go alone."""
+        found = self._breakers.of(move.vm, move.source, move.target)
+        return any(one.state is State.OPEN for one in found) or bool(found and self._traffic.site)
+
+    def _make_gate(self) -> Gate:
+        view = self._view
+        self._snapshot = project(view.snapshot, self._tasks.values())
+        past = _without(view.history, self._execution.created)
+        self._gate = Gate.of(self._snapshot, view.policy, past, view.now)
+        return self._gate
+
+
+def _is_move(task: Task) -> bool:
+    return isinstance(task.action, Move)
+
+
+def project(snapshot: Snapshot, tasks: Iterable[Task]) -> Snapshot:
+    """The snapshot as it must look by now: moves done since it was taken, and those under way."""
+    cluster = snapshot.cluster
+    arrived: dict[str, str] = {}
+    flying: dict[str, str] = {}
+    for task in tasks:
+        if not _is_move(task) or task.move.vm not in cluster.vms:
+            continue
+        if task.stage is Stage.DONE and task.since > snapshot.at:
+            arrived[task.move.vm] = task.move.target
+        elif task.stage in UNDER_WAY:
+            flying[task.move.vm] = task.move.target
+    if not arrived and not flying:
+        return snapshot
+    flights = {vm: to for vm, to in cluster.flights.items() if vm not in arrived} | flying
+    cluster = replace(cluster, placement={**cluster.placement, **arrived}, flights=flights)
+    return replace(snapshot, cluster=cluster)
+
+
+def _without(history: History, since: float) -> History:
+    """The past before the plan: a VM that the plan moves twice does not rest in between."""
+    if all(move.at < since for move in reversed(history.moves)):
+        return history
+    return replace(history, moves=tuple(move for move in history.moves if move.at < since))
+
+
+def _end(execution: Execution) -> tuple[Execution, tuple[Command, ...]]:
+    """Close the plan once all its tasks have ended."""
+    if execution.state is not PlanState.RUNNING or not execution.settled():
+        return execution, ()
+    stages = [task.stage for task in execution.tasks.values()]
+    done = stages.count(Stage.DONE)
+    if any(stage in _STOPS_A_PLAN for stage in stages):
+        state = PlanState.FAILED
+    else:
+        state = PlanState.DONE if done or not stages else PlanState.SUPERSEDED
+    dropped = next((t.detail for t in execution.tasks.values() if t.stage is Stage.DROPPED), "")
+    detail = execution.stopped or (f"dropped: {dropped}" if dropped else "")
+    words = f"{done} of {len(stages)} actions done" + (f"; {detail}" if detail else "")
+    ended = replace(execution, state=state)
+    if not execution.plan_id:
+        return ended, ()
+    return ended, (EndPlan(execution.plan_id, state, words),)
+
+
+def _name(action: Action) -> str:
+    """An action as a person calls it."""
+    if isinstance(action, Move):
+        return f"move of {action.vm} to {action.target}"
+    return f"{'sleep' if isinstance(action, Sleep) else 'wake'} of {action.host}"
+
+
+def _adopted(number: int, intent: Intent) -> Task:
+    if intent.kind is IntentKind.MIGRATE:
+        move = Move(
+            number=number,
+            vm=intent.vm,
+            source=intent.host,
+            target=intent.target,
+            method=intent.method or Method.PRE_COPY,
+            reason=intent.reason,
+            seconds=intent.predicted_seconds,
+            bytes=intent.predicted_bytes,
+        )
+        return migration.adopted(intent, Task(move))
+    kind = Sleep if intent.kind is IntentKind.SLEEP else Wake
+    return powering.adopted(intent, Task(kind(number, intent.host, intent.reason)))

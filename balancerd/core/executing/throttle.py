@@ -1,0 +1,191 @@
+"""How many migrations at once, and how fast each may go.
+
+Limits count migrations out of and into each host, over each link and on the whole site; one that
+copies disks counts as several. The bandwidth is max-min fair: each link gives migrations a share of
+what production leaves of it, divided evenly among those that cross it; what one cannot use, because
+it is at its cap or narrower elsewhere, goes to the others. It is divided anew as migrations start
+and end and as production changes.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from balancerd.core.executing.execution import UNDER_WAY, Stage, Task, View
+from balancerd.core.executing.messages import Command, SetBandwidth
+from balancerd.core.moving.method import weight
+from balancerd.core.moving.topology import Topology, production, topology_of
+from balancerd.core.plan import Move, Refusal
+from balancerd.core.policies.policy import Limits
+from balancerd.core.units import DAY, format_size
+
+WORTH_TELLING = 0.10  # a cap is changed only by more than this share of it
+TELL_AGAIN = 5.0  # seconds between two changes of one migration's cap
+_BEGUN = frozenset({Stage.RUNNING, Stage.VERIFYING, Stage.SETTLING})
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """A migration as the links see it: the numbers of those it crosses, and bytes per second."""
+
+    path: tuple[int, ...]
+    cap: float
+
+
+def shares(transfers: Sequence[Transfer], room: Mapping[int, float]) -> tuple[float, ...]:
+    """The rate of each transfer, bytes per second; `room` is what each link has for them all.
+
+    Max-min fair (Bertsekas and Gallager, Data Networks, 6.5.2): all rates rise together until a
+    cap or a full link holds some of them; the others rise on.
+    """
+    rates = [0.0] * len(transfers)
+    left = dict(room)
+    rising = set(range(len(transfers)))
+    while rising:
+        crossing = Counter(link for index in rising for link in transfers[index].path)
+        offers = {
+            index: min([transfers[index].cap, *_evenly(transfers[index].path, left, crossing)])
+            for index in rising
+        }
+        lowest = min(offers.values())
+        held = {index for index in rising if offers[index] <= lowest * (1.0 + 1e-12)}
+        for index in held:
+            rates[index] = offers[index]
+            for link in transfers[index].path:
+                left[link] = max(0.0, left[link] - offers[index])
+        rising -= held
+    return tuple(rates)
+
+
+def _evenly(
+    path: Iterable[int], left: Mapping[int, float], crossing: Mapping[int, int]
+) -> list[float]:
+    return [left[link] / crossing[link] for link in path]
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Migrations under way, those of others included, by weight: in all, out of and into each
+    host, over each link."""
+
+    topology: Topology
+    limits: Limits
+    site: int = 0
+    outgoing: Counter[str] = field(default_factory=Counter)
+    incoming: Counter[str] = field(default_factory=Counter)
+    links: Counter[int] = field(default_factory=Counter)
+
+    @classmethod
+    def of(cls, tasks: Iterable[Task], view: View) -> "Traffic":
+        """All that is under way now."""
+        limits = view.policy.limits
+        traffic = cls(topology_of(view.snapshot.cluster), limits)
+        own = _own(tasks)
+        for task in own.values():
+            traffic.add(task.move.source, task.move.target, weight(task.move.method, limits))
+        for source, target in _foreign(own, view):
+            traffic.add(source, target, 1)
+        return traffic
+
+    def add(self, source: str, target: str, heavy: int) -> None:
+        """One more is under way."""
+        self.site += heavy
+        self.outgoing[source] += heavy
+        self.incoming[target] += heavy
+        self.links.update(dict.fromkeys(_path(self.topology, source, target), heavy))
+
+    def admit(self, move: Move) -> None:
+        """A move starts."""
+        self.add(move.source, move.target, weight(move.method, self.limits))
+
+    def is_full(self, move: Move) -> bool:
+        """Whether a move has to wait for others to end. One that is heavier than a limit may go
+        alone."""
+        heavy, limits = weight(move.method, self.limits), self.limits
+        counts = (
+            (self.site, limits.per_site),
+            (self.outgoing[move.source], limits.per_host),
+            (self.incoming[move.target], limits.per_host),
+        )
+        if any(count and count + heavy > limit for count, limit in counts):
+            return True
+        crossing = (self.links[n] for n in _path(self.topology, move.source, move.target))
+        return any(count and count + heavy > limits.per_link for count in crossing)
+
+
+def divided(tasks: Mapping[int, Task], view: View) -> dict[int, int]:
+    """What each migration under way may send by now, bytes per second, by the task's number."""
+    own = _own(tasks.values())
+    if not own:
+        return {}
+    topology, limits = topology_of(view.snapshot.cluster), view.policy.limits
+    ways = [(task.move.source, task.move.target) for task in own.values()]
+    ways += _foreign(own, view)
+    transfers = [Transfer(_path(topology, *way), float(limits.bandwidth)) for way in ways]
+    free = topology.free(production(view.snapshot))
+    crossed = {link for transfer in transfers for link in transfer.path}
+    rates = shares(transfers, {link: float(free[link]) * limits.link_share for link in crossed})
+    return {
+        task.action.number: max(1, int(rate))
+        for task, rate in zip(own.values(), rates, strict=False)
+    }
+
+
+def divide(tasks: Mapping[int, Task], view: View) -> tuple[dict[int, Task], list[Command]]:
+    """The tasks with their caps of now, and commands for migrations that run with another one."""
+    changed = dict(tasks)
+    commands: list[Command] = []
+    for number, rate in divided(tasks, view).items():
+        task = tasks[number]
+        if task.stage not in _BEGUN:
+            changed[number] = replace(task, bandwidth=rate)
+        elif _is_due(task, rate, view.now):
+            changed[number] = replace(task, bandwidth=rate, limited=view.now)
+            commands.append(SetBandwidth(number, task.move.vm, task.move.source, rate))
+    return changed, commands
+
+
+def _is_due(task: Task, rate: int, now: float) -> bool:
+    """Whether a running migration has to be told; only one that is known to be ours is."""
+    if task.stage is not Stage.RUNNING or not task.ours or now - task.limited < TELL_AGAIN:
+        return False
+    return abs(rate - task.bandwidth) > WORTH_TELLING * task.bandwidth
+
+
+def over_budget(move: Move, view: View) -> Refusal | None:
+    """Why a move would send too much over a link within a day; None if it would not."""
+    most = view.policy.limits.link_bytes_per_day
+    if most is None:
+        return None
+    topology = topology_of(view.snapshot.cluster)
+    sent: Counter[int] = Counter()
+    for past in view.history.moves:
+        if past.at > view.now - DAY:
+            for link in _path(topology, past.source, past.target):
+                sent[link] += past.bytes
+    for link in _path(topology, move.source, move.target):
+        if sent[link] + move.bytes > most:
+            way = " > ".join(topology.ways[link])
+            detail = f"{way} carried {format_size(sent[link])} in 24 h, at most {format_size(most)}"
+            remedy = "raise limits.link_bytes_per_day"
+            return Refusal(move.vm, move.target, "budget", detail, remedy)
+    return None
+
+
+def _own(tasks: Iterable[Task]) -> dict[str, Task]:
+    return {t.move.vm: t for t in tasks if isinstance(t.action, Move) and t.stage in UNDER_WAY}
+
+
+def _foreign(own: Mapping[str, Task], view: View) -> list[tuple[str, str]]:
+    """Source and target of the migrations that others have under way."""
+    cluster = view.snapshot.cluster
+    flights = sorted(cluster.flights.items())
+    return [(cluster.placement[vm], target) for vm, target in flights if vm not in own]
+
+
+def _path(topology: Topology, source: str, target: str) -> tuple[int, ...]:
+    """The links between two hosts; none where one of them is not on the site any more."""
+    row = topology.row
+    if source not in row or target not in row:
+        return ()
+    return topology.path(row[source], row[target])

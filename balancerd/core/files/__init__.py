@@ -1,0 +1,1 @@
+"""Values as text: plans, snapshots and cluster files, written and read back."""

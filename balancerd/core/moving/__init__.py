@@ -1,0 +1,1 @@
+"""How a VM can be moved, along which path, and what that costs."""

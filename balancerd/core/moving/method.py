@@ -1,0 +1,85 @@
+"""How a VM can be moved: the mildest method that comes to an end, as far as the policy lets it.
+
+Pre-copy first: nobody notices it. Where the VM writes faster than that can copy, post-copy if both
+the policy and the VM's own tag allow it (a failure half-way loses the VM), else auto-converge,
+which slows it down. Local disks are copied along only where the policy says so; the memory has to
+be copied by plain pre-copy then.
+"""
+
+from dataclasses import dataclass, replace
+
+from balancerd.core.model import VM, ExclusionKind, Load, Method
+from balancerd.core.moving.copying import Copy, auto_converge, post_copy, pre_copy
+from balancerd.core.plan import Refusal
+from balancerd.core.policies.policy import Limits, Policy
+from balancerd.core.policies.tags import POST_COPY, says_yes
+from balancerd.core.units import MIB
+
+# Where nobody has measured it, a VM is taken to write a tenth as fast as can be copied.
+UNSAMPLED = 0.1
+PATIENCE = 4.0  # times a VM's memory that pre-copy may send before another method is better
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A method, and what it takes by the model alone."""
+
+    method: Method
+    copy: Copy
+
+
+def way_of(vm: VM, load: Load | None, policy: Policy, rate: float) -> Way | Refusal:
+    """The way to move a VM at a rate of so many bytes per second, or why there is none."""
+    memory, dirty = memory_in_use(vm, load), dirty_rate(load, rate)
+    pause, allowed = policy.limits.downtime, policy.methods
+    plain = pre_copy(memory, dirty, rate, pause)
+    local = [disk for disk in vm.disks if not disk.shared]
+    if local and not allowed.storage:
+        paths = ", ".join(disk.source for disk in local)
+        return Refusal(vm.name, "", ExclusionKind.LOCAL_STORAGE, paths, "set methods.storage")
+    if local:
+        return _with_disks(vm, plain, sum(disk.size for disk in local) / rate, rate, dirty)
+    if plain.ends and plain.bytes <= PATIENCE * max(memory, 1.0):
+        return Way(Method.PRE_COPY, plain)
+    if allowed.post_copy and says_yes(vm, POST_COPY):
+        return Way(Method.POST_COPY, post_copy(memory, dirty, rate))
+    slowed = auto_converge(memory, dirty, rate, pause)
+    if allowed.auto_converge and slowed.ends:
+        return Way(Method.AUTO_CONVERGE, slowed)
+    return Way(Method.PRE_COPY, plain) if plain.ends else _too_fast(vm, dirty, rate)
+
+
+def _with_disks(vm: VM, memory: Copy, seconds: float, rate: float, dirty: float) -> Way | Refusal:
+    """The disks first, then the memory."""
+    if not memory.ends:
+        return _too_fast(vm, dirty, rate)
+    longer = memory.seconds + seconds
+    return Way(Method.STORAGE, replace(memory, seconds=longer, bytes=memory.bytes + seconds * rate))
+
+
+def _too_fast(vm: VM, dirty: float, rate: float) -> Refusal:
+    return Refusal(
+        vm.name,
+        "",
+        "method",
+        f"it writes {dirty / MIB:.0f} MiB/s, of which no allowed method can copy {rate / MIB:.0f}",
+        "allow more in [methods], or raise limits.bandwidth",
+    )
+
+
+def weight(method: Method, limits: Limits) -> int:
+    """As how many migrations one counts where they are limited."""
+    return limits.storage_weight if method is Method.STORAGE else 1
+
+
+def memory_in_use(vm: VM, load: Load | None) -> float:
+    """Bytes that have to be sent once: what is resident, or all where that is not known."""
+    size = max(0, vm.memory)
+    return float(min(load.memory, size) if load and load.memory > 0 else size)
+
+
+def dirty_rate(load: Load | None, rate: float) -> float:
+    """Bytes of its memory that a VM writes per second, as last sampled."""
+    if load is None or load.dirty_rate is None:
+        return UNSAMPLED * rate
+    return max(0.0, load.dirty_rate)

@@ -1,0 +1,1 @@
+"""In which order, and when, the moves of a plan are made."""

@@ -1,0 +1,1 @@
+"""What was done before, and what must rest because of it."""

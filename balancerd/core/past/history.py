@@ -1,0 +1,107 @@
+"""What was done before, as far as deciding needs it: cool-downs, back-offs, budgets, power times.
+
+Rebuilt from the ledger, so that a restart forgets nothing.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+
+from balancerd.core.lessons import UNTAUGHT, Lessons
+from balancerd.core.past.vetoes import Deed
+from balancerd.core.policies.policy import Limits, Policy
+from balancerd.core.units import DAY, doubled
+
+WEEK = 7 * DAY
+
+
+class Outcome(StrEnum):
+    """How an intent ended. Only what both hosts said decides it."""
+
+    DONE = "done"
+    FAILED = "failed"
+    ABORTED = "aborted"
+    NOT_STARTED = "not started"
+    OBJECTED = "objected"  # the hosts' own facts spoke against it: it was not even tried
+    LOST = "lost"  # runs on neither host
+    QUARANTINED = "quarantined"  # a person has to decide
+
+
+NEVER_BEGUN = frozenset({Outcome.NOT_STARTED, Outcome.OBJECTED})
+
+
+@dataclass(frozen=True, slots=True)
+class PastMove:
+    """A migration that ended."""
+
+    vm: str
+    source: str
+    target: str
+    at: float
+    outcome: Outcome
+    bytes: int = 0  # sent, as far as that is known
+    detail: str = ""  # what was said against it, where hosts objected
+
+
+@dataclass(frozen=True)
+class History:
+    """Moves of the last week, oldest first, and when each host's power last changed."""
+
+    moves: tuple[PastMove, ...] = ()
+    woken: Mapping[str, float] = field(default_factory=dict)
+    slept: Mapping[str, float] = field(default_factory=dict)
+    put_to_sleep: Mapping[str, float] = field(default_factory=dict)  # by us, and not on since
+    idle_since: Mapping[str, float] = field(default_factory=dict)
+    deeds: Mapping[str, Deed] = field(default_factory=dict)  # by VM: the last thing others did
+    lessons: Lessons = UNTAUGHT  # what migrations before taught about their cost
+
+    def by_vm(self) -> Mapping[str, list[PastMove]]:
+        """The moves of each VM, oldest first."""
+        return self._by_vm
+
+    @cached_property
+    def _by_vm(self) -> dict[str, list[PastMove]]:
+        moves: dict[str, list[PastMove]] = {}
+        for move in self.moves:
+            moves.setdefault(move.vm, []).append(move)
+        return moves
+
+    def felt(self, now: float, limits: Limits) -> dict[str, list[PastMove]]:
+        """`by_vm`, without VMs whom neither twice their rest nor a budget can concern any more."""
+        budget = min(limits.per_vm_per_day, limits.per_vm_per_week)
+        return {
+            vm: moves
+            for vm, moves in self._by_vm.items()
+            if len(moves) >= budget or moves[-1].at + 2.0 * _rest(len(moves), limits) > now
+        }
+
+    def by_pair(self) -> dict[tuple[str, str], list[PastMove]]:
+        """The moves between each source and target, oldest first."""
+        moves: dict[tuple[str, str], list[PastMove]] = {}
+        for move in self.moves:
+            moves.setdefault((move.source, move.target), []).append(move)
+        return moves
+
+
+def may_be_woken(host: str, history: History, policy: Policy) -> bool:
+    """Whether a host that is off is ours to wake: whoever else switched it off had a reason."""
+    return policy.power.wake_any or host in history.put_to_sleep
+
+
+def rests_until(moves: list[PastMove], limits: Limits) -> float:
+    """When a VM with these moves may move again: the cool-down doubles with each move of a week.
+
+    A migration that failed or was given up cost as much as one that was done, and counts as one.
+    A start that was refused disturbed nobody: what follows it is a back-off (see `breakers`).
+    """
+    begun = [move for move in moves if move.outcome not in NEVER_BEGUN]
+    recent = [move for move in begun if move.at > begun[-1].at - WEEK]
+    if not recent:
+        return 0.0
+    return recent[-1].at + _rest(len(recent), limits)
+
+
+def _rest(moves: int, limits: Limits) -> float:
+    """Seconds of rest after so many moves within a week."""
+    return doubled(limits.cooldown, moves - 1, limits.cooldown_max)

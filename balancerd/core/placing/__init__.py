@@ -1,0 +1,1 @@
+"""What may run where, and how good a placement is: arrays, rules, scores."""

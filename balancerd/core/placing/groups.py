@@ -1,0 +1,93 @@
+"""Rules about VMs among each other: which VMs move as one, and which belong to which group."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from balancerd.core.model import Host, Snapshot
+from balancerd.core.placing.layout import Group, Ints
+from balancerd.core.policies.rule import ConstraintRule, matches, meant
+
+AMONG_VMS = ("apart", "together", "one-of")
+
+
+def blocks_of(
+    vms: Sequence[str], snapshot: Snapshot, rules: Sequence[ConstraintRule]
+) -> tuple[tuple[str, ...], ...]:
+    """Sets of VMs on one host that "together" rules tie to each other; VMs under way stay alone."""
+    placement, flights = snapshot.cluster.placement, snapshot.cluster.flights
+    leader: dict[str, str] = {}
+
+    def find(vm: str) -> str:
+        while leader.get(vm, vm) != vm:
+            vm = leader[vm]
+        return vm
+
+    here = set(vms) - flights.keys()
+    for rule in rules:
+        if rule.kind != "together" or rule.scope != "host" or rule.weight is not None:
+            continue
+        first: dict[str, str] = {}
+        for vm in meant(here, rule.vms):
+            a, b = find(first.setdefault(placement[vm], vm)), find(vm)
+            leader[max(a, b)] = min(a, b)
+    blocks: defaultdict[str, list[str]] = defaultdict(list)
+    for vm in vms:
+        blocks[find(vm)].append(vm)
+    return tuple(tuple(blocks[vm]) for vm in sorted(blocks))
+
+
+def groups_of(
+    rules: Sequence[ConstraintRule], block_of: Mapping[str, int]
+) -> tuple[list[Group], dict[int, tuple[tuple[int, int], ...]]]:
+    """The groups, and for each block those that it belongs to, with how many of its VMs."""
+    groups: list[Group] = []
+    counts: defaultdict[int, Counter[int]] = defaultdict(Counter)
+    for rule in rules:
+        if rule.kind not in AMONG_VMS:
+            continue
+        for vm in meant(block_of, rule.vms):
+            counts[block_of[vm]][len(groups)] += 1
+        groups.append(_group(rule))
+    return groups, {block: tuple(sorted(count.items())) for block, count in counts.items()}
+
+
+def _group(rule: ConstraintRule) -> Group:
+    kind = "apart" if rule.kind == "apart" else "together"
+    scope = scope_of(rule)
+    if rule.weight is None:
+        return Group(rule.name, kind, scope, rule.at_most)
+    return Group(rule.name, f"rather {kind}", scope, rule.at_most, rule.weight)
+
+
+def scope_of(rule: ConstraintRule) -> str:
+    """What a rule's domains are called: hosts, racks, or the groups of hosts that it names."""
+    return " | ".join(rule.hosts) if rule.kind == "one-of" else rule.scope
+
+
+def domains_of(hosts: Sequence[Host], rules: Sequence[ConstraintRule]) -> dict[str, Ints]:
+    """By scope the number of the domain that each host lies in.
+
+    What has no rack, or is in none of a rule's groups, is a domain of its own. A host in two
+    groups counts to the first.
+    """
+    domains = {
+        "host": np.arange(len(hosts), dtype=np.int64),
+        "rack": _numbered([host.rack and f"rack {host.rack}" for host in hosts]),
+    }
+    for rule in rules:
+        if rule.kind == "one-of" and scope_of(rule) not in domains:
+            domains[scope_of(rule)] = _numbered(
+                [next((g for g in rule.hosts if matches(h.name, (g,))), "") for h in hosts]
+            )
+    return domains
+
+
+def _numbered(names: Sequence[str]) -> Ints:
+    """Equal names get equal numbers; those without a name one each."""
+    numbers: dict[str | int, int] = {}
+    return np.array(
+        [numbers.setdefault(name or row, len(numbers)) for row, name in enumerate(names)],
+        dtype=np.int64,
+    )

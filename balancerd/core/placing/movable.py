@@ -1,0 +1,151 @@
+"""Which VMs may not be moved at all, whatever the target, and why."""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from operator import attrgetter
+
+import numpy as np
+
+from balancerd.core.columns import Loads
+from balancerd.core.model import VM, Cluster, ExclusionKind, Snapshot
+from balancerd.core.moving.method import UNSAMPLED, way_of
+from balancerd.core.moving.tie import ties
+from balancerd.core.past.breakers import Scope, State, breaker
+from balancerd.core.past.history import WEEK, History, Outcome, PastMove, rests_until
+from balancerd.core.plan import Refusal
+from balancerd.core.policies.policy import Policy
+from balancerd.core.policies.rule import ConstraintRule, meant
+from balancerd.core.policies.tags import rules_in_force
+from balancerd.core.same import Same
+from balancerd.core.units import DAY, format_duration, format_time
+
+
+def fixed_vms(
+    snapshot: Snapshot, policy: Policy, history: History, now: float
+) -> dict[str, Refusal]:
+    """The VMs that stay where they are, each with the first reason found."""
+    cluster = snapshot.cluster
+    reasons = {
+        exclusion.vm: _never(
+            exclusion.vm, exclusion.kind, exclusion.detail, _REMEDIES.get(exclusion.kind, "")
+        )
+        for exclusion in snapshot.exclusions
+    }
+    unknown = snapshot.unknown_hosts()
+    excluded = _excluded(cluster, rules_in_force(cluster, policy))
+    gaps = {gap.name: gap for gap in snapshot.gaps if gap.subject == "vm"}
+    resting = _resting(snapshot, policy, history, now)
+    vetoed = _vetoed(snapshot, policy, history, now)
+    tied = ties(Same(cluster.vms))
+    away = {name for name, host in cluster.placement.items() if host in unknown} if unknown else ()
+    stuck = _by_no_method(snapshot, policy)
+    suspects = {*cluster.flights, *away, *gaps, *tied, *stuck, *excluded, *vetoed, *resting}
+    for name in sorted(suspects & cluster.vms.keys() - reasons.keys()):
+        if name in cluster.flights:
+            reasons[name] = _never(name, "under way", f"on its way to {cluster.flights[name]}")
+        elif name in away:
+            host = cluster.placement[name]
+            reasons[name] = _never(name, ExclusionKind.HOST_GAP, f"{host} is not known")
+        elif name in gaps:
+            reasons[name] = _never(name, ExclusionKind.NO_STATS, gaps[name].detail)
+        elif name in tied:
+            kind = tied[name].kind
+            reasons[name] = _never(name, kind, tied[name].detail, _REMEDIES.get(kind, ""))
+        else:
+            reason = stuck.get(name) or excluded.get(name) or vetoed.get(name) or resting.get(name)
+            assert reason is not None  # it is suspected of one of them
+            reasons[name] = reason
+    return reasons
+
+
+def _never(vm: str, constraint: str, detail: str, remedy: str = "") -> Refusal:
+    return Refusal(vm, "", str(constraint), detail, remedy)
+
+
+def _by_no_method(snapshot: Snapshot, policy: Policy) -> dict[str, Refusal]:
+    """VMs that no method which the policy allows can move. Where all disks are shared, plain
+    pre-copy does for VMs that write no more of their memory than is taken for granted."""
+    vms, loads = snapshot.cluster.vms, Loads.of(snapshot.loads)
+    rate = float(policy.limits.bandwidth)
+    rows = np.flatnonzero(loads.dirty_rate > UNSAMPLED * rate)
+    writing = {loads.names[row] for row in rows.tolist()}
+    stuck: dict[str, Refusal] = {}
+    for name in sorted((writing & vms.keys()) | _with_local_disks(Same(vms))):
+        way = way_of(vms[name], loads.get(name), policy, rate)
+        if isinstance(way, Refusal):
+            stuck[name] = way
+    return stuck
+
+
+@lru_cache(maxsize=2)
+def _with_local_disks(vms: Same[Mapping[str, VM]]) -> frozenset[str]:
+    shared = attrgetter("shared")
+    return frozenset(name for name, vm in vms.value.items() if not all(map(shared, vm.disks)))
+
+
+_REMEDIES = {
+    ExclusionKind.UNSAFE_CACHE: "set the disk's cache to none",
+    ExclusionKind.UNREADABLE_TAG: "mend the VM's metadata",
+}
+
+
+def _excluded(cluster: Cluster, rules: Sequence[ConstraintRule]) -> dict[str, Refusal]:
+    """What `exclude` rules say of VMs, or of VMs on some hosts; the first rule counts."""
+    excluded: dict[str, Refusal] = {}
+    for rule in rules:
+        if rule.kind != "exclude":
+            continue
+        hosts = set(meant(cluster.hosts, rule.hosts)) if rule.hosts else cluster.hosts.keys()
+        for vm in meant(cluster.vms, rule.vms) if rule.vms else sorted(cluster.vms):
+            if not rule.hosts or cluster.placement.get(vm) in hosts:
+                excluded.setdefault(vm, _never(vm, "exclude", rule.name))
+    return excluded
+
+
+def _resting(
+    snapshot: Snapshot, policy: Policy, history: History, now: float
+) -> Mapping[str, Refusal]:
+    """VMs in cool-down or at the end of their budget.
+
+    A host being drained asks for neither, but a VM that would not leave it rests all the same.
+    """
+    resting: dict[str, Refusal] = {}
+    for vm, past in history.felt(now, policy.limits).items():
+        drained = snapshot.cluster.placement.get(vm) in snapshot.draining
+        moves = _failures_in_a_row(past) if drained else past
+        until = rests_until(moves, policy.limits)
+        week = sum(move.at > now - WEEK and move.outcome is Outcome.DONE for move in moves)
+        today = sum(move.at > now - DAY and move.outcome is Outcome.DONE for move in moves)
+        if until > now:
+            detail = f"rests until {format_time(until)}, {format_duration(until - now)} more"
+            resting[vm] = _never(vm, "cool-down", detail)
+        elif (halted := breaker(Scope.VM, moves, policy.limits, now)).state is State.OPEN:
+            said = f": {past[-1].detail}" if past[-1].detail else ""
+            detail = f"came to nothing {halted.failures} times in a row{said}; rests until "
+            resting[vm] = _never(vm, "back-off", detail + format_time(halted.until))
+        elif week >= policy.limits.per_vm_per_week:
+            detail = f"moved {week} times in 7 days, at most {policy.limits.per_vm_per_week}"
+            resting[vm] = _never(vm, "budget", detail, "raise limits.per_vm_per_week")
+        elif today >= policy.limits.per_vm_per_day:
+            detail = f"moved {today} times in 24 h, at most {policy.limits.per_vm_per_day}"
+            resting[vm] = _never(vm, "budget", detail, "raise limits.per_vm_per_day")
+    return resting
+
+
+def _vetoed(
+    snapshot: Snapshot, policy: Policy, history: History, now: float
+) -> Mapping[str, Refusal]:
+    """VMs that somebody else has laid hands on. Who drains a host means its VMs nevertheless."""
+    vetoed: dict[str, Refusal] = {}
+    for vm, deed in history.deeds.items():
+        until = deed.at + policy.limits.veto
+        if until > now and snapshot.cluster.placement.get(vm) not in snapshot.draining:
+            detail = f"somebody {deed.what}; left alone until {format_time(until)}"
+            vetoed[vm] = _never(vm, ExclusionKind.VETO, detail)
+    return vetoed
+
+
+def _failures_in_a_row(moves: list[PastMove]) -> list[PastMove]:
+    """The newest moves, back to the last one that was done."""
+    done = [index for index, move in enumerate(moves) if move.outcome is Outcome.DONE]
+    return moves[done[-1] + 1 :] if done else moves

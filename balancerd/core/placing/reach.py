@@ -1,0 +1,96 @@
+"""Which hosts each block may go to, whatever they carry: pins, avoidances, and what VMs need.
+
+Blocks about which the same is said have the same *signature*, and it is worked out once for each.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from balancerd.core.model import VM, Host
+from balancerd.core.placing.layout import Bools, Floats, Ints
+from balancerd.core.placing.needs import NOTHING, Needs, lacks, needs_of
+from balancerd.core.policies.rule import ConstraintRule, meant
+
+# A rule, and how many VMs of the block it is about.
+Key = tuple[tuple[tuple[int, int], ...], Needs]
+ABOUT_PLACES = ("pin", "avoid", "one-of")
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """By block its signature; by signature (rows) and host (columns) what the rules say."""
+
+    signature: Ints
+    allowed: Bools  # pins and avoidances leave it open
+    reachable: Bools  # nothing about the VMs rules it out
+    aversion: Floats  # what soft pins and avoidances cost there
+    needs: tuple[Needs, ...]  # by signature
+
+
+def reach(
+    blocks: Sequence[Sequence[str]],
+    place: Ints,
+    hosts: Sequence[Host],
+    vms: Mapping[str, VM],
+    rules: Sequence[ConstraintRule],
+) -> Reach:
+    """The reach of every block from the host that it is on."""
+    about = _about(vms, rules)
+    numbers: dict[Key, int] = {}
+    signature = np.zeros(len(blocks), dtype=np.int64)
+    known: dict[Hashable, int] = {}  # signatures of VMs by themselves that no rule is about
+    for index, block in enumerate(blocks):
+        vm, home = vms[block[0]], hosts[place[index]]
+        alone = len(block) == 1 and block[0] not in about
+        machine = vm.machine if vm.machine in home.machines else ""
+        alike = (vm.cpu_model, machine, home.cpu_model, *(disk.storage for disk in vm.disks))
+        if alone and alike in known:
+            signature[index] = known[alike]
+            continue
+        counts = Counter(number for vm in block for number in about.get(vm, ()))
+        needs = needs_of([vms[vm] for vm in block], home)
+        key = (tuple(sorted(counts.items())), needs)
+        signature[index] = numbers.setdefault(key, len(numbers))
+        if alone:
+            known[alike] = int(signature[index])
+    allowed = np.ones((len(numbers), len(hosts)), dtype=np.bool_)
+    open_, aversion = allowed.copy(), np.zeros(allowed.shape)
+    rows = {host.name: row for row, host in enumerate(hosts)}
+    inside = [_inside(rule, rows) for rule in rules]
+    for row, (counted, needs) in enumerate(numbers):
+        for number, count in counted:
+            rule, wrong = rules[number], inside[number]
+            if rule.kind == "exclude":
+                open_[row] &= ~wrong
+            elif rule.weight is None:
+                allowed[row] &= ~wrong
+            else:
+                aversion[row] += rule.weight * count * wrong
+        if needs is not NOTHING:
+            open_[row] &= _fitting(needs, hosts)
+    return Reach(signature, allowed, allowed & open_, aversion, tuple(n for _, n in numbers))
+
+
+def _about(vms: Mapping[str, VM], rules: Sequence[ConstraintRule]) -> Mapping[str, list[int]]:
+    """The rules about where single VMs may be, by VM."""
+    about: defaultdict[str, list[int]] = defaultdict(list)
+    for number, rule in enumerate(rules):
+        if rule.kind in ABOUT_PLACES or (rule.kind == "exclude" and rule.vms and rule.hosts):
+            for vm in meant(vms, rule.vms):
+                about[vm].append(number)
+    return about
+
+
+def _inside(rule: ConstraintRule, rows: Mapping[str, int]) -> Bools:
+    """The hosts where a rule does not want its VMs."""
+    named = np.zeros(len(rows), dtype=np.bool_)
+    if rule.kind in (*ABOUT_PLACES, "exclude"):
+        named[[rows[name] for name in meant(rows, rule.hosts)]] = True
+    return ~named if rule.kind in ("pin", "one-of") else named
+
+
+def _fitting(needs: Needs, hosts: Sequence[Host]) -> Bools:
+    return np.array([not lacks(host, needs) for host in hosts], dtype=np.bool_)

@@ -1,0 +1,212 @@
+"""From raw counters to rates: what all VMs, or all hosts, ask for now.
+
+A counter that went backwards was reset (the VM was started again, or arrived from another host);
+the first reading after that only sets a new base. A reading that cannot be true is a `Doubt`, a
+value, and leaves the subject's track as it was.
+
+Everything is columns: entry i is of the i-th subject, and NaN is what is not known. VMs and hosts
+are followed alike; what is particular to either is in how `counters` reads them.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from balancerd.core.columns import Bools, Floats, Ints, Loads, taken
+from balancerd.core.sensing.counters import Doubt, Seen
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """A rate of each subject and the span of time it is the mean of; `at` is the span's end."""
+
+    at: Floats
+    span: Floats
+    cpu: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Tracks:
+    """The last counters of many subjects, their recent rates, and what these came to.
+
+    `at` is NaN for those without counters yet, and `loads.cpu` for those without a rate. Points
+    that are not later than `void` do not count any more.
+    """
+
+    place: tuple[str, ...]
+    at: Floats
+    cpu_seconds: Floats
+    steal_seconds: Floats
+    network: Floats
+    block: Floats
+    void: Floats
+    points: tuple[Points, ...]  # oldest first
+    loads: Loads
+
+    @classmethod
+    def none(cls) -> "Tracks":
+        """Of nobody."""
+        empty = np.empty(0)
+        return cls((), empty, empty, empty, empty, empty, empty, (), Loads.of({}))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Whose tracks these are, in order."""
+        return self.loads.names
+
+    def of(self, names: tuple[str, ...]) -> "Tracks":
+        """The tracks of these subjects, in their order; of those not known, empty ones."""
+        if names == self.names:
+            return self
+        rows = self.loads.rows(names)
+        place = (*self.place, "")
+        points = (
+            Points(taken(p.at, rows), taken(p.span, rows), taken(p.cpu, rows)) for p in self.points
+        )
+        return Tracks(
+            place=tuple(place[index] for index in rows.tolist()),
+            at=taken(self.at, rows),
+            cpu_seconds=taken(self.cpu_seconds, rows),
+            steal_seconds=taken(self.steal_seconds, rows),
+            network=taken(self.network, rows),
+            block=taken(self.block, rows),
+            void=taken(self.void, rows),
+            points=tuple(points),
+            loads=_taken_loads(self.loads, names, rows),
+        )
+
+    def forget(self, names: Collection[str]) -> "Tracks":
+        """The same, but what was measured of these before tells nothing of now."""
+        rows = [self.loads.row[name] for name in names if name in self.loads.row]
+        void = self.void.copy()
+        void[rows] = self.at[rows]
+        return replace(self, void=void)
+
+
+def _taken_loads(loads: Loads, names: tuple[str, ...], rows: Ints) -> Loads:
+    return Loads(
+        names,
+        taken(loads.cpu, rows),
+        taken(loads.cpu_mean, rows),
+        np.append(loads.memory, 0)[rows],
+        taken(loads.steal, rows),
+        taken(loads.network, rows),
+        taken(loads.block, rows),
+        np.append(loads.readings, 0)[rows],
+        taken(loads.since, rows),
+        taken(loads.dirty_rate, rows),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """What one more reading adds: whose counters are a new base, whose rates are known by it."""
+
+    taken: Bools
+    lost: Bools  # measured before, and void now
+    newest: Points  # NaN where no rate is known
+    doubts: dict[str, Doubt]
+
+
+def follow(tracks: Tracks, seen: Seen, window: float) -> tuple[Tracks, dict[str, Doubt]]:
+    """The tracks of those seen, with one more reading; `window` is in seconds.
+
+    Who is not among `seen.names` is forgotten. A doubtful reading changes nothing.
+    """
+    old = tracks.of(seen.names)
+    step = _step(old, seen)
+    fresh = step.taken
+    void = np.where(step.lost, seen.at, old.void)
+    points = (*_recent(old.points, seen, window), step.newest)
+    begin = np.fmax(step.newest.at - window, void)
+    followed = Tracks(
+        place=_where(fresh, seen.place, old.place),
+        at=np.where(fresh, seen.at, old.at),
+        cpu_seconds=np.where(fresh, seen.cpu_seconds, old.cpu_seconds),
+        steal_seconds=np.where(fresh, seen.steal_seconds, old.steal_seconds),
+        network=np.where(fresh, seen.network, old.network),
+        block=np.where(fresh, seen.block, old.block),
+        void=void,
+        points=points,
+        loads=_loads(old, seen, step, points, begin),
+    )
+    return followed, step.doubts
+
+
+def _step(old: Tracks, seen: Seen) -> _Step:
+    newer = seen.told & ~(seen.at <= old.at)
+    based = newer & ~np.isnan(old.at)
+    used = seen.cpu_seconds - old.cpu_seconds
+    here = np.array([a == b for a, b in zip(old.place, seen.place, strict=True)], dtype=np.bool_)
+    grown = based & here & (used >= 0)
+    span = np.where(grown, seen.at - old.at, 1.0)
+    cpu = used / span * seen.core
+    doubtful = grown & (cpu > seen.most)
+    measured = grown & ~doubtful
+    return _Step(
+        taken=newer & ~doubtful,
+        lost=based & ~grown & seen.forgets,
+        newest=Points(np.where(measured, seen.at, np.nan), span, np.minimum(cpu, seen.size)),
+        doubts={
+            seen.names[row]: Doubt(f"used {cpu[row]:.1f} cores of {seen.size[row]:.1f}")
+            for row in np.flatnonzero(doubtful).tolist()
+        },
+    )
+
+
+def _where(which: Bools, new: tuple[str, ...], old: tuple[str, ...]) -> tuple[str, ...]:
+    if which.all():
+        return new
+    pairs = zip(which.tolist(), new, old, strict=True)
+    return tuple(here if new_one else there for new_one, here, there in pairs)
+
+
+def _recent(points: tuple[Points, ...], seen: Seen, window: float) -> tuple[Points, ...]:
+    """The points of which at least one may still be within the window that ends now."""
+    if not seen.told.any():
+        return points
+    begin = float(seen.at[seen.told].min()) - window
+    return tuple(point for point in points if (point.at > begin).any())
+
+
+def _loads(
+    old: Tracks, seen: Seen, step: _Step, points: tuple[Points, ...], begin: Floats
+) -> Loads:
+    """Means over the newest point and those later than `begin`; over time, so that a long gap
+    weighs as much as the many readings it swallowed. Without a rate the load stays what it was."""
+    known = ~np.isnan(step.newest.at)
+    total, length, since = np.zeros(len(known)), np.zeros(len(known)), np.zeros(len(known))
+    count = np.zeros(len(known), dtype=np.int64)
+    for point in points:
+        inside = known if point is step.newest else point.at > begin
+        total += np.where(inside, point.cpu * point.span, 0.0)
+        length += np.where(inside, point.span, 0.0)
+        since = np.where(inside & (count == 0), point.at - point.span, since)
+        count += inside
+    before, span = old.loads, step.newest.span
+    network, block = _rate(old.network, seen.network, span), _rate(old.block, seen.block, span)
+    return Loads(
+        names=seen.names,
+        cpu=np.where(known, step.newest.cpu, np.where(step.lost, np.nan, before.cpu)),
+        cpu_mean=np.where(known, total / np.where(known, length, 1.0), before.cpu_mean),
+        memory=np.where(known, seen.memory, before.memory),
+        steal=np.where(known, _steal(old, seen, span), before.steal),
+        network=np.where(known, network, before.network),
+        block=np.where(known, block, before.block),
+        readings=np.where(known, count, before.readings),
+        since=np.where(known, since, before.since),
+        dirty_rate=np.where(known, seen.dirty_rate, before.dirty_rate),
+    )
+
+
+def _steal(old: Tracks, seen: Seen, span: Floats) -> Floats:
+    """Share of the time that vCPUs stood ready and were not run; 0 where that is not told."""
+    waited = np.maximum(seen.steal_seconds - old.steal_seconds, 0.0)
+    share = np.minimum(waited / (span * np.maximum(seen.size / seen.core, 1.0)), 1.0)
+    return np.where(np.isnan(share), 0.0, share)
+
+
+def _rate(before: Floats, after: Floats, span: Floats) -> Floats:
+    """Bytes per second; NaN where a counter is missing or was reset."""
+    return np.where(after < before, np.nan, (after - before) / span)

@@ -1,0 +1,199 @@
+"""Loads, forecasts and overheads out of readings, and what is remembered for the next ones."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from balancerd.core.columns import Floats, Forecasts, Ints, Loads
+from balancerd.core.model import VM, Host, VMState
+from balancerd.core.observation import HostReading
+from balancerd.core.policies.policy import Detection
+from balancerd.core.sensing.counters import Doubt, seen_hosts, seen_vms
+from balancerd.core.sensing.forecast import MEMORY, Pasts, crowd, expect, remember
+from balancerd.core.sensing.load import Tracks, follow
+from balancerd.core.sensing.profile import Profile, inflated
+from balancerd.core.sensing.whereabouts import Whereabouts
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What earlier observations taught; empty at the first start.
+
+    Counters need their last reading; a host that is asleep or silent cannot tell its facts and VMs.
+    """
+
+    hosts: Mapping[str, Host] = field(default_factory=dict)
+    readings: Mapping[str, HostReading] = field(default_factory=dict)  # last good one per host
+    host_tracks: Tracks = field(default_factory=Tracks.none)
+    vm_tracks: Tracks = field(default_factory=Tracks.none)
+    pasts: Pasts = field(default_factory=lambda: Pasts.of({}))
+    profile: Profile = field(default_factory=Profile.none)
+    vms: Mapping[str, VM] = field(default_factory=dict)
+    placement: Mapping[str, str] = field(default_factory=dict)
+    overhead: Mapping[str, tuple[float, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What the readings tell of demand. Doubts are readings that are not believed, by name."""
+
+    loads: Loads
+    host_loads: Loads
+    forecasts: Forecasts
+    overhead: dict[str, tuple[float, int]]
+    vm_tracks: Tracks
+    host_tracks: Tracks
+    pasts: Pasts
+    profile: Profile
+    vm_doubts: dict[str, Doubt]
+    host_doubts: dict[str, Doubt]
+
+
+def measure(
+    known: Known,
+    good: Mapping[str, HostReading],
+    hosts: Mapping[str, Host],
+    where: Whereabouts,
+    silent: Collection[str],
+    detection: Detection,
+) -> Measured:
+    """Loads of VMs and hosts. `good` readings are of now; `silent` hosts have no load."""
+    host_tracks, host_doubts = _follow_hosts(known, good, hosts, detection.window)
+    vm_tracks, vm_doubts = _follow_vms(known, good, hosts, where, detection.window)
+    changed = _changed_hosts(known.placement, where.placement)
+    host_tracks = host_tracks.forget(changed)
+    loads = vm_tracks.loads.only(~np.isnan(vm_tracks.loads.cpu))
+    unmeasured = silent | host_doubts.keys()
+    host_loads = host_tracks.loads.only(
+        ~np.isnan(host_tracks.loads.cpu)
+        & np.array([name not in unmeasured for name in host_tracks.names], dtype=np.bool_)
+    )
+    carried = _Carried.by(host_loads, loads, where.placement)
+    overhead = _overheads(host_loads, carried)
+    overhead |= {n: known.overhead.get(n, (0.0, 0)) for n in changed if n in overhead}
+    pasts, profile = _remembered(known, vm_tracks)
+    return Measured(
+        loads=loads,
+        host_loads=_reckoned(changed, host_loads, carried, overhead),
+        forecasts=_forecasts(where, pasts, profile, detection),
+        overhead=overhead,
+        vm_tracks=vm_tracks,
+        host_tracks=host_tracks,
+        pasts=pasts,
+        profile=profile,
+        vm_doubts=vm_doubts,
+        host_doubts=host_doubts,
+    )
+
+
+def _follow_hosts(
+    known: Known, good: Mapping[str, HostReading], hosts: Mapping[str, Host], window: float
+) -> tuple[Tracks, dict[str, Doubt]]:
+    """Every host's track; a host that was away starts a new one when it comes back."""
+    readings = {n: (r.at, r.counters) for n, r in good.items() if r.counters is not None}
+    seen, doubts = seen_hosts(readings, hosts)
+    tracks, more = follow(known.host_tracks, seen, window)
+    return tracks, doubts | more
+
+
+def _follow_vms(
+    known: Known,
+    good: Mapping[str, HostReading],
+    hosts: Mapping[str, Host],
+    where: Whereabouts,
+    window: float,
+) -> tuple[Tracks, dict[str, Doubt]]:
+    """The track of every VM that is placed; only the copy that runs tells of its demand."""
+    times = {name: reading.at for name, reading in good.items()}
+    vms = [
+        (name, host, reading if host in times and reading.state is VMState.RUNNING else None)
+        for (name, host), reading in zip(where.placement.items(), where.shown.values(), strict=True)
+    ]
+    seen, doubts = seen_vms(vms, times, hosts)
+    tracks, more = follow(known.vm_tracks, seen, window)
+    return tracks, doubts | more
+
+
+def _remembered(known: Known, tracks: Tracks) -> tuple[Pasts, Profile]:
+    """Each VM's past and profile with its newest rate; VMs that are gone are forgotten."""
+    pasts, profile = known.pasts.among(tracks.names), known.profile.among(tracks.names)
+    if not tracks.points or np.isnan(tracks.points[-1].at).all():
+        return pasts, profile
+    newest = tracks.points[-1]
+    cpu = np.where(np.isnan(newest.at), np.nan, newest.cpu)
+    return remember(pasts, newest.at, newest.cpu), profile.read(float(np.nanmax(newest.at)), cpu)
+
+
+def _forecasts(
+    where: Whereabouts, pasts: Pasts, profile: Profile, detection: Detection
+) -> Forecasts:
+    """What is expected of each VM; its spread holds the part that a host's VMs have in common."""
+    sizes = np.array([vm.size for vm in where.vms.values()], dtype=np.float64)
+    turn = None
+    if len(pasts.at) and not np.isnan(pasts.at).all():
+        now = float(np.nanmax(pasts.at))
+        turn = profile.turn(now - MEMORY, now, now + detection.horizon)
+    others = crowd(pasts.level, sizes)
+    forecasts = expect(pasts, sizes, detection.trusted_after, others, turn)
+    per_host = len(where.placement) / max(len(set(where.placement.values())), 1)
+    variance = inflated(forecasts.spread**2, profile.together.share, per_host)
+    return replace(forecasts, spread=np.sqrt(variance))
+
+
+@dataclass(frozen=True, slots=True)
+class _Carried:
+    """Sums over the VMs of each host that has a load: CPU now and in the mean, memory."""
+
+    cpu: Floats
+    cpu_mean: Floats
+    memory: Ints
+
+    @classmethod
+    def by(cls, hosts: Loads, vms: Loads, placement: Mapping[str, str]) -> "_Carried":
+        row, nowhere = hosts.row, len(hosts)
+        place = np.array([row.get(placement[vm], nowhere) for vm in vms], dtype=np.int64)
+        memory = np.zeros(nowhere + 1, dtype=np.int64)
+        np.add.at(memory, place, vms.memory)
+        return cls(
+            np.bincount(place, vms.cpu, nowhere + 1)[:nowhere].astype(np.float64),
+            np.bincount(place, vms.cpu_mean, nowhere + 1)[:nowhere].astype(np.float64),
+            memory[:nowhere],
+        )
+
+
+def _overheads(hosts: Loads, carried: _Carried) -> dict[str, tuple[float, int]]:
+    """What each host uses beyond its VMs: CPU in reference cores (window mean), memory in bytes."""
+    cpu = np.maximum(hosts.cpu_mean - carried.cpu_mean, 0.0).tolist()
+    memory = np.maximum(hosts.memory - carried.memory, 0).tolist()
+    return dict(zip(hosts.names, zip(cpu, memory, strict=True), strict=True))
+
+
+def _changed_hosts(before: Mapping[str, str], after: Mapping[str, str]) -> frozenset[str]:
+    """Hosts that VMs came to or left since the last observation; none at the first one."""
+    if not before or before == after:
+        return frozenset()
+    moved = {vm for vm in before.keys() | after.keys() if before.get(vm) != after.get(vm)}
+    return frozenset(host for vm in moved for host in (before.get(vm), after.get(vm)) if host)
+
+
+def _reckoned(
+    changed: Collection[str],
+    hosts: Loads,
+    carried: _Carried,
+    overhead: Mapping[str, tuple[float, int]],
+) -> Loads:
+    """Loads of hosts, of those whose VMs just changed the sum of what is there now.
+
+    Measured figures still hold those that left: a host that was relieved would seem overloaded
+    until the window has passed, and be relieved again.
+    """
+    rows = [hosts.row[name] for name in sorted(changed) if name in hosts]
+    if not rows:
+        return hosts
+    cpu, mean, memory = hosts.cpu.copy(), hosts.cpu_mean.copy(), hosts.memory.copy()
+    cores, bytes_ = zip(*(overhead[hosts.names[row]] for row in rows), strict=True)
+    cpu[rows] = carried.cpu[rows] + np.array(cores)
+    mean[rows] = carried.cpu_mean[rows] + np.array(cores)
+    memory[rows] = carried.memory[rows] + np.array(bytes_, dtype=np.int64)
+    return replace(hosts, cpu=cpu, cpu_mean=mean, memory=memory)

@@ -1,0 +1,209 @@
+"""From readings of single hosts to one picture of the site, with what is not known named."""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+
+from balancerd.core.model import (
+    ABSURD_BYTES,
+    ABSURD_CORES,
+    Cluster,
+    Exclusion,
+    ExclusionKind,
+    Gap,
+    GapKind,
+    Host,
+    Link,
+    PowerState,
+    Snapshot,
+    VMState,
+)
+from balancerd.core.moving.tie import ties
+from balancerd.core.observation import HostReading, Observation
+from balancerd.core.policies.policy import Detection
+from balancerd.core.same import Same
+from balancerd.core.sensing.counters import Doubt
+from balancerd.core.sensing.measurement import Known, Measured, measure
+from balancerd.core.sensing.whereabouts import Whereabouts, split_brains, whereabouts
+
+
+def assemble(
+    observation: Observation,
+    known: Known,
+    power: Mapping[str, PowerState],
+    detection: Detection,
+    links: tuple[Link, ...] = (),
+    draining: frozenset[str] = frozenset(),
+) -> tuple[Snapshot, Known]:
+    """One snapshot out of an observation, and what is to be remembered for the next one.
+
+    `power` holds the state of hosts that gave no reading and whose power driver was asked.
+    """
+    now = observation.at
+    hosts, gaps = _hosts(observation, known, power, detection)
+    good = {r.host: r for r in observation.readings if not r.error and r.facts is not None}
+    readings = {**known.readings, **good}
+    shown = [readings[name] for name in hosts if name in readings and _carries(hosts[name])]
+    where = whereabouts(shown, good.keys(), known.vms)
+    silent = {gap.name for gap in gaps}
+    measured = measure(known, good, hosts, where, silent, detection)
+    gaps += [
+        Gap("host", name, GapKind.ABSURD, doubt.detail, now)
+        for name, doubt in measured.host_doubts.items()
+        if name not in silent
+    ]
+    unknown = {gap.name for gap in gaps}
+    snapshot = Snapshot(
+        at=now,
+        cluster=_cluster(hosts, where, links),
+        loads=measured.loads,
+        host_loads=measured.host_loads,
+        forecasts=measured.forecasts,
+        overhead=MappingProxyType(measured.overhead),
+        gaps=(*gaps, *_vm_gaps(where, measured, unknown, detection, now)),
+        exclusions=tuple(_exclusions(where, measured.vm_doubts, unknown)),
+        split_brains=tuple(split_brains(good.values())),
+        draining=draining & hosts.keys(),
+    )
+    return snapshot, Known(
+        hosts={**known.hosts, **{name: r.facts for name, r in good.items() if r.facts}},
+        readings=readings,
+        host_tracks=measured.host_tracks,
+        vm_tracks=measured.vm_tracks,
+        pasts=measured.pasts,
+        profile=measured.profile,
+        vms=where.vms,
+        placement=where.placement,
+        overhead={**known.overhead, **measured.overhead},
+    )
+
+
+def _cluster(hosts: dict[str, Host], where: Whereabouts, links: tuple[Link, ...]) -> Cluster:
+    return Cluster(
+        MappingProxyType(hosts),
+        where.vms,
+        MappingProxyType(where.placement),
+        MappingProxyType(where.flights),
+        links,
+        MappingProxyType(where.landing),
+    )
+
+
+def freeze_reason(snapshot: Snapshot, detection: Detection) -> str:
+    """Why nothing may be done on what this snapshot shows; "" when something may."""
+    if snapshot.split_brains:
+        split = snapshot.split_brains[0]
+        return f"{split.vm} ({split.uuid}) runs on {' and '.join(split.hosts)} at once"
+    asked = [h for h in snapshot.cluster.hosts.values() if h.power is not PowerState.OFF]
+    unknown = snapshot.unknown_hosts()
+    if len(unknown) > detection.unknown_hosts * len(asked):
+        return f"{len(unknown)} of {len(asked)} hosts are not known: {', '.join(sorted(unknown))}"
+    return ""
+
+
+def _carries(host: Host) -> bool:
+    """Whether VMs last seen on the host are still to be reckoned with."""
+    return host.power is not PowerState.OFF
+
+
+def _hosts(
+    observation: Observation,
+    known: Known,
+    power: Mapping[str, PowerState],
+    detection: Detection,
+) -> tuple[dict[str, Host], list[Gap]]:
+    """Every host that was asked, with the gaps of those that did not answer well."""
+    hosts: dict[str, Host] = {}
+    gaps: list[Gap] = []
+    for reading in sorted(observation.readings, key=lambda r: r.host):
+        name = reading.host
+        facts = reading.facts or known.hosts.get(name)
+        if reading.error or reading.facts is None:
+            state = power.get(name, PowerState.UNKNOWN)
+            host = facts or Host(name, 0.0, 0)
+            hosts[name] = host if host.power is state else replace(host, power=state)
+            if state in (PowerState.UNKNOWN, PowerState.ON):
+                since = known.readings[name].at if name in known.readings else observation.at
+                gaps.append(Gap("host", name, GapKind.UNREACHABLE, reading.error, since))
+            continue
+        hosts[name] = reading.facts
+        gap = _distrust(reading, observation.at, detection.stale_after)
+        if gap:
+            gaps.append(gap)
+    return hosts, gaps + _twins(observation)
+
+
+def _distrust(reading: HostReading, now: float, stale_after: float) -> Gap | None:
+    """Why a reading that arrived is not believed."""
+    facts = reading.facts
+    age = now - reading.at
+    if age > stale_after:
+        return Gap("host", reading.host, GapKind.STALE, f"last read {age:.0f} s ago", reading.at)
+    if reading.counters is None:
+        return Gap("host", reading.host, GapKind.NO_STATS, "no CPU or memory figures", reading.at)
+    if facts is not None and not (0 < facts.cpu < ABSURD_CORES and 0 < facts.memory < ABSURD_BYTES):
+        detail = f"{facts.cpu} cores, {facts.memory} bytes"
+        return Gap("host", reading.host, GapKind.ABSURD, detail, reading.at)
+    return None
+
+
+def _twins(observation: Observation) -> list[Gap]:
+    """Hosts that claim the same UUID: libvirt takes them for one machine, so neither is touched."""
+    by_uuid: dict[str, list[HostReading]] = defaultdict(list)
+    for reading in observation.readings:
+        if reading.facts is not None and reading.facts.uuid:
+            by_uuid[reading.facts.uuid].append(reading)
+    return [
+        Gap("host", r.host, GapKind.DUPLICATE_UUID, f"{uuid} is also another host's", r.at)
+        for uuid in sorted(uuid for uuid, readings in by_uuid.items() if len(readings) > 1)
+        for r in by_uuid[uuid]
+    ]
+
+
+def _vm_gaps(
+    where: Whereabouts,
+    measured: Measured,
+    unknown: Collection[str],
+    detection: Detection,
+    now: float,
+) -> Iterable[Gap]:
+    """Running VMs whose demand is not known well: no figures, absurd ones, or too few yet."""
+    loads, vms = measured.loads, where.vms
+    seen = dict(zip(loads.names, (now - loads.since).tolist(), strict=True))
+    fresh = {name for name in vms if seen.get(name, 0.0) < detection.warm_up}
+    for name in sorted(measured.vm_doubts.keys() | fresh):
+        if vms[name].state is not VMState.RUNNING or where.placement[name] in unknown:
+            continue
+        doubt = measured.vm_doubts.get(name)
+        if doubt:
+            kind = GapKind.NO_STATS if doubt.missing else GapKind.ABSURD
+            yield Gap("vm", name, kind, doubt.detail, now)
+        else:
+            known = seen.get(name, 0.0)
+            yield Gap("vm", name, GapKind.WARMING_UP, f"seen for {known:.0f} s", now - known)
+
+
+def _exclusions(
+    where: Whereabouts, doubts: Mapping[str, Doubt], unknown: Collection[str]
+) -> Iterable[Exclusion]:
+    """VMs that no plan may move, each with its first reason."""
+    placement, tied = where.placement, ties(Same(where.vms))
+    away = {name for name, host in placement.items() if host in unknown} if unknown else set()
+    for name in sorted(where.ambiguous | tied.keys() | away | where.busy | doubts.keys()):
+        if name in where.ambiguous:
+            yield Exclusion(name, ExclusionKind.AMBIGUOUS_NAME, "another VM has the same name")
+        elif name in where.twice:
+            yield Exclusion(name, ExclusionKind.DEFINED_TWICE, "several hosts have its definition")
+        elif name in tied:
+            yield tied[name]
+        elif name in away:
+            yield Exclusion(name, ExclusionKind.HOST_GAP, placement[name])
+        elif name in where.busy:
+            yield Exclusion(name, ExclusionKind.FOREIGN_JOB, "a migration is under way")
+        else:
+            yield Exclusion(name, _exclusion_kind(doubts[name]), doubts[name].detail)
+
+
+def _exclusion_kind(doubt: Doubt) -> ExclusionKind:
+    return ExclusionKind.NO_STATS if doubt.missing else ExclusionKind.ABSURD
