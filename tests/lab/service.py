@@ -18,7 +18,7 @@ CYCLE_SECONDS = 2
 _BIN = Path(sys.executable).parent
 
 
-RELIEF = (0.50, 0.48, 0.47)  # overload, release, landing
+RELIEF = (0.64, 0.62, 0.60)  # overload, release, landing
 PACKING = (0.95, 0.90, 0.85)
 
 
@@ -30,8 +30,8 @@ def policy(
 ) -> str:
     """A policy for hosts of one CPU and 2 GiB, with spans short enough for a test.
 
-    The thresholds of relief are low because the hosts share this machine's cores with whatever
-    else runs on it: a guest is sure to get a small share of them, but not a large one.
+    The thresholds of relief lie half-way, as ratios go, between one guest of `overload` (40 to
+    50 %) and two: hosts share this machine's cores, and TCG's own part differs by machine.
     """
     overload, release, landing = thresholds
     return f"""

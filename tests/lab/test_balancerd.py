@@ -83,10 +83,12 @@ def test_half_empty_hosts_are_packed_within_their_memory(rig: Rig, service: Make
     )
     running = service(policy("pack", thresholds=PACKING))
     running.start()
-    running.until(lambda: running.migrations(), 90, "migration")
+    running.until(
+        lambda: len({host for guest in guests.values() for host in guest.where()}) <= 2,
+        120,
+        "empty host",
+    )
     running.until(lambda: all(m["ended_at"] for m in running.migrations()), 60, "end of it")
-    running.after_cycles(2)
-    assert len({host for guest in guests.values() for host in guest.where()}) <= 2
     assert all(migration["outcome"] == "done" for migration in running.migrations())
     for plan in running.listing("plan", "list"):
         assert running.plan(plan["id"])["certificate"]["violations"] == []
