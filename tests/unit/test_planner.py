@@ -378,6 +378,20 @@ def test_what_a_vm_waits_for_counts_as_asked_for() -> None:
     assert told(planned(snapshot, policy())) == ["b h1>h2"]
 
 
+@pytest.mark.parametrize("objective", ["quiet", "spread", "pack"])
+def test_a_vm_that_waits_alone_on_its_host_does_not_go_to_an_equal_one(objective: str) -> None:
+    """It waits for its own quota, or for what is below the host: so it would elsewhere, and would
+    go round the site. Dies if its waiting is taken for its host's fault."""
+    snapshot = site("h1 10c 64G: a 5c 8G | h2 10c 64G: | h3 10c 64G:")
+    waiting = {"a": replace(snapshot.loads["a"], steal=0.3)}
+    made = planned(replace(snapshot, loads=waiting), policy(objective))
+    assert told(made) == []
+    assert "1 host overloaded" in made.reason
+    beside = site("h1 10c 64G: a 4c 8G, b 1c 8G | h2 10c 64G: | h3 10c 64G:")
+    waiting = {**beside.loads, "a": replace(beside.loads["a"], steal=0.3)}
+    assert told(planned(replace(beside, loads=waiting), policy(objective)))
+
+
 def test_what_is_tried_on_a_layout_does_not_show_on_the_next_one_of_the_snapshot() -> None:
     """Dies if the layout that is drawn up once is handed out itself instead of a copy."""
     snapshot = site("h1 10c 64G: a 4c 16G, b 2c 8G | h2 10c 64G: c 1c 4G")

@@ -36,6 +36,8 @@ def _relieve_cpu(draft: Draft, host: int) -> None:
     if seen.cpu <= band.overload or seen.cpu_mean <= band.overload:
         if seen.waiting <= draft.policy.detection.steal:
             return  # it is its memory that is overloaded
+        if len(layout.blocks_on(host)) < 2:
+            return  # whoever is alone waits for no other VM: on another host it would as well
         excess = max(excess, seen.waiting * level)
     reason = f"{layout.hosts[host]}: {seen.reason}, unload to {band.release:.0%}"
     _unload(draft, host, excess - gone, layout.now, WORTH_MOVING * capacity, reason)
