@@ -194,6 +194,7 @@ class Actuator:
         """Orders whose effect shows in reports; the executor repeats one that changed nothing."""
         try:
             if isinstance(command, Watch):
+                log.info("watching %s on its way to %s", command.vm, command.target)
                 self._backend.adopt(command.vm, command.source, command.target)
                 return
             self._audit("abort", command.vm, f"given up: {command.reason}")

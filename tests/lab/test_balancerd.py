@@ -9,12 +9,15 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import libvirt
 import pytest
 
 from tests.lab.rig import Guest, GuestSpec, Load, Rig
-from tests.lab.service import PACKING, Service, policy
+from tests.lab.service import CPU_OF_ONE_GUEST, MEMORY_OF_ONE_GUEST, Service, policy
 
 MakeService = Callable[[str], Service]
 
@@ -40,31 +43,66 @@ def busy(percent: int, memory_mib: int = 128) -> GuestSpec:
 def unharmed(*guests: Guest) -> None:
     """Each runs on one host, never booted again, never missed or doubled a beat.
 
-    A half of a guest whose migration failed may stand there until libvirt has cleared it away.
+    A half of a guest whose migration failed may stand there until libvirt has cleared it away. On
+    a busy machine a guest may wait for its CPU for longer than any migration lets it stand still.
     """
     for guest in guests:
         guest.rig.wait_for(lambda g=guest: len(g.where()) == 1, 60, f"one copy of {guest.name}")
         counter = guest.counter()
         assert (counter.boots, counter.holes, counter.doubles) == (1, 0, 0), guest.name
-        assert counter.largest_gap_s < 2, guest.name
+        assert counter.largest_gap_s < 10, guest.name
 
 
-def overload(rig: Rig) -> dict[str, Guest]:
-    """h1 carries more than its policy wants (34 % and TCG's 5 to 10 % each), h2 and h3 nothing."""
-    guests = rig.start_all({name: ("h1", busy(34)) for name in ("a", "b")})
+def full(rig: Rig) -> dict[str, Guest]:
+    """Two guests on h1 that hold more of its memory than the policy wants; h2 and h3 are empty."""
+    guests = rig.start_all({name: ("h1", busy(3, memory_mib=512)) for name in ("a", "b")})
     for guest in guests.values():
         guest.reset_gap()
     return guests
 
 
+def relief(**more: Any) -> str:
+    """A policy that wants one of the two elsewhere."""
+    return policy("quiet", memory=MEMORY_OF_ONE_GUEST, **more)
+
+
+def the_only_one(running: Service) -> dict[str, Any]:
+    """The migration, where there was no other."""
+    (found,) = running.migrations()
+    return found
+
+
+def is_copied(guest: Guest) -> bool:
+    """Whether a migration of it is well under way."""
+    found: list[int] = []
+    with suppress(libvirt.libvirtError):
+        found.append(
+            guest.rig.host("h1").ask(
+                lambda c: c.lookupByName(guest.name).jobStats().get("data_processed", 0)
+            )
+        )
+    return any(bytes_ > 8e6 for bytes_ in found)
+
+
+def settled(running: Service) -> None:
+    """Wait until no migration is under way."""
+    running.until(
+        lambda: all(m["ended_at"] for m in running.migrations()), 120, "end of all migrations"
+    )
+
+
 def test_an_overloaded_host_is_relieved_once_and_for_all(rig: Rig, service: MakeService) -> None:
-    guests = overload(rig)
-    running = service(policy("quiet"))
+    """34 % each, and 5 to 10 % for the emulation. That vCPUs wait, on a busy machine, is overload
+    as well; it must not take the one that is left alone round the site."""
+    guests = rig.start_all({name: ("h1", busy(34)) for name in ("a", "b")})
+    for guest in guests.values():
+        guest.reset_gap()
+    running = service(policy("quiet", cpu=CPU_OF_ONE_GUEST, steal=0.10))
     running.start()
-    running.until(lambda: running.migrations(), 60, "migration")
-    running.until(lambda: all(m["ended_at"] for m in running.migrations()), 60, "end of it")
+    running.until(running.migrations, 180, "migration")
+    settled(running)
     running.after_cycles(5)
-    (migration,) = running.migrations()
+    migration = the_only_one(running)
     assert migration["outcome"] == "done"
     assert migration["source"] == "h1"
     assert migration["bytes"] > 10e6
@@ -72,7 +110,7 @@ def test_an_overloaded_host_is_relieved_once_and_for_all(rig: Rig, service: Make
     assert 0 < migration["downtime_ms"] < 2000
     assert "h1" in running.plan(migration["plan"])["moves"][0]["reason"]
     (h1,) = [host for host in running.listing("hosts") if host["name"] == "h1"]
-    assert h1["cpu_mean_utilisation"] < 0.48, "below release"
+    assert h1["cpu_mean_utilisation"] < CPU_OF_ONE_GUEST[1], "below release"
     assert guests[migration["vm"]].where() == [migration["target"]]
     unharmed(*guests.values())
 
@@ -81,14 +119,14 @@ def test_half_empty_hosts_are_packed_within_their_memory(rig: Rig, service: Make
     guests = rig.start_all(
         {"a": ("h1", busy(5)), "b": ("h2", busy(5)), "c": ("h3", busy(5)), "d": ("h3", busy(5))}
     )
-    running = service(policy("pack", thresholds=PACKING))
+    running = service(policy("pack"))
     running.start()
     running.until(
         lambda: len({host for guest in guests.values() for host in guest.where()}) <= 2,
-        120,
+        240,
         "empty host",
     )
-    running.until(lambda: all(m["ended_at"] for m in running.migrations()), 60, "end of it")
+    settled(running)
     assert all(migration["outcome"] == "done" for migration in running.migrations())
     for plan in running.listing("plan", "list"):
         assert running.plan(plan["id"])["certificate"]["violations"] == []
@@ -96,26 +134,26 @@ def test_half_empty_hosts_are_packed_within_their_memory(rig: Rig, service: Make
 
 
 def test_advise_moves_nothing_until_it_is_approved(rig: Rig, service: MakeService) -> None:
-    guests = overload(rig)
-    running = service(policy("quiet", mode="advise"))
+    guests = full(rig)
+    running = service(relief(mode="advise"))
     running.start()
-    running.until(lambda: running.listing("plan", "list"), 60, "plan")
+    running.until(lambda: running.listing("plan", "list"), 90, "plan")
     running.after_cycles(4)
     assert not running.migrations()
     assert all(guest.where() == ["h1"] for guest in guests.values())
     (plan,) = running.listing("plan", "list")
     running.ctl("approve", str(plan["id"]))
-    running.until(
-        lambda: [m["outcome"] for m in running.migrations()] == ["done"], 60, "approved move"
-    )
+    running.until(running.migrations, 60, "approved migration")
+    settled(running)
+    assert the_only_one(running)["outcome"] == "done"
     unharmed(*guests.values())
 
 
 def test_nothing_starts_once_pause_has_returned(rig: Rig, service: MakeService) -> None:
-    guests = overload(rig)
-    running = service(policy("quiet", mode="advise"))
+    guests = full(rig)
+    running = service(relief(mode="advise"))
     running.start()
-    running.until(lambda: running.listing("plan", "list"), 60, "plan")
+    running.until(lambda: running.listing("plan", "list"), 90, "plan")
     running.ctl("pause", "--reason", "test")
     (plan,) = running.listing("plan", "list")
     running.ctl("approve", str(plan["id"]))
@@ -129,20 +167,27 @@ def test_nothing_starts_once_pause_has_returned(rig: Rig, service: MakeService) 
     unharmed(*guests.values())
 
 
+SLOWLY = 'bandwidth = "8 MiB/s"'  # 10 s for a guest
+
+
 def test_a_migration_outlives_a_killed_balancerd_and_is_recorded_once(
     rig: Rig, service: MakeService
 ) -> None:
-    guests = overload(rig)
-    running = service(policy("quiet", limits='bandwidth = "8 MiB/s"'))
+    """Dies if the next balancerd does not ask the hosts what became of an open intent, or begins
+    the migration again. It knows within 10 s; here it may be slower with everything else.
+    """
+    guests = full(rig)
+    running = service(relief(limits=SLOWLY))
     running.start()
-    running.until(lambda: running.migrations(), 60, "migration")
-    time.sleep(1.0)
+    running.until(lambda: any(map(is_copied, guests.values())), 90, "migration")
     running.stop(signal.SIGKILL)
-    (begun,) = running.migrations()
-    assert begun["outcome"] == "under way"
-    running.start()
-    running.until(lambda: all(m["ended_at"] for m in running.migrations()), 90, "end of it")
-    (migration,) = running.migrations()
+    assert the_only_one(running)["outcome"] == "under way"
+    begun = time.monotonic()
+    running.launch()
+    running.until(lambda: "watching" in running.log.read_text(), 60, "adoption")
+    assert time.monotonic() - begun < 20
+    settled(running)
+    migration = the_only_one(running)
     assert migration["outcome"] == "done"
     assert migration["adopted"]
     assert guests[migration["vm"]].where() == [migration["target"]]
@@ -152,40 +197,40 @@ def test_a_migration_outlives_a_killed_balancerd_and_is_recorded_once(
 def test_a_killed_target_libvirtd_leaves_the_vm_on_its_source_and_the_pair_rests(
     rig: Rig, service: MakeService
 ) -> None:
-    guests = overload(rig)
-    running = service(policy("quiet", limits='bandwidth = "8 MiB/s"'))
+    guests = full(rig)
+    running = service(relief(limits=SLOWLY))
     running.start()
-    running.until(lambda: running.migrations(), 60, "migration")
-    (begun,) = running.migrations()
-    time.sleep(1.5)
+    running.until(lambda: any(map(is_copied, guests.values())), 90, "migration")
+    begun = the_only_one(running)
     target = rig.host(begun["target"])
     target.kill_libvirtd()
     time.sleep(2)
     target.start_libvirtd()
-    running.until(lambda: running.migrations()[-1]["ended_at"], 60, "end of it")
-    first = min(running.migrations(), key=lambda m: m["begun_at"])
-    assert first["outcome"] == "failed"
+
+    def first() -> dict[str, Any]:
+        return next(m for m in running.migrations() if m["begun_at"] == begun["begun_at"])
+
+    running.until(lambda: first()["ended_at"], 120, "end of it")
+    assert first()["outcome"] == "failed"
     running.after_cycles(4)
-    again = [
-        m for m in running.migrations() if (m["source"], m["target"]) == ("h1", begun["target"])
-    ]
-    assert len(again) == 1, "the pair rests"
+    ways = [(m["source"], m["target"]) for m in running.migrations()]
+    assert ways.count(("h1", begun["target"])) == 1, "the pair rests"
     unharmed(*guests.values())
 
 
 def test_a_drained_host_is_emptied_of_all_its_vms_and_takes_none_back(
     rig: Rig, service: MakeService
 ) -> None:
-    """Dies when a drain stops after its first move, or its VMs come back."""
+    """Dies when a drain stops after its first move, or its VMs come back or go on elsewhere."""
     guests = rig.start_all({name: ("h1", busy(3)) for name in ("a", "b", "c")})
-    running = service(policy("quiet", thresholds=PACKING))
+    running = service(policy("quiet"))
     running.start()
     running.ctl("drain", "h1")
-    running.until(lambda: not rig.placement()["h1"], 90, "empty host")
-    running.until(lambda: all(m["ended_at"] for m in running.migrations()), 30, "end of it")
+    running.until(lambda: not rig.placement()["h1"], 180, "empty host")
+    settled(running)
     running.after_cycles(2)
-    left = {m["vm"]: m["outcome"] for m in running.migrations() if m["source"] == "h1"}
-    assert left == dict.fromkeys(guests, "done"), running.migrations()
+    found = sorted((m["vm"], m["source"], m["outcome"]) for m in running.migrations())
+    assert found == [(name, "h1", "done") for name in sorted(guests)]
     assert all(m["target"] != "h1" for m in running.migrations())
     assert rig.placement()["h1"] == []
     unharmed(*guests.values())
