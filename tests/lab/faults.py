@@ -15,7 +15,7 @@ from balancerd.core.model import Method
 
 MIB = 2**20
 SOURCE, TARGET, THIRD = "h1", "h2", "h3"
-PATIENCE = 150.0  # seconds until a case must have come to its end
+PATIENCE = 240.0  # seconds until a case must have come to its end; 120 to believe a cold one
 
 
 class Trouble(StrEnum):
@@ -46,7 +46,7 @@ class Moment(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """Where the VM runs, and what the ledger says."""
+    """Where the VM runs (of one that is shut off: is defined), and what the ledger says."""
 
     runs_on: tuple[str, ...]
     outcome: str  # of the migration; "dropped" where none was intended
@@ -55,7 +55,7 @@ class End:
 STAYED = End((SOURCE,), "failed")
 GIVEN_UP = End((SOURCE,), "aborted")
 ARRIVED = End((TARGET,), "done")
-NOT_TRIED = End((SOURCE,), "dropped")
+NOT_BEGUN = End((SOURCE,), "not started")
 OBJECTED = End((SOURCE,), "objected")
 
 
@@ -167,7 +167,7 @@ PEOPLE_ACT = (
     ),
     _case(
         "another VM by this name on the target keeps the VM on its source",
-        *(Trouble.NAMESAKE_ON_TARGET, Moment.PLANNED, NOT_TRIED, OBJECTED),
+        *(Trouble.NAMESAKE_ON_TARGET, Moment.PLANNED, OBJECTED),
         only_real="simulated VMs have one name each",
     ),
     _case(
@@ -194,4 +194,17 @@ DISKS_MOVE = (
         method=Method.STORAGE,
     ),
 )
-SCRIPT = (*HOSTS_FAIL, *LINKS_FAIL, *PEOPLE_ACT, *DISKS_MOVE)
+COLD_MOVES = (
+    _case(
+        "a VM that is shut off is moved cold, off a host that is drained",
+        *(Trouble.NONE, Moment.CHECKED, ARRIVED),
+        method=Method.COLD,
+    ),
+    _case(
+        "a target libvirtd that dies before a cold move leaves the VM on its source",
+        *(Trouble.TARGET_DAEMON_KILLED, Moment.CHECKED, STAYED, NOT_BEGUN),
+        method=Method.COLD,
+        lasts=2.0,
+    ),
+)
+SCRIPT = (*HOSTS_FAIL, *LINKS_FAIL, *PEOPLE_ACT, *DISKS_MOVE, *COLD_MOVES)

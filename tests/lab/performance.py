@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from balancerd.adapters.sqlite.ledger import Ledger
 from balancerd.adapters.sqlite.reader import Reader
 from balancerd.adapters.sqlite.samples import SamplesStore
-from balancerd.core.model import Snapshot
+from balancerd.core.model import Method, Snapshot
 from balancerd.core.past.history import History
 from balancerd.core.plan import Move, Plan
 from balancerd.core.policies.policy import Policy
@@ -69,9 +69,9 @@ class Door:
     def __init__(self, backend: Backend, before: Callable[[], None]) -> None:
         self._backend, self._before = backend, before
 
-    def migrate(self, *order: Any) -> None:
+    def migrate(self, *order: Any, **more: Any) -> None:
         self._before()
-        self._backend.migrate(*order)
+        self._backend.migrate(*order, **more)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backend, name)
@@ -91,6 +91,8 @@ class Performance:
             Ledger(directory / "ledger.db") as ledger,
             SamplesStore(directory / "samples.db") as samples,
         ):
+            if self.case.method is Method.COLD:  # only a drain moves a VM that is shut off
+                ledger.set_draining(SOURCE, draining=True, at=self.stage.clock.now())
             self._carry_out(self._loop(ledger, samples))
             return told(ledger, self.stage.vm)
 

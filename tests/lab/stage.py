@@ -10,6 +10,7 @@ from pathlib import Path
 from balancerd.adapters.aside import PowerAside
 from balancerd.adapters.libvirt import LibvirtBackend
 from balancerd.adapters.power import ExecPower
+from balancerd.core.model import Method
 from tests.lab.faults import (
     MIB,
     SOURCE,
@@ -56,6 +57,8 @@ class RealStage:
             )
         if case.dirty_mb_per_s:
             self.guest.set_load(Load(dirty_mb_per_s=case.dirty_mb_per_s, working_set_mib=48))
+        if case.method is Method.COLD:
+            self._virsh(SOURCE, "destroy", self.vm)
 
     def rest(self, seconds: float) -> None:
         """Sleep, and mend what is due."""
@@ -153,6 +156,11 @@ class RealStage:
         self.rig.wait_for(lambda: len(self._active()) <= 1, 60, f"one copy of {self.vm}")
         return self._active()
 
+    def defined_on(self) -> tuple[str, ...]:
+        """Mend everything, and ask every host whether it has the VM's definition."""
+        self.close()
+        return tuple(h for h in HOSTS if self.vm in self._virsh(h, "list", "--all", "--name"))
+
     def close(self) -> None:
         """Leave nothing broken behind, and nobody at work."""
         self._mend(float("inf"))
@@ -201,10 +209,11 @@ def play(case: Case, rig: Rig, spec: GuestSpec, directory: Path) -> None:
         try:
             stage.set(case)
             found = Performance(case, stage).play(directory)
-            runs_on = stage.runs_on()
+            is_cold = case.method is Method.COLD
+            where = stage.defined_on() if is_cold else stage.runs_on()
         finally:
             stage.close()
-    holds(case, runs_on, found)
-    if runs_on:
+    holds(case, where, found)
+    if where and not is_cold:
         went_on(guest)
         assert spec.disk is None or guest.inner()["disk_errors"] == 0

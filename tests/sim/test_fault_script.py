@@ -9,6 +9,7 @@ import pytest
 
 from balancerd.adapters.sim.scenario import Fault, FaultKind
 from balancerd.adapters.sim.world import World
+from balancerd.core.model import Method
 from balancerd.core.observation import Presence
 from tests.lab.faults import (
     MIB,
@@ -42,6 +43,8 @@ class SimulatedStage:
     def __init__(self, case: Case) -> None:
         self.world = self.backend = self.power = self.clock = _world(case)
         self._began: float | None = None
+        if case.method is Method.COLD:
+            self.world.hand.shut_off(self.vm)
 
     def rest(self, seconds: float) -> None:
         """Let virtual time pass; the world mends by itself what it broke."""
@@ -107,5 +110,7 @@ def test_a_simulated_end_is_one_that_real_hosts_may_come_to(case: Case, tmp_path
     stage = SimulatedStage(case)
     found = Performance(case, stage).play(tmp_path)
     stage.rest(60.0)
-    holds(case, stage.world.running(stage.vm), found)
+    is_cold = case.method is Method.COLD
+    where = tuple(stage.world.copies(stage.vm)) if is_cold else stage.world.running(stage.vm)
+    holds(case, where, found)
     assert stage.world.violations == []
