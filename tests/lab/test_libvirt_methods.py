@@ -11,7 +11,7 @@ from balancerd.adapters.libvirt import LibvirtBackend
 from balancerd.core.model import Method
 from balancerd.core.observation import JobReport
 from tests.lab.rig import Guest, GuestSpec, Load, Rig
-from tests.lab.test_libvirt_adapter import ALL, MIB, at_home, config, until, uuid_of, vm
+from tests.lab.test_libvirt_adapter import ALL, MIB, at_home, config, until, uuid_of
 
 
 @pytest.fixture(scope="module")
@@ -49,17 +49,29 @@ def test_how_fast_a_guest_writes_is_sampled_and_shows_in_a_reading(
     """Dies if nobody asks QEMU to look, or the figure is taken for bytes."""
     at_home(guest)
     guest.set_load(Load(dirty_mb_per_s=20, working_set_mib=48))
+    until(lambda: writes(guest) > 5 * MIB, 60, "the guest writes")
+
+    def rates() -> list[float]:
+        counters = [
+            found.counters
+            for reading in backend.observe().readings  # a busy host may not answer in time
+            for found in reading.vms
+            if (reading.host, found.vm.name) == ("h1", guest.name)
+        ]
+        return [c.dirty_rate for c in counters if c and c.dirty_rate is not None]
+
+    found: list[float] = []
+    until(lambda: found.extend(rates()) or found, 90, "the guest was sampled")
+    # QEMU looks at a sample of the pages, and on a busy machine the guest writes less than it is
+    # told to; taken for bytes, or for pages, the figure would be off by thousands.
+    assert 1 * MIB <= found[0] <= 60 * MIB
+
+
+def writes(guest: Guest) -> float:
+    """Bytes per second, by the guest's own count."""
+    before = guest.inner()["dirtied_pages"]
     time.sleep(1)
-
-    def rate() -> float | None:
-        counters = vm(backend.observe(), "h1", guest.name).counters
-        assert counters is not None
-        return counters.dirty_rate
-
-    until(lambda: rate() is not None, 30, "the guest was sampled")
-    found = rate()
-    assert found is not None
-    assert 5 * MIB <= found <= 60 * MIB  # of 20: QEMU looks at a sample of the pages
+    return float(guest.inner()["dirtied_pages"] - before) * 4096
 
 
 def test_a_guest_that_writes_too_fast_for_pre_copy_arrives_with_auto_converge(
