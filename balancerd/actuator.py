@@ -116,6 +116,7 @@ class Actuator:
                 command.method,
                 command.bandwidth,
                 command.downtime,
+                hand_over=command.hand_over,
             )
         except BackendError as error:
             return StartRefused(command.task, str(error))
@@ -134,9 +135,9 @@ class Actuator:
         subject = f"{command.vm}: {command.act}"
         hosts = f"source {command.source}, target {command.target}"
         self._recorder.event(self._clock.now(), "settle", subject, hosts)
-        if self._recorder.broken:
+        if self._recorder.broken and not command.announced:
             return Acted(command.task, "cannot be recorded, so it is not done")
-        log.warning("%s (%s)", subject, hosts)
+        log.log(logging.INFO if command.announced else logging.WARNING, "%s (%s)", subject, hosts)
         try:
             self._act(command)
         except BackendError as error:
@@ -149,7 +150,7 @@ class Actuator:
             case Act.RESUME_SOURCE:
                 backend.resume(vm, source)
             case Act.RESUME_TARGET:
-                backend.resume(vm, target)
+                backend.resume_arrived(vm, target)
             case Act.DESTROY_SOURCE:
                 backend.destroy(vm, source)
             case Act.DESTROY_TARGET:
@@ -180,7 +181,9 @@ class Actuator:
                     backend.switch_to_post_copy(vm, source)
                     return Tuned(command.task, "post-copy")
         except (BackendError, LedgerError) as error:
-            log.warning("%s", error)
+            # A migration that ends meanwhile takes no cap any more: nothing is wrong with that.
+            harmless = isinstance(command, SetBandwidth) and isinstance(error, BackendError)
+            log.log(logging.INFO if harmless else logging.WARNING, "%s", error)
             return Tuned(command.task, _WHAT[type(command)], str(error))
 
     def _audit(self, kind: str, subject: str, detail: str) -> None:

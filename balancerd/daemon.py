@@ -11,10 +11,11 @@ import queue
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 import click
@@ -56,6 +57,7 @@ class Alarm(StrEnum):
     MAINTENANCE = "maintenance"
     RELOAD = "reload"
     STOP = "stop"
+    NEWS = "news"  # a migration ended; its VM may stand still until that was seen to
 
 
 class Exit:
@@ -145,8 +147,9 @@ class Service:
 
 
 @contextmanager
-def composed(setup: Setup) -> Iterator[Service]:
-    """Everything that a configuration asks for, opened; closed again at the end.
+def composed(setup: Setup, ring: Callable[[], None]) -> Iterator[Service]:
+    """Everything that a configuration asks for, opened; closed again at the end. `ring` is called
+    from another thread when a migration has ended.
 
     Migrations that run are left to run: they are peer-to-peer, and the next start takes them up.
     """
@@ -161,6 +164,7 @@ def composed(setup: Setup) -> Iterator[Service]:
             host_configs(configuration),
             {host.name: counters for host in configuration.host if runs_here(host.uri)},
             encrypted=configuration.tls,
+            ring=ring,
         ) as backend,
     ):
         service: Service
@@ -259,7 +263,8 @@ class Daemon:
     def _serve(self, setup: Setup) -> Setup:
         """Run under one configuration; the setup to go on with, if not stopping."""
         configuration = setup.configuration
-        with composed(setup) as service, self._clockwork(configuration):
+        ring = partial(self._alarms.put, Alarm.NEWS)
+        with composed(setup, ring) as service, self._clockwork(configuration):
             watchdog = max(LEAST_WATCHDOG, CYCLES_PER_WATCHDOG * configuration.cycle)
             notify(
                 READY=1, WATCHDOG_USEC=int(watchdog * 1e6), STATUS="the first cycle is under way"
@@ -301,7 +306,7 @@ class Daemon:
                 service.maintain()
             case Alarm.CYCLE:
                 service.cycle()
-            case None:
+            case Alarm.NEWS | None:
                 service.loop.step()
         return None
 

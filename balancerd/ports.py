@@ -59,9 +59,18 @@ class Backend(Protocol):
         ...
 
     def migrate(
-        self, vm: str, source: str, target: str, method: Method, bandwidth: int, downtime: float
+        self,
+        vm: str,
+        source: str,
+        target: str,
+        method: Method,
+        bandwidth: int,
+        downtime: float,
+        *,
+        hand_over: bool = False,
     ) -> None:
-        """Start a migration and return; `reports` tells the rest. Bytes per second, seconds."""
+        """Start a migration and return; `reports` tells the rest. Bytes per second, seconds.
+        `hand_over`: the VM arrives paused, and waits for `resume_arrived`."""
         ...
 
     def set_bandwidth(self, vm: str, host: str, bandwidth: int) -> None:
@@ -85,7 +94,13 @@ class Backend(Protocol):
         ...
 
     def resume(self, vm: str, host: str) -> None:
-        """Let a paused VM go on. Only the state-pair table may ask for it."""
+        """Let a VM go on that a migration left paused on its source. Only the state-pair table may
+        ask for it."""
+        ...
+
+    def resume_arrived(self, vm: str, host: str) -> None:
+        """Let a VM go on that arrived paused because it was to be handed over. Only the state-pair
+        table may ask for it."""
         ...
 
     def destroy(self, vm: str, host: str) -> None:

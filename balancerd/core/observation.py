@@ -132,6 +132,7 @@ class Preflight:
     absent_disks: tuple[str, ...] = ()  # sources of disks that the target surely has not got
     unseen_disks: tuple[str, ...] = ()  # those of which the target cannot tell
     image_locks: bool | None = None  # a second QEMU could not open its disks for writing
+    persistent: bool | None = None  # the source has a definition of it, which outlives its end
 
 
 @dataclass(frozen=True, slots=True)

@@ -594,7 +594,7 @@ def test_a_vm_handed_over_paused_is_resumed_at_its_target(
     flags = libvirt.VIR_MIGRATE_PERSIST_DEST | libvirt.VIR_MIGRATE_UNDEFINE_SOURCE
     push(web, flags | libvirt.VIR_MIGRATE_PAUSED)
     assert pair(backend, "web", uuid) == (Presence.ABSENT, Presence.HANDED_OVER)
-    backend.resume("web", "h2")
+    backend.resume_arrived("web", "h2")
     assert pair(backend, "web", uuid) == (Presence.ABSENT, Presence.RUNNING)
 
 

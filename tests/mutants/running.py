@@ -5,7 +5,7 @@ from tests.mutants.mutant import Mutant
 EXECUTOR, VERIFICATION = "tests/unit/test_executor.py", "tests/unit/test_verification.py"
 CONVERGENCE, RECONCILE = "tests/unit/test_convergence.py", "tests/unit/test_reconcile.py"
 THROTTLE, LOOP = "tests/unit/test_throttle.py", "tests/unit/test_loop.py"
-ORDERS = "tests/unit/test_libvirt_orders.py"
+ORDERS, HAND_OVER = "tests/unit/test_libvirt_orders.py", "tests/unit/test_hand_over.py"
 
 RUNNING = (
     # --- bandwidth and convergence
@@ -135,8 +135,8 @@ RUNNING = (
     Mutant(
         "a copy is touched after two equal answers",
         "core/executing/verification.py",
-        "if TOUCHING & set(finding.acts) and stood <",
-        "if False and stood <",
+        "return 0.0 if at_once else CONFIRMED_AFTER",
+        "return 0.0",
         EXECUTOR,
         protects="states that a healthy migration passes through are not mistaken for leftovers",
     ),
@@ -183,11 +183,60 @@ RUNNING = (
     Mutant(
         "a copy that a user paused",
         "adapters/libvirt/acts.py",
-        "    if found not in (Presence.OUTGOING, Presence.HANDED_OVER):\n"
-        '        raise Refused(f"it is {found.value}")\n',
+        '    if found is not Presence.OUTGOING:\n        raise Refused(f"it is {found.value}")\n',
         "",
         ORDERS,
         protects="what somebody paused on purpose is not resumed",
+    ),
+    # --- what arrives paused
+    Mutant(
+        "only what was to be handed over is resumed",
+        "core/executing/verification.py",
+        "    if target is Presence.HANDED_OVER and not task.hand_over:\n"
+        "        return source, Presence.PAUSED\n",
+        "",
+        HAND_OVER,
+        protects="a VM that somebody paused before it left stays paused where it arrives",
+    ),
+    Mutant(
+        "a target that forgot how the VM arrived",
+        "core/executing/verification.py",
+        "    if target is Presence.PAUSED and task.hand_over and source in GONE:\n",
+        "    if False:\n",
+        HAND_OVER,
+        protects="a handed-over VM goes on though its target's libvirtd was started again",
+    ),
+    Mutant(
+        "the intent remembers the hand-over",
+        "core/executing/migration.py",
+        "        hand_over=intent.hand_over,\n",
+        "",
+        HAND_OVER,
+        protects="a VM that arrived paused while balancerd was dead is resumed by the next one",
+    ),
+    Mutant(
+        "a paused copy whose source ended is not resumed",
+        "core/executing/reconcile.py",
+        'None, f"{down.value} on the source, and the target holds it paused: a person must say"',
+        'Outcome.DONE, "handed over", (Act.RESUME_TARGET,)',
+        RECONCILE,
+        protects="no memory is resumed that is older than the disks it knows",
+    ),
+    Mutant(
+        "it runs when it is to be handed over",
+        "adapters/libvirt/migration.py",
+        "if self.order.hand_over and condition_of(domain).state not in (RUNNING, BLOCKED):",
+        "if False:",
+        ORDERS,
+        protects="what somebody pauses between check and start is not resumed by us",
+    ),
+    Mutant(
+        "what was announced is done though the ledger broke",
+        "actuator.py",
+        "if self._recorder.broken and not command.announced:",
+        "if self._recorder.broken:",
+        HAND_OVER,
+        protects="a full disk of ours does not leave a VM paused whose intent is committed",
     ),
     # --- the daemon's own death
     Mutant(

@@ -103,7 +103,7 @@ SITE = (
     Mutant(
         "acts on copies are recorded first",
         "actuator.py",
-        "        if self._recorder.broken:\n            return Acted",
+        "        if self._recorder.broken and not command.announced:\n            return Acted",
         "        if False:\n            return Acted",
         ACTUATOR,
         protects="no copy of a VM is touched unless the audit has it",

@@ -5,7 +5,7 @@ from tests.mutants.mutant import Mutant
 EXECUTOR, BREAKERS = "tests/unit/test_executor.py", "tests/unit/test_breakers.py"
 LEDGER, LOOP = "tests/unit/test_ledger.py", "tests/unit/test_loop.py"
 PREFLIGHT, THROTTLE = "tests/unit/test_preflight.py", "tests/unit/test_throttle.py"
-BEGINNING = "tests/unit/test_starts.py"
+BEGINNING, HAND_OVER = "tests/unit/test_starts.py", "tests/unit/test_hand_over.py"
 
 STARTS = (
     # --- the intent and the leave to act
@@ -158,10 +158,26 @@ STARTS = (
     Mutant(
         "disks must be locked",
         "core/executing/preflight.py",
-        "if not policy.methods.unlocked and found.image_locks is not True:",
+        "if found.image_locks is not True and policy.methods.unlocked is Unlocked.REFUSE:",
         "if False:",
         PREFLIGHT,
-        protects="two copies can never write to one disk, unless the policy takes that risk",
+        protects="a policy that wants locks has no VM moved without them",
+    ),
+    Mutant(
+        "a VM without locks is handed over",
+        "core/executing/preflight.py",
+        "return wanted and found.image_locks is not True",
+        "return False",
+        HAND_OVER,
+        protects="two copies never write to one disk, unless the policy takes that risk",
+    ),
+    Mutant(
+        "no hand-over in post-copy",
+        "core/executing/convergence.py",
+        "    if task.hand_over:\n        return method\n",
+        "",
+        HAND_OVER,
+        protects="a VM that nothing locks never runs on its target while its source is needed",
     ),
     # --- order and first failure
     Mutant(

@@ -189,7 +189,15 @@ class Doors:
         return seen
 
     def migrate(
-        self, vm: str, source: str, target: str, method: Method, bandwidth: int, downtime: float
+        self,
+        vm: str,
+        source: str,
+        target: str,
+        method: Method,
+        bandwidth: int,
+        downtime: float,
+        *,
+        hand_over: bool = False,
     ) -> None:
         self._must_be_intended(vm, source, target)
         if method is Method.COLD:
@@ -202,7 +210,7 @@ class Doors:
         self._must_be_within_limits(source, target, bandwidth, downtime)
         self.sent[vm] = target
         self.operate(vm, target)
-        self.world.migrate(vm, source, target, method, bandwidth, downtime)
+        self.world.migrate(vm, source, target, method, bandwidth, downtime, hand_over=hand_over)
 
     def set_bandwidth(self, vm: str, host: str, bandwidth: int) -> None:
         if not 0 < bandwidth <= self.policy.limits.bandwidth:

@@ -162,6 +162,38 @@ def test_a_vm_that_a_user_paused_is_left_alone(
     assert domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED
 
 
+def test_a_copy_that_arrived_paused_goes_on_and_one_that_runs_is_left(
+    domain: libvirt.virDomain,
+) -> None:
+    domain.suspend()
+    acts.resume_arrived(domain)
+    acts.resume_arrived(domain)
+    assert domain.state()[0] == libvirt.VIR_DOMAIN_RUNNING
+    domain.destroy()
+    with pytest.raises(acts.Refused, match="it is shutoff"):
+        acts.resume_arrived(domain)
+
+
+def test_a_vm_that_does_not_run_is_not_sent_off_to_be_handed_over() -> None:
+    """Dies when it is: it would arrive paused as somebody wanted it, and be resumed by us."""
+    here = HostConfig("here", "test:///default")
+    connection = libvirt.open("test:///default")
+    connection.lookupByName("test").suspend()
+    sent = Order("test", "", here, here, Method.PRE_COPY, 0, 0.3, hand_over=True)
+    end = Migration(sent, lambda _: None, Figures).run()
+    connection.lookupByName("test").resume()
+    connection.close()
+    assert "it cannot be handed over" in end.error
+    assert not end.begun
+
+
+def test_only_a_vm_that_is_handed_over_arrives_paused() -> None:
+    paused = libvirt.VIR_MIGRATE_PAUSED
+    given = Order("a", "u", H1, H2, Method.PRE_COPY, 0, 0.3, hand_over=True)
+    assert flags_of(given, persistent=True) & paused
+    assert not flags_of(order(), persistent=True) & paused
+
+
 def test_a_half_that_is_gone_already_is_not_destroyed_again(domain: libvirt.virDomain) -> None:
     domain.destroy()
     acts.destroy(domain)

@@ -100,7 +100,7 @@ def test_no_life_asks_the_same_again_in_the_next_cycle(unlocked: World, tmp_path
             "detection": {"window": 60.0, "warm_up": 30.0, "trusted_after": 0.0},
             "capacity": {"memory_reserve_share": 0.0},
             "limits": {"bandwidth": 10, "backoff": 300.0},
-            "methods": {"unlocked": False},
+            "methods": {"unlocked": "refuse"},
         }
     )
     with Ledger(tmp_path / "ledger.db") as ledger, SamplesStore(tmp_path / "s.db") as samples:

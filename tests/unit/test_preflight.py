@@ -66,10 +66,27 @@ def test_a_vm_that_is_shut_off_needs_neither_memory_nor_a_cpu() -> None:
 
 def test_disks_that_nothing_locks_are_a_reason_only_where_the_policy_says_so() -> None:
     assert objects(image_locks=None) == ""
-    strict = policy(methods={"unlocked": False})
+    strict = policy(methods={"unlocked": "refuse"})
     found = objection(replace(CLEAR, image_locks=None), Method.PRE_COPY, 1.0, strict)
     assert "lock" in found
     assert objection(CLEAR, Method.PRE_COPY, 1.0, strict) == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "method", "words"),
+    [
+        ({}, Method.POST_COPY, "post-copy"),
+        ({"persistent": False}, Method.PRE_COPY, "not defined on its source"),
+    ],
+)
+def test_what_nothing_locks_is_not_moved_where_it_cannot_be_handed_over(
+    changes: dict[str, Any], method: Method, words: str
+) -> None:
+    """Dies if such a VM is started like any other."""
+    assert words in objects(method, image_locks=None, **changes)
+    assert objects(method, **changes) == ""
+    plain = policy(methods={"unlocked": "plain"})
+    assert objection(replace(CLEAR, image_locks=None, **changes), method, 1.0, plain) == ""
 
 
 def test_a_move_is_dropped_for_what_its_hosts_say_and_that_is_written_down() -> None:

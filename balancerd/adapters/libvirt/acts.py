@@ -9,7 +9,7 @@ import libvirt
 from balancerd.adapters.libvirt.jobs import read_job
 from balancerd.adapters.libvirt.locate import condition_of
 from balancerd.adapters.libvirt.order import mebibytes, milliseconds
-from balancerd.adapters.libvirt.states import Job, presence
+from balancerd.adapters.libvirt.states import PAUSED, Job, presence
 from balancerd.core.observation import Presence
 
 
@@ -22,10 +22,21 @@ _HALVES = frozenset({Presence.OUTGOING, Presence.INCOMING, Presence.HANDED_OVER}
 
 
 def resume(domain: libvirt.virDomain) -> None:
-    """Let a copy go on that a migration left paused; not one that a user paused."""
+    """Let a copy go on that a migration left paused on its source; not one that a user paused."""
     found = presence(condition_of(domain))
-    if found not in (Presence.OUTGOING, Presence.HANDED_OVER):
+    if found is not Presence.OUTGOING:
         raise Refused(f"it is {found.value}")
+    domain.resume()
+
+
+def resume_arrived(domain: libvirt.virDomain) -> None:
+    """Let a copy go on that arrived paused. That it did is the record's word: after its restart
+    libvirtd shows it as paused by a user. One that is paused for any other reason is left."""
+    condition = condition_of(domain)
+    if presence(condition) is Presence.RUNNING:
+        return
+    if (condition.state, condition.reason) != (PAUSED, libvirt.VIR_DOMAIN_PAUSED_USER):
+        raise Refused(f"it is {presence(condition).value}")
     domain.resume()
 
 

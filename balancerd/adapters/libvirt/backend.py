@@ -46,7 +46,8 @@ class LibvirtBackend:
 
     `counters` replaces what libvirt tells of some hosts' CPU and memory, by host, with something
     finer: of the machine that balancerd itself runs on. `encrypted` asks for TLS between the hosts
-    for the guests' memory; a host that is not set up for it then refuses the migration.
+    for the guests' memory; a host that is not set up for it then refuses the migration. `ring` is
+    called after each end of a migration, from that migration's thread.
     """
 
     def __init__(
@@ -55,8 +56,9 @@ class LibvirtBackend:
         counters: Mapping[str, Counters] = MappingProxyType({}),
         *,
         encrypted: bool = False,
+        ring: Callable[[], None] = lambda: None,
     ) -> None:
-        self._encrypted = encrypted
+        self._encrypted, self._ring = encrypted, ring
         self._workers = Workers()
         self._reports = Reports()
         self._lock = threading.Lock()
@@ -139,10 +141,20 @@ class LibvirtBackend:
         return self._lane(host).run("preflight", ask, ASK_SECONDS)
 
     def migrate(
-        self, vm: str, source: str, target: str, method: Method, bandwidth: int, downtime: float
+        self,
+        vm: str,
+        source: str,
+        target: str,
+        method: Method,
+        bandwidth: int,
+        downtime: float,
+        *,
+        hand_over: bool = False,
     ) -> None:
         """Start a migration on a thread of its own; BackendError when one of the VM is in hand."""
-        migration = self._enlist(vm, source, target, method, bandwidth, downtime)
+        migration = self._enlist(
+            vm, source, target, method, bandwidth, downtime, hand_over=hand_over
+        )
         self._launch(migration, migration.run)
 
     def adopt(self, vm: str, source: str, target: str) -> None:
@@ -176,8 +188,12 @@ class LibvirtBackend:
         self._act(vm, host, "abort the migration", acts.abort)
 
     def resume(self, vm: str, host: str) -> None:
-        """Let a copy go on that a migration left paused."""
+        """Let a copy go on that a migration left paused on its source."""
         self._act(vm, host, "resume", acts.resume, identified=True)
+
+    def resume_arrived(self, vm: str, host: str) -> None:
+        """Let a copy go on that arrived paused."""
+        self._act(vm, host, "resume", acts.resume_arrived, identified=True)
 
     def destroy(self, vm: str, host: str) -> None:
         """End a paused half of a migration."""
@@ -202,7 +218,15 @@ class LibvirtBackend:
         return self._reports.drain()
 
     def _enlist(
-        self, vm: str, source: str, target: str, method: Method, bandwidth: int, downtime: float
+        self,
+        vm: str,
+        source: str,
+        target: str,
+        method: Method,
+        bandwidth: int,
+        downtime: float,
+        *,
+        hand_over: bool = False,
     ) -> Migration:
         """Note a migration as in hand: one of each VM at a time."""
         hosts = self._config(source), self._config(target)
@@ -210,7 +234,7 @@ class LibvirtBackend:
             if vm in self._migrations:
                 raise BackendError(source, "migrate", f"a migration of {vm} is in hand already")
             uuid = self._uuids.get(vm, "")
-            order = Order(vm, uuid, *hosts, method, bandwidth, downtime, self._encrypted)
+            order = Order(vm, uuid, *hosts, method, bandwidth, downtime, self._encrypted, hand_over)
             ask = self._figures_question(vm, uuid, target)
             self._migrations[vm] = Migration(order, self._reports.add, ask)
             return self._migrations[vm]
@@ -223,6 +247,7 @@ class LibvirtBackend:
             with self._lock:
                 del self._migrations[vm]  # before it is told: the next one may be ordered then
             self._reports.add(end)
+            self._ring()
 
         threading.Thread(target=carry_out, name=f"migrate {vm}", daemon=True).start()
 

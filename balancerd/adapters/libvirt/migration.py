@@ -21,9 +21,9 @@ from balancerd.adapters.libvirt.definition import local_disks
 from balancerd.adapters.libvirt.errors import code, telling
 from balancerd.adapters.libvirt.facts import storage_of
 from balancerd.adapters.libvirt.jobs import Figures, figures_of, read_job
-from balancerd.adapters.libvirt.locate import find
+from balancerd.adapters.libvirt.locate import condition_of, find
 from balancerd.adapters.libvirt.order import Order, flags_of, milliseconds, parameters_of
-from balancerd.adapters.libvirt.states import Job
+from balancerd.adapters.libvirt.states import BLOCKED, RUNNING, Job
 from balancerd.core.model import Method
 from balancerd.core.observation import JobProgress, JobReport
 from balancerd.ports import BackendError
@@ -128,6 +128,9 @@ class Migration:
         if self.order.method is Method.COLD and domain.isActive():
             # libvirt would copy the definition, remove it here and let the VM run on.
             raise BackendError(name, "migrate", "it runs: no cold move is possible")
+        if self.order.hand_over and condition_of(domain).state not in (RUNNING, BLOCKED):
+            # It would arrive paused either way, and be taken for one that we are to resume.
+            raise BackendError(name, "migrate", "it does not run: it cannot be handed over")
         age = time.monotonic() - self._ordered
         if age > START_SECONDS:  # the host hung; it must not start when it comes back some day
             raise BackendError(name, "migrate", f"the host took {age:.0f} s to answer: too late")

@@ -34,6 +34,7 @@ class Order:
     bandwidth: int
     downtime: float
     encrypted: bool = False
+    hand_over: bool = False  # it arrives paused, and waits to be resumed
 
 
 def flags_of(order: Order, *, persistent: bool) -> int:
@@ -44,6 +45,7 @@ def flags_of(order: Order, *, persistent: bool) -> int:
     """
     flags = _FLAGS[order.method]
     flags |= libvirt.VIR_MIGRATE_TLS if order.encrypted else 0
+    flags |= libvirt.VIR_MIGRATE_PAUSED if order.hand_over else 0
     if persistent:
         return flags | libvirt.VIR_MIGRATE_UNDEFINE_SOURCE
     return flags & ~libvirt.VIR_MIGRATE_PERSIST_DEST

@@ -42,6 +42,7 @@ class Leaving:
     shared_disks: tuple[str, ...] = ()  # paths that the target has to have
     local_disks: tuple[str, ...] = ()  # paths that only this host has
     image_locks: bool | None = None
+    persistent: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,7 @@ def ask_both(
         absent_disks=arriving.absent_disks,
         unseen_disks=arriving.unseen_disks,
         image_locks=leaving.image_locks,
+        persistent=leaving.persistent,
     )
 
 
@@ -120,6 +122,7 @@ def ask_source(config: HostConfig, connection: libvirt.virConnect, vm: str, uuid
         tuple(shared),
         tuple(local),
         _image_locks(definition, side.hypervisor),
+        bool(domain.isPersistent()),
     )
 
 

@@ -91,9 +91,17 @@ class Copies:
         machines.changed()
 
     def resume(self, vm: int, host: int) -> None:
-        """Let a copy run that a migration left paused, whatever else runs."""
+        """Let a copy run that a migration left paused on its source, whatever else runs."""
+        self._resume(vm, host, Presence.OUTGOING)
+
+    def resume_arrived(self, vm: int, host: int) -> None:
+        """Let a copy run that arrived paused, whatever else runs."""
+        if self.presence(vm, host) is not Presence.RUNNING:
+            self._resume(vm, host, Presence.HANDED_OVER)
+
+    def _resume(self, vm: int, host: int, only: Presence) -> None:
         state = self.presence(vm, host)
-        if state not in (Presence.OUTGOING, Presence.HANDED_OVER) or self._under_way(vm):
+        if state is not only or self._under_way(vm):
             raise RefusedError(f"it is {state.value}")
         if self._machines.place[vm] == NOWHERE:
             del self.oddities[vm, host]

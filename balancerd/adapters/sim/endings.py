@@ -3,6 +3,8 @@
 Ambiguous outcomes included: the error that the caller gets does not say where the VM is.
 """
 
+from dataclasses import replace
+
 from balancerd.adapters.sim.copies import Ending
 from balancerd.core.observation import Presence
 
@@ -53,3 +55,19 @@ FINISH = (
     Ending(Presence.ABSENT, Presence.RUNNING, "domain not found", 42, 10),
     Ending(Presence.ABSENT, Presence.RUNNING, "cannot make the domain persistent", 69, 10),
 )
+
+
+def arrived_paused(ending: Ending) -> Ending:
+    """The same ending of a migration that was ordered to leave the VM paused on its target: what
+    would run there waits, whatever becomes of the source."""
+    if ending.target is not Presence.RUNNING:
+        return ending
+    gone = ending.source is Presence.SHUTOFF  # libvirt says why as long as it is not restarted
+    source = Presence.MIGRATED if gone else ending.source
+    return replace(ending, source=source, target=Presence.HANDED_OVER)
+
+
+def is_handed_over(ending: Ending) -> bool:
+    """Whether the target's paused copy is the only one."""
+    gone = ending.source in (Presence.ABSENT, Presence.MIGRATED)
+    return gone and ending.target is Presence.HANDED_OVER

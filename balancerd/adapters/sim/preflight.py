@@ -32,6 +32,7 @@ def preflight(
         cpu_comparable=not passed or here.cpu_model == state.site.hosts[there].cpu_model,
         absent_disks=() if method is Method.STORAGE else local,
         image_locks=True if state.site.scenario.migration.disk_locks else None,
+        persistent=facts.persistent,
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from balancerd.adapters.sim import carriage
 from balancerd.adapters.sim.copies import DONE, Ending
+from balancerd.adapters.sim.endings import arrived_paused, is_handed_over
 from balancerd.adapters.sim.flights import ENDLESS_RATE, TICK, Phase, Tactic
 from balancerd.adapters.sim.machines import Power
 from balancerd.adapters.sim.readings import progress
@@ -40,6 +41,7 @@ class Order:
     cap: float = 0.0  # bytes per second; 0: none
     pause: float = 0.3  # seconds
     ours: bool = True
+    hand_over: bool = False  # it arrives paused
 
 
 def no_fault(_vm: int, _source: int, _target: int) -> Ending:
@@ -58,6 +60,7 @@ class Traffic:
         self._methods: dict[int, Method] = {}
         self._watched: set[int] = set()  # VMs whose migration balancerd hears of
         self._foreign: set[int] = set()  # VMs whose migration somebody else began
+        self._handed_over: set[int] = set()  # VMs that are to arrive paused
         flavours, vms = state.site.flavours, state.site.vms
         self._dirtying = np.array([float(flavour.dirty_rate) for flavour in flavours])
         self._sizes = np.array([vm.size for vm in vms])
@@ -227,6 +230,8 @@ class Traffic:
         self.feel_load()
         self._methods[vm], self._told[vm] = method, state.now
         (self._watched if order.ours else self._foreign).add(vm)
+        if order.hand_over:
+            self._handed_over.add(vm)
         state.machines.migrating[vm] = True
         state.machines.changed()
         names = (state.host_name(order.source), state.host_name(order.target))
@@ -284,11 +289,14 @@ class Traffic:
     def _end(self, row: np.void, ending: Ending) -> None:
         """A migration whose row is gone has ended like this."""
         state, (vm, source, target) = self._state, _ends(row)
+        if vm in self._handed_over:
+            self._handed_over.remove(vm)
+            ending = arrived_paused(ending)
         state.copies.end(vm, source, target, ending)
         names = (state.vm_name(vm), state.host_name(source), state.host_name(target))
         method, sent, downtime = self._methods.pop(vm), int(row["sent"]), float(row["downtime"])
         outcome = "aborted" if ending.code == CANCELLED else "failed"
-        if state.machines.place[vm] == target:
+        if state.machines.place[vm] == target or is_handed_over(ending):
             outcome = "done"
         state.story.move_end(state.at, *names, method.value, sent, downtime, outcome)
         self._told.pop(vm, None)

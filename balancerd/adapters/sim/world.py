@@ -172,13 +172,22 @@ class World:
     # -- the backend: migrations
 
     def migrate(
-        self, vm: str, source: str, target: str, method: Method, bandwidth: int, downtime: float
+        self,
+        vm: str,
+        source: str,
+        target: str,
+        method: Method,
+        bandwidth: int,
+        downtime: float,
+        *,
+        hand_over: bool = False,
     ) -> None:
         """Start a migration; what goes wrong after the source took it on is told by `reports`."""
         here, there = self._state.host[source], self._state.host[target]
         self._state.ask(here, f"migrate {vm}")
         self._supply.serve(there)
-        order = Order(self._state.vm[vm], here, there, method, bandwidth, downtime)
+        which = self._state.vm[vm]
+        order = Order(which, here, there, method, bandwidth, downtime, hand_over=hand_over)
         self._traffic.begin(order)
 
     def set_bandwidth(self, vm: str, host: str, bandwidth: int) -> None:
@@ -244,7 +253,14 @@ class World:
 
     def resume(self, vm: str, host: str) -> None:
         """Let a copy go on that a migration left paused. Two that run are a violation."""
-        self._mend(vm, host, "resume", self._state.copies.resume)
+        self._let_go_on(vm, host, self._state.copies.resume)
+
+    def resume_arrived(self, vm: str, host: str) -> None:
+        """Let a copy go on that arrived paused. Two that run are a violation."""
+        self._let_go_on(vm, host, self._state.copies.resume_arrived)
+
+    def _let_go_on(self, vm: str, host: str, do: Callable[[int, int], None]) -> None:
+        self._mend(vm, host, "resume", do)
         running = self.running(vm)
         if len(running) > 1:
             self._state.violate("runs twice", f"{vm} on {' and '.join(running)}")

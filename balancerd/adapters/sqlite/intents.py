@@ -17,12 +17,12 @@ from balancerd.ports import LedgerError
 
 _COLUMNS = (
     "kind, at, vm, uuid, host, target, method, reason, plan, action, bandwidth_bytes_per_s,"
-    " autostart, target_defined, predicted_seconds, predicted_bytes, predicted_downtime_ms,"
-    " basis"
+    " autostart, target_defined, hand_over, predicted_seconds, predicted_bytes,"
+    " predicted_downtime_ms, basis"
 )
 # One statement, so that a pause that is committed before it stops it, whoever commits it.
 _INTEND = f"""INSERT INTO intents ({_COLUMNS})
-    SELECT {", ".join("?" * 17)} WHERE NOT EXISTS (
+    SELECT {", ".join("?" * 18)} WHERE NOT EXISTS (
         SELECT 1 FROM pauses WHERE ended_at IS NULL AND (until_at IS NULL OR until_at > ?))"""
 _PROGRESS = """INSERT OR REPLACE INTO progress (intent, at, total_bytes, processed_bytes,
     remaining_bytes, iteration, elapsed_seconds, dirty_bytes_per_s, throttle_percent)
@@ -34,7 +34,7 @@ def intend(database: Database, intent: Intent) -> int | None:
     values = (
         *(intent.kind, float(intent.at), intent.vm, intent.uuid, intent.host, intent.target),
         *(intent.method, intent.reason, intent.plan or None, intent.action or None),
-        *(intent.bandwidth, intent.autostart, intent.target_defined),
+        *(intent.bandwidth, intent.autostart, intent.target_defined, intent.hand_over),
         *(intent.predicted_seconds, intent.predicted_bytes),
         to_milliseconds(intent.predicted_downtime),
         to_text(intent.basis),
@@ -55,6 +55,7 @@ def sentence(intent: Intent) -> str:
     if intent.kind is not IntentKind.MIGRATE:
         return f"{intent.kind} {intent.host}{why}"
     how = f" ({intent.method})" if intent.method else ""
+    how += ", to be resumed there once it is gone here" if intent.hand_over else ""
     return f"{intent.kind} {intent.vm} from {intent.host} to {intent.target}{how}{why}"
 
 
@@ -131,6 +132,7 @@ def intent_of(row: Row) -> Intent:
         bandwidth=row["bandwidth_bytes_per_s"],
         autostart=bool(row["autostart"]),
         target_defined=bool(row["target_defined"]),
+        hand_over=bool(row["hand_over"]),
         predicted_seconds=row["predicted_seconds"],
         predicted_bytes=row["predicted_bytes"],
         predicted_downtime=from_milliseconds(row["predicted_downtime_ms"]),

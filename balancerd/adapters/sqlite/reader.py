@@ -33,6 +33,7 @@ _BOOLEANS = {
     "adopted",
     "accepted",
     "target_defined",
+    "hand_over",
 }
 _JSON = {"tags", "arguments", "after", "refusal_counts", "certificate", "definition", "basis"}
 _PLAN = """id, at, policy, objective, state, reason, score_before, score_after, moves,

@@ -160,6 +160,7 @@ _TABLES = (
         bandwidth_bytes_per_s INTEGER NOT NULL,
         autostart INTEGER NOT NULL CHECK (autostart IN (0, 1)),
         target_defined INTEGER NOT NULL CHECK (target_defined IN (0, 1)), -- before the move
+        hand_over INTEGER NOT NULL CHECK (hand_over IN (0, 1)), -- it arrives paused, and is resumed
         predicted_seconds REAL NOT NULL,
         predicted_bytes INTEGER NOT NULL,
         predicted_downtime_ms REAL NOT NULL,

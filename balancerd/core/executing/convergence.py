@@ -39,8 +39,14 @@ def first_pause(task: Task, view: View) -> float:
 
 
 def start_method(task: Task, view: View) -> Method:
-    """How a move is started: so that it can go on in post-copy, where policy and VM allow that."""
+    """How a move is started: so that it can go on in post-copy, where policy and VM allow that.
+
+    (Not one that is handed over: libvirt refuses both at once, as post-copy lets a VM run on its
+    target while its source is still needed.)
+    """
     method, vm = task.move.method, view.snapshot.cluster.vms.get(task.move.vm)
+    if task.hand_over:
+        return method
     allowed = view.policy.methods.post_copy and vm is not None and says_yes(vm, POST_COPY)
     return Method.POST_COPY if method is Method.PRE_COPY and allowed else method
 

@@ -126,6 +126,8 @@ class Task:
     detail: str = ""
     autostart: bool = False
     target_defined: bool = False
+    hand_over: bool = False  # it arrives paused, and is resumed once its source is seen to be gone
+    resumed: float = 0.0  # when it was
     adopted: bool = False
     ours: bool = False  # a job was seen that must be the one that this task began
     foreign: str = ""  # why the job that holds the VM is somebody else's; "" while nothing says so

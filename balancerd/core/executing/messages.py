@@ -129,6 +129,7 @@ class StartMigration:
     method: Method
     bandwidth: int
     downtime: float
+    hand_over: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +185,8 @@ class AbortMigration:
 
 @dataclass(frozen=True, slots=True)
 class Settle:
-    """Carry out one act of the state-pair table."""
+    """Carry out one act of the state-pair table. `announced`: the move's own intent says so, so
+    that it is committed already."""
 
     task: int
     act: Act
@@ -192,6 +194,7 @@ class Settle:
     source: str
     target: str
     autostart: bool
+    announced: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ from balancerd.core.executing.messages import (
     StartRefused,
     Tuned,
 )
-from balancerd.core.executing.preflight import objection
+from balancerd.core.executing.preflight import hands_over, objection
 from balancerd.core.executing.reconcile import may_start
 from balancerd.core.executing.verification import (
     acted,
@@ -117,6 +117,7 @@ def adopted(intent: Intent, move_task: Task) -> Task:
         started=intent.at,
         autostart=intent.autostart,
         target_defined=intent.target_defined,
+        hand_over=intent.hand_over,
         adopted=True,
         ours=intent.seen,
     )
@@ -130,7 +131,9 @@ def _checked(task: Task, event: Located, execution: Execution, view: View) -> St
     if obstacle:
         return task.to(Stage.DROPPED, view.now, obstacle), ()
     defined, said = target is not Presence.ABSENT, _objection(task, event, view)
-    task = replace(task, target_defined=defined, objection=said)
+    found, method, rules = event.preflight, task.move.method, view.policy.methods
+    paused = found is not None and hands_over(found, method, rules)
+    task = replace(task, target_defined=defined, objection=said, hand_over=paused)
     if task.move.set_number and not task.cleared and not said:
         return replace(task, cleared=view.now).to(Stage.WAITING, view.now), ()
     intent = _intent(task, execution, view)
@@ -162,6 +165,7 @@ def _intent(task: Task, execution: Execution, view: View) -> Intent:
         bandwidth=task.bandwidth,
         autostart=task.autostart,
         target_defined=task.target_defined,
+        hand_over=task.hand_over,
         predicted_seconds=move.seconds,
         predicted_bytes=move.bytes,
         predicted_downtime=move.downtime,
@@ -194,6 +198,7 @@ def _intended(task: Task, event: Intended, view: View) -> Step:
         start_method(task, view),
         task.bandwidth,
         running.downtime,
+        task.hand_over,
     )
     return running, (start,)
 

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 
 from balancerd.core.model import Method
 from balancerd.core.observation import Preflight, Side
-from balancerd.core.policies.policy import Policy
+from balancerd.core.policies.policy import Methods, Policy, Unlocked
 from balancerd.core.units import format_size
 
 MAJOR = 1_000_000  # of a version's number
+NO_LOCK = "nothing is known to lock its disks"
 
 
 def objection(found: Preflight, method: Method, memory: float, policy: Policy) -> str:
@@ -34,10 +35,10 @@ def _objections(found: Preflight, method: Method, memory: float, policy: Policy)
         yield f"{target.host} has not got {', '.join(found.absent_disks)}"
     if method is Method.COLD:
         return
-    yield from _live(found, memory, policy)
+    yield from _live(found, method, memory, policy)
 
 
-def _live(found: Preflight, memory: float, policy: Policy) -> Iterator[str]:
+def _live(found: Preflight, method: Method, memory: float, policy: Policy) -> Iterator[str]:
     """What matters to a VM that runs while it moves."""
     source, target = found.source, found.target
     if found.cpu_comparable is False:
@@ -50,8 +51,28 @@ def _live(found: Preflight, memory: float, policy: Policy) -> Iterator[str]:
             f"{target.host} has {format_size(free)} of memory free, "
             f"the VM uses {format_size(memory)}"
         )
-    if not policy.methods.unlocked and found.image_locks is not True:
-        yield "nothing is known to lock its disks (methods.unlocked)"
+    if found.image_locks is not True and policy.methods.unlocked is Unlocked.REFUSE:
+        yield f"{NO_LOCK} (methods.unlocked)"
+    if hands_over(found, method, policy.methods):
+        yield from _handing_over(found, method)
+
+
+def hands_over(found: Preflight, method: Method, rules: Methods) -> bool:
+    """Whether the VM is to arrive paused, and to go on only once its source is seen to be gone.
+
+    Where nothing locks its disks, a source that does not hear of the target's success in time lets
+    the VM go on, while the target starts it: both write. Paused, the target waits for us instead.
+    """
+    wanted = rules.unlocked is Unlocked.HAND_OVER and method is not Method.COLD
+    return wanted and found.image_locks is not True
+
+
+def _handing_over(found: Preflight, method: Method) -> Iterator[str]:
+    if method is Method.POST_COPY:
+        yield f"{NO_LOCK}, and in post-copy it cannot be handed over paused"
+    if found.persistent is False:
+        # Once gone, it could have moved as well as died on its source after it ran on there.
+        yield f"{NO_LOCK}, and what is not defined on its source cannot be handed over paused"
 
 
 def _major(side: Side) -> int:

@@ -37,7 +37,7 @@ class Finding:
 P = Presence
 WAIT = Finding(None, "waiting for both hosts to tell the same story")
 
-_GONE = (P.ABSENT, P.MIGRATED)  # what a source that gave the VM away may say
+GONE = (P.ABSENT, P.MIGRATED)  # what a source that gave the VM away may say
 _DOWN = (P.SHUTOFF, P.CRASHED)
 
 TABLE: dict[tuple[Presence, Presence], Finding] = {
@@ -77,11 +77,11 @@ TABLE: dict[tuple[Presence, Presence], Finding] = {
         (gone, P.RUNNING): Finding(
             Outcome.DONE, "runs on the target", (Act.UNDEFINE_SOURCE, Act.CARRY_AUTOSTART)
         )
-        for gone in (*_GONE, *_DOWN)
+        for gone in (*GONE, *_DOWN)
     },
     **{
         (gone, P.PAUSED): Finding(Outcome.DONE, "on the target, paused as before", ())
-        for gone in _GONE
+        for gone in GONE
     },
     **{
         (gone, P.HANDED_OVER): Finding(
@@ -89,17 +89,24 @@ TABLE: dict[tuple[Presence, Presence], Finding] = {
             "handed over",
             (Act.RESUME_TARGET, Act.UNDEFINE_SOURCE, Act.CARRY_AUTOSTART),
         )
-        for gone in _GONE
+        for gone in GONE
+    },
+    # It may have gone on here before it ended: the target's memory would be older than its disks.
+    **{
+        (down, P.HANDED_OVER): Finding(
+            None, f"{down.value} on the source, and the target holds it paused: a person must say"
+        )
+        for down in _DOWN
     },
     **{
         (down, absent): Finding(Outcome.LOST, f"{down.value} on the source")
         for down in _DOWN
         for absent in (P.ABSENT, P.MIGRATED)
     },
-    **{(gone, P.ABSENT): Finding(Outcome.LOST, "on neither host") for gone in _GONE},
+    **{(gone, P.ABSENT): Finding(Outcome.LOST, "on neither host") for gone in GONE},
     **{
         (gone, down): Finding(Outcome.LOST, f"{down.value} on the target")
-        for gone in _GONE
+        for gone in GONE
         for down in _DOWN
     },
 }

@@ -16,7 +16,7 @@ from dataclasses import replace
 from balancerd.core.executing.cold import judge_cold
 from balancerd.core.executing.execution import OUTCOME_STAGE, Stage, Task, View
 from balancerd.core.executing.messages import Acted, Ask, Command, Conclude, Located, Settle, Watch
-from balancerd.core.executing.reconcile import Act, Finding, judge, may_watch
+from balancerd.core.executing.reconcile import GONE, Act, Finding, judge, may_watch
 from balancerd.core.model import PowerState
 from balancerd.core.observation import JobReport, Presence
 from balancerd.core.past.history import Outcome
@@ -100,7 +100,7 @@ def tells_of_another(task: Task, report: JobReport) -> str:
 def located(task: Task, event: Located, view: View) -> Step:
     """The hosts answered; the state-pair table says what it means."""
     presence = event.location.presence
-    pair = pair_of(task, presence)
+    pair = _as_ordered(task, *pair_of(task, presence))
     if pair != task.pair:
         task = replace(task, pair=pair, pair_since=event.location.at)
     if pair[0] is Presence.RUNNING_WITH_JOB:
@@ -113,9 +113,34 @@ def located(task: Task, event: Located, view: View) -> Step:
         finding = _looked_wide(task, finding, presence)
         if finding.outcome is None:
             return _wait(replace(task, look_wide=True), finding.detail)
-    if TOUCHING & set(finding.acts) and stood < (PATIENCE if task.foreign else CONFIRMED_AFTER):
+    if stood < _to_be_confirmed(task, finding):
         return _wait(task, f"{finding.detail}; {task.foreign or 'to be confirmed'}")
     return _ruled(task, finding, pair, view)
+
+
+def _as_ordered(task: Task, source: Presence, target: Presence) -> tuple[Presence, Presence]:
+    """The pair with a paused copy on the target called what the move's intent makes of it.
+
+    A VM arrives paused by our order, or because somebody paused it before it left; and a target's
+    libvirtd that was started again has forgotten that it arrived at all.
+    """
+    if target is Presence.HANDED_OVER and not task.hand_over:
+        return source, Presence.PAUSED
+    if target is Presence.PAUSED and task.hand_over and source in GONE:
+        return source, Presence.HANDED_OVER
+    return source, target
+
+
+def _to_be_confirmed(task: Task, finding: Finding) -> float:
+    """Seconds for which both hosts must have told the same before the finding is acted upon."""
+    if not TOUCHING & set(finding.acts):
+        return 0.0
+    if task.foreign:
+        return PATIENCE
+    # The end of every hand-over. No healthy migration passes through it: its source is gone for
+    # good, and the VM stands still meanwhile.
+    at_once = task.hand_over and finding.acts[0] is Act.RESUME_TARGET
+    return 0.0 if at_once else CONFIRMED_AFTER
 
 
 def _wait(task: Task, detail: str) -> Step:
@@ -196,18 +221,28 @@ def _due(act: Act, task: Task, pair: tuple[Presence, Presence]) -> bool:
 
 
 def _settle(task: Task) -> Settle:
-    move = task.move
-    return Settle(move.number, task.acts[0], move.vm, move.source, move.target, task.autostart)
+    move, act = task.move, task.acts[0]
+    announced = task.hand_over and act is Act.RESUME_TARGET
+    return Settle(move.number, act, move.vm, move.source, move.target, task.autostart, announced)
 
 
 def acted(task: Task, event: Acted, view: View) -> Step:
     """One act is done: the next one, or the end. One that failed sends us back to asking."""
     if event.error:
         return task.to(Stage.VERIFYING, view.now, event.error), ()
-    task = replace(task, acts=task.acts[1:])
+    resumed = view.now if task.acts[0] is Act.RESUME_TARGET else task.resumed
+    task = replace(task, acts=task.acts[1:], resumed=resumed)
     if task.acts:
         return task, (_settle(task),)
     return _conclude(task, view)
+
+
+def _downtime(task: Task) -> float | None:
+    """Seconds that the VM stood still: as libvirt tells, and while it waited to be resumed."""
+    report = task.report
+    if report is None or report.downtime is None:
+        return None
+    return report.downtime + max(0.0, task.resumed - report.at if task.resumed else 0.0)
 
 
 def _conclude(task: Task, view: View) -> Step:
@@ -220,7 +255,7 @@ def _conclude(task: Task, view: View) -> Step:
         detail=task.detail,
         bytes=report.bytes if report and report.bytes is not None else task.processed or None,
         iterations=report.iterations if report else None,
-        downtime=report.downtime if report else None,
+        downtime=_downtime(task),
         seconds=report.seconds if report and report.seconds else view.now - task.started,
         error=(report.error if report else "") or task.start_error,
         error_code=report.error_code if report else 0,

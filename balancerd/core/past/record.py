@@ -56,6 +56,7 @@ class Intent:
     bandwidth: int = 0  # bytes per second
     autostart: bool = False  # of the VM before the move, to be carried over
     target_defined: bool = False  # the target had a definition of the VM before the move
+    hand_over: bool = False  # the VM arrives paused: what is announced here is its resumption, too
     predicted_seconds: float = 0.0
     predicted_bytes: int = 0
     predicted_downtime: float = 0.0

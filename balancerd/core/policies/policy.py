@@ -262,6 +262,14 @@ class Costs(Schema):
     crowded: Fraction = Field(0.65, description="quiet: share of a host's CPU that costs nothing")
 
 
+class Unlocked(StrEnum):
+    """How to move a VM whose disks no lock is known to keep a second QEMU from."""
+
+    HAND_OVER = "hand-over"  # it arrives paused, and goes on once its source is seen to be gone
+    REFUSE = "refuse"
+    PLAIN = "plain"  # like any other: where a manager of locks is known to be in force
+
+
 class Methods(Schema):
     """By which methods VMs may be moved, beside pre-copy."""
 
@@ -277,9 +285,11 @@ class Methods(Schema):
         default=False,
         description="copy disks along that only one host has; the old images stay where they are",
     )
-    unlocked: bool = Field(
-        default=True,
-        description="move VMs with disks that no lock is known to keep a second QEMU from",
+    unlocked: Unlocked = Field(
+        default=Unlocked.HAND_OVER,
+        description="how to move a VM whose disks no lock is known to keep a second QEMU from: it "
+        "arrives paused and goes on once its source is seen to be gone (`hand-over`), not at all "
+        "(`refuse`), or like any other (`plain`, for hosts with lockd or sanlock)",
     )
     cold: bool = Field(
         default=True,
