@@ -209,8 +209,8 @@ RULES = (
     Mutant(
         "tags are no rules",
         "core/policies/tags.py",
-        "return policy.constraint + tuple(",
-        "return policy.constraint or tuple(",
+        "return policy.constraint + _rules_of_tags(",
+        "return policy.constraint or _rules_of_tags(",
         f"{CONSTRAINTS}::test_tags_and_the_policys_rules_hold_together",
     ),
     # --- rules as planning uses them

@@ -38,11 +38,7 @@ def check_landing(replay: Replay, move: Move) -> None:
 
 def _kept_free(replay: Replay, host: str) -> float:
     """The share of a host that rules want to be left free."""
-    shares = [
-        rule.share or 0.0
-        for rule in replay.rules
-        if rule.kind == "headroom" and matches(host, rule.hosts)
-    ]
+    shares = (rule.share or 0.0 for rule in replay.headroom if matches(host, rule.hosts))
     return max(shares, default=0.0)
 
 

@@ -29,12 +29,14 @@ class Replay:
     residents: dict[str, list[str]] = field(default_factory=dict)  # by host, at the start
     rules_of: dict[str, list[ConstraintRule]] = field(default_factory=dict)  # by VM that moves
     closing: list[ConstraintRule] = field(default_factory=list)  # those that exclude whole hosts
+    headroom: list[ConstraintRule] = field(default_factory=list)  # those that keep a share free
     _domains: dict[tuple[str, tuple[str, ...]], dict[str, set[str]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         cluster = self.snapshot.cluster
         self.rules = rules_in_force(cluster, self.policy)
         self.closing = [rule for rule in self.rules if rule.kind == "exclude" and not rule.vms]
+        self.headroom = [rule for rule in self.rules if rule.kind == "headroom"]
         for vm in sorted(cluster.placement):
             if self.is_charged(vm):
                 for host in {cluster.placement[vm], cluster.flights.get(vm, "")} - {""}:

@@ -6,6 +6,7 @@ mended, and everything readable of it holds meanwhile.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from math import isfinite
 from typing import Literal
 
@@ -13,6 +14,7 @@ from balancerd.core.model import VM, Cluster
 from balancerd.core.policies.ladder import CLASSES
 from balancerd.core.policies.policy import Policy
 from balancerd.core.policies.rule import ConstraintRule, Kind, literal
+from balancerd.core.same import Same
 
 COMPLAINT = "!"  # under this key the adapter says what of the metadata it could not pass on
 MOVE_COST = "move-cost"
@@ -46,12 +48,18 @@ VOCABULARY: Mapping[str, Tag] = {
 
 def rules_in_force(cluster: Cluster, policy: Policy) -> tuple[ConstraintRule, ...]:
     """The policy's rules and those of the VMs' tags. Each has a name that says where it is from."""
+    return policy.constraint + _rules_of_tags(Same(cluster.vms))
+
+
+@lru_cache(maxsize=1)
+def _rules_of_tags(tagged: Same[Mapping[str, VM]]) -> tuple[ConstraintRule, ...]:
+    """The rules of VMs' tags. One cycle asks for them at several doors."""
     vms: dict[tuple[str, str], list[str]] = {}
-    for name in sorted(name for name, vm in cluster.vms.items() if vm.tags):
-        for key, value in cluster.vms[name].tags.items():
+    for name in sorted(name for name, vm in tagged.value.items() if vm.tags):
+        for key, value in tagged.value[name].tags.items():
             for part in _parts(key, value):
                 vms.setdefault((key, part), []).append(name)
-    return policy.constraint + tuple(_rule(*about, vms[about]) for about in sorted(vms))
+    return tuple(_rule(*about, vms[about]) for about in sorted(vms))
 
 
 def _parts(key: str, value: str) -> list[str]:
