@@ -89,3 +89,16 @@ def test_what_is_to_be_together_arrives_before_the_others_leave() -> None:
     )
     a, c = layout.block_of["a"], layout.block_of["c"]
     assert dependencies(layout, [Step(a, 0, 3, ""), Step(c, 2, 1, "")]) == [(), (0,)]
+
+
+def test_what_others_of_its_group_have_joined_does_not_leave_them() -> None:
+    """On one host they are one block to whoever lets moves start: it would ask for room for both.
+
+    Dies if a member may go on to where as many of the others are as around it.
+    """
+    layout = drawn_up(
+        "h1 10c 64G: a 1c 8G | h2 10c 64G: b 1c 8G | h3 10c 64G: c 1c 8G", rule("together", "a b c")
+    )
+    steps, refused = schedule(layout, wants(layout, a="h2", b="h3"))
+    assert ways(layout, steps) == ["a>h2"]
+    assert [refusal.constraint for refusal in refused] == ["together"]

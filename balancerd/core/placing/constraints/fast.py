@@ -169,7 +169,8 @@ def _explain_conflict(layout: Layout, block: int, host: int) -> Explanation:
 def _scatters(layout: Layout, block: int, rows: Rows) -> Bools:
     """Hosts where a member of a "together" group has fewer of the others around it than here.
 
-    What is alone, though there are others, only goes where one of them is.
+    What is alone, though there are others, only goes where one of them is. What others have joined
+    on its host stays: once they are there they are one block, which these blocks do not know yet.
     """
     refused = np.zeros(np.shape(rows), dtype=np.bool_)
     for index, own in layout.groups_of.get(block, ()):
@@ -178,8 +179,9 @@ def _scatters(layout: Layout, block: int, rows: Rows) -> Bools:
             continue
         domains = layout.domains[group.scope]
         counts = others_of(layout, block, index, own)
-        around = counts[domains[layout.place[block]]]
-        refused |= counts[domains[rows]] < max(around, min(int(counts.sum()), 1))
+        around = int(counts[domains[layout.place[block]]])
+        wanted = max(around, min(int(counts.sum()), 1))
+        refused |= (counts[domains[rows]] < wanted) | (around > 0 and group.scope == "host")
     return refused
 
 
