@@ -16,7 +16,7 @@ from balancerd.cli.output import (
     write_listing,
 )
 from balancerd.cli.record import limit_option, reading, record_option, since_option, since_time
-from balancerd.cli.words import NOTHING, duration, milliseconds, moment, size
+from balancerd.cli.words import NOTHING, between, duration, milliseconds, moment, size
 
 STYLES = {"done": "green", "under way": "cyan", "not started": "dim", "objected": "dim"}
 
@@ -75,9 +75,7 @@ def _against(actual: str, predicted: str) -> str:
 
 
 def _range(row: Row, figure: str, words: Callable[[float | None], str]) -> str:
-    """A prediction from the least to the most that it may come to; one figure where they agree."""
-    ends = (words(row[f"predicted_{end}_{figure}"]) for end in ("least", "most"))
-    return "–".join(dict.fromkeys(ends))
+    return between(words(row[f"predicted_least_{figure}"]), words(row[f"predicted_most_{figure}"]))
 
 
 def _outcome(row: Row) -> str:
@@ -99,9 +97,9 @@ MIGRATIONS = (
         "DATA (EXPECTED)",
         lambda row: _against(size(row["bytes"]), _range(row, "bytes", size)),
         right=True,
-        spare=3,
+        spare=4,
     ),
-    Column("PAUSE", lambda row: milliseconds(row["downtime_ms"]), right=True, spare=4),
-    Column("PLAN", lambda row: str(row["plan"] or NOTHING), right=True, spare=2),
-    Column("WHY", lambda row: row["error"] or row["reason"], wrap=True),
+    Column("PAUSE", lambda row: milliseconds(row["downtime_ms"]), right=True, spare=5),
+    Column("PLAN", lambda row: str(row["plan"] or NOTHING), right=True, spare=3),
+    Column("WHY", lambda row: row["error"] or row["reason"], wrap=True, spare=2),
 )

@@ -1,10 +1,19 @@
 """A plan as a person reads it: what for, the hosts before and after, each action, and why not."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from balancerd.cli.output import Column, Listing, Row, draw
-from balancerd.cli.words import NOTHING, duration, milliseconds, moment, number, percent, size
+from balancerd.cli.words import (
+    NOTHING,
+    between,
+    duration,
+    milliseconds,
+    moment,
+    number,
+    percent,
+    size,
+)
 from balancerd.core.files.codec import to_milliseconds
 from balancerd.core.model import Method
 from balancerd.core.plan import Certificate, HostFigures, Move, Plan, Refusal, Sleep
@@ -88,15 +97,33 @@ def action_rows(plan: Plan) -> Iterator[Row]:
                 "method": str(action.method),
                 "wave": action.wave,
                 "set_number": action.set_number,
-                "predicted_seconds": action.seconds,
-                "predicted_bytes": action.bytes,
-                "predicted_downtime_ms": to_milliseconds(action.downtime),
+                **dict(_predicted(action)),
                 "score_after": action.score_after,
                 "reason": action.reason,
             }
         else:
             kind = "sleep" if isinstance(action, Sleep) else "wake"
             yield row | {"action": kind, "host": action.host, "reason": action.reason}
+
+
+def _predicted(move: Move) -> Iterable[tuple[str, float]]:
+    """What a move will take, and the least and the most of it, nine times in ten."""
+    basis = move.basis
+    figures = (
+        ("seconds", move.seconds, basis.seconds_factor),
+        ("bytes", move.bytes, basis.bytes_factor),
+        ("downtime_ms", to_milliseconds(move.downtime), basis.downtime_factor),
+    )
+    for name, figure, factor in figures:
+        whole = round if name == "bytes" else float
+        yield f"predicted_{name}", figure
+        yield f"predicted_least_{name}", whole(figure / factor)
+        yield f"predicted_most_{name}", whole(figure * factor)
+
+
+def _range(row: Row, figure: str, words: Callable[[float | None], str]) -> str:
+    ends = (row.get(f"predicted_{end}_{figure}") for end in ("least", "most"))
+    return between(*map(words, ends))
 
 
 def _after(row: Row) -> str:
@@ -116,11 +143,9 @@ ACTIONS = (
     Column("AFTER", _after, right=True, spare=1),
     Column("ACTION", _what, style=lambda _: "bold"),
     Column("METHOD", lambda row: row.get("method", "")),
-    Column("TIME", lambda row: duration(row.get("predicted_seconds")), right=True),
-    Column("DATA", lambda row: size(row.get("predicted_bytes")), right=True),
-    Column(
-        "PAUSE", lambda row: milliseconds(row.get("predicted_downtime_ms")), right=True, spare=3
-    ),
+    Column("TIME", lambda row: _range(row, "seconds", duration), right=True),
+    Column("DATA", lambda row: _range(row, "bytes", size), right=True, spare=3),
+    Column("PAUSE", lambda row: _range(row, "downtime_ms", milliseconds), right=True, spare=4),
     Column("SCORE", lambda row: number(row.get("score_after"), 4), right=True, spare=2),
     Column("WHY", lambda row: row["reason"], wrap=True),
 )

@@ -3,7 +3,7 @@
 A migration went as foreseen if it took between the least and the most that was predicted.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,8 @@ def report(since: str | None, form: Form, record: Path) -> None:
     with reading(record) as reader:
         rows = reader.migrations(since_time(since, reader))
     found = list(compared(rows))
-    write_listing(Listing(found, REPORT, empty="no migration has ended"), form)
+    shown = [line for row in found for line in _lines(row)] if form is Form.TABLE else found
+    write_listing(Listing(shown, REPORT, empty="no migration has ended"), form)
 
 
 def compared(migrations: Sequence[Row]) -> Iterator[Row]:
@@ -71,24 +72,28 @@ def _quantile(ordered: Sequence[float], share: float) -> float | None:
     return ordered[max(ceil(share * len(ordered)) - 1, 0)] if ordered else None
 
 
-def _figure(word: str) -> Column:
-    """The median of the shares, what nine of ten stay below, and how many were as foreseen."""
+def _lines(row: Row) -> Iterator[Row]:
+    """A line for each figure that is compared; only the first says what is true of all."""
+    for word, header in (("seconds", "time"), ("bytes", "data"), ("downtime", "pause")):
+        shares = {
+            share: row[f"{word}_{share}"]
+            for share in ("of_predicted_p50", "of_predicted_p90", "as_foreseen_share")
+        }
+        yield {**row, **shares, "figure": header, "first": word == "seconds"}
 
-    def show(row: Row) -> str:
-        half, most = row[f"{word}_of_predicted_p50"], row[f"{word}_of_predicted_p90"]
-        if half is None:
-            return NOTHING
-        return f"{percent(half)} ({percent(most)}), {percent(row[f'{word}_as_foreseen_share'])}"
 
-    header = {"seconds": "TIME", "bytes": "DATA", "downtime": "PAUSE"}[word]
-    return Column(f"{header}: OF PREDICTED (P90), AS FORESEEN", show, right=True)
+def _once(show: Callable[[Row], str]) -> Callable[[Row], str]:
+    return lambda row: show(row) if row["first"] else ""
 
 
 REPORT = (
-    Column("METHOD", lambda row: row["method"] or NOTHING, style=lambda _: "bold"),
-    Column("ENDED", lambda row: str(row["migrations"]), right=True),
-    Column("DONE", lambda row: str(row["done"]), right=True),
-    Column("DATA", lambda row: size(row["bytes"]), right=True),
-    *(_figure(word) for _, word in COMPARED),
-    Column("LONGEST PAUSE", lambda row: milliseconds(row["downtime_ms_max"]), right=True),
+    Column("METHOD", _once(lambda row: row["method"] or NOTHING), style=lambda _: "bold"),
+    Column("ENDED", _once(lambda row: str(row["migrations"])), right=True),
+    Column("DONE", _once(lambda row: str(row["done"])), right=True),
+    Column("DATA", _once(lambda row: size(row["bytes"])), right=True, spare=1),
+    Column("PAUSE", _once(lambda row: milliseconds(row["downtime_ms_max"])), right=True),
+    Column("OF PREDICTED", lambda row: row["figure"]),
+    Column("MEDIAN", lambda row: percent(row["of_predicted_p50"]), right=True),
+    Column("90%", lambda row: percent(row["of_predicted_p90"]), right=True),
+    Column("AS FORESEEN", lambda row: percent(row["as_foreseen_share"]), right=True),
 )

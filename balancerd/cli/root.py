@@ -60,6 +60,11 @@ class Verbs(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
+        """Each verb with the whole of its sentence, on as many lines as that takes."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, _sentence(self, name)) for name in VERBS])
+
     def resolve_command(
         self, context: click.Context, arguments: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -83,6 +88,12 @@ def root() -> None:
     """Look at what balancerd does, and tell it what to do."""
 
 
+def _sentence(verbs: Verbs, name: str) -> str:
+    command = verbs.get_command(click.Context(verbs), name)
+    assert command is not None
+    return command.get_short_help_str(limit=1000)
+
+
 def main() -> None:
     """The command of the package."""
     for stream in (sys.stdout, sys.stderr):
@@ -94,10 +105,14 @@ def main() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; its exit code. Whatever goes wrong is one sentence on stderr."""
     try:
-        result = root.main(list(arguments), prog_name="balancerctl", standalone_mode=False)
+        result = _invoke(list(arguments))
         sys.stdout.flush()
         return int(result or Exit.DONE)
-    except BrokenPipeError:  # whoever read our output has seen enough
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
+    except (BrokenPipeError, SystemExit) as ended:
+        if not _is_of_a_pipe(ended):
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.DONE
     except (click.Abort, KeyboardInterrupt):
@@ -107,6 +122,20 @@ def run(arguments: Sequence[str]) -> int:
         message, code = _told(error)
         click.echo(message, err=True)
         return code
+
+
+def _invoke(arguments: list[str]) -> int | None:
+    """What a verb returns. `main` of click would make an exit code of a closed pipe."""
+    if "_BALANCERCTL_COMPLETE" in os.environ:  # set by a shell that completes a command line
+        root.main(arguments, prog_name="balancerctl")
+    with root.make_context("balancerctl", arguments) as context:
+        code: int | None = root.invoke(context)
+        return code
+
+
+def _is_of_a_pipe(ended: BaseException) -> bool:
+    """Whether whoever read our output has seen enough; rich turns that into an exit."""
+    return isinstance(ended, BrokenPipeError) or isinstance(ended.__context__, BrokenPipeError)
 
 
 def _told(error: Exception) -> tuple[str, int]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -26,9 +26,6 @@ from balancerd.core.placing.assess import assess
 from balancerd.core.plan import Assessment
 from balancerd.core.policies.policy import Policy
 from balancerd.documents import DocumentError, parse
-
-if TYPE_CHECKING:
-    pass
 
 STYLES = {
     "overloaded": "red",

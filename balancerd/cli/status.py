@@ -115,6 +115,6 @@ def _status_lines(document: Row, now: float) -> Iterator[tuple[str, str]]:
         name = f"{rest['scope']} {rest['name']}".rstrip()
         failed = f"failed {counted(rest['failures'], 'time')}"
         yield "" if number else "resting", f"{name}: {failed}; rests until {moment(rest['until'])}"
-    yield "under way", f"{document['actions_under_way']} actions"
+    yield "under way", counted(document["actions_under_way"], "action")
     if document["requests_waiting"]:
         yield "requests", f"{document['requests_waiting']} wait for an answer"

@@ -38,6 +38,11 @@ def milliseconds(amount: float | None) -> str:
     return NOTHING if amount is None else f"{amount:.0f} ms"
 
 
+def between(least: str, most: str) -> str:
+    """A prediction from the least to the most that it may come to; one figure where they agree."""
+    return "–".join(dict.fromkeys((least, most)))
+
+
 def number(value: float | None, digits: int = 1) -> str:
     """A number with so many digits after the point."""
     return NOTHING if value is None else f"{value:.{digits}f}"

@@ -123,6 +123,18 @@ def test_a_reader_that_has_seen_enough_ends_the_command_quietly(record: Path) ->
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize("verb", [["plan", "show"], ["export"], ["vms", "-o", "json"]])
+def test_a_pipe_that_nobody_reads_is_no_failure(record: Path, verb: list[str]) -> None:
+    """Dies when only our own BrokenPipeError is caught: rich and click make exit codes of it."""
+    ours, theirs = os.pipe()
+    os.close(ours)
+    done = subprocess.run(
+        [COMMAND, *verb, "--record", record], stdout=theirs, stderr=subprocess.PIPE, check=False
+    )
+    os.close(theirs)
+    assert (done.returncode, done.stderr) == (Exit.DONE, b"")
+
+
 def test_help_needs_no_record_and_names_every_verb() -> None:
     done = balancerctl("--help")
     assert done.returncode == Exit.DONE
@@ -159,7 +171,7 @@ def test_a_fault_of_ours_is_one_sentence_too(
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("by nothing")
 
-    monkeypatch.setattr(root.root, "main", broken)
+    monkeypatch.setattr(root.root, "invoke", broken)
     monkeypatch.delenv("BALANCERD_DEBUG", raising=False)
     assert root.run(["status"]) == Exit.FAILED
     told = capsys.readouterr().err

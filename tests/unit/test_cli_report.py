@@ -51,7 +51,7 @@ def test_the_report_of_a_record(tmp_path: Path) -> None:
     make_record(tmp_path)
     done = balancerctl("report", record=tmp_path)
     assert done.returncode == Exit.DONE
-    assert "TIME: OF PREDICTED (P90), AS FORESEEN" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
     assert done.stdout.splitlines()[2].startswith("pre-copy")
     assert balancerctl("report", "--since", "2030-01-01", record=tmp_path).stdout == (
         "no migration has ended\n"

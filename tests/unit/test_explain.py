@@ -68,6 +68,12 @@ def test_a_vm_that_stays_is_told_what_it_could_have() -> None:
     assert gain.numbers["gain_asked"] == 0.9
 
 
+@pytest.mark.parametrize("objective", ["pack", "quiet", "drain"])
+def test_no_gain_in_score_is_asked_where_the_objective_does_not_go_by_it(objective: str) -> None:
+    found = why(decided(site(HOT), policy(objective, limits={"gain": 0.9})), "d")
+    assert about(found, "gain").endswith(f"; {objective} does not go by it")
+
+
 def test_a_vm_that_cannot_be_moved_says_so() -> None:
     found = why(decided(changed(site(HOT), vm="b", host_devices=("gpu",))), "b")
     assert found.sentence == "b stays: host device, gpu"

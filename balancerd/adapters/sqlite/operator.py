@@ -7,7 +7,7 @@ from balancerd.adapters.sqlite import audit
 from balancerd.adapters.sqlite.database import Database
 from balancerd.core.files.codec import to_json
 from balancerd.core.past.record import Pause, Request, Verb
-from balancerd.core.units import format_time
+from balancerd.core.units import counted, format_time
 from balancerd.ports import LedgerError
 
 
@@ -31,7 +31,7 @@ def end_pauses(database: Database, at: float, by: str) -> int:
             (at, by, at),
         ).rowcount
         if ended:
-            audit.append(database, at, "resume", by, f"{ended} pause(s) ended")
+            audit.append(database, at, "resume", by, f"{counted(ended, 'pause')} ended")
     return ended
 
 

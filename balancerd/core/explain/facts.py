@@ -11,10 +11,13 @@ from balancerd.core.placing.constraints import accepts, refusing
 from balancerd.core.placing.layout import Bools, Layout
 from balancerd.core.placing.objective import score
 from balancerd.core.plan import Assessment, Verdict
+from balancerd.core.policies.policy import Objective
 from balancerd.core.policies.rule import matches
 from balancerd.core.policies.tags import rules_in_force
 from balancerd.core.units import format_size, format_time
 
+# Objectives whose plans have to better the score; the others weigh moves by [costs], or not at all.
+_BY_SCORE = frozenset({Objective.SPREAD, Objective.DEFRAGMENT})
 CLOSEST = 64  # hosts whose score is worked out to find the best for a VM
 
 
@@ -47,8 +50,8 @@ def of_host(decision: Decision, host: str, about: str = "host") -> Fact:
     text = (
         f"{host} is {found.verdict} ({found.reason}): CPU {found.cpu:.0%} now, "
         f"{found.cpu_mean:.0%} in the mean, {found.cpu_expected:.0%} expected; "
-        f"memory {found.memory:.0%}; {bands.cpu.overload:.0%} is overload, "
-        f"{bands.cpu.landing:.0%} the most a move may make of its CPU"
+        f"memory {found.memory:.0%}; {bands.cpu.overload:.0%} of CPU is overload, "
+        f"a move may make it {bands.cpu.landing:.0%} at most"
     )
     return Fact(about, text, _numbers(found))
 
@@ -106,12 +109,13 @@ def of_targets(decision: Decision, layout: Layout, vm: str) -> Iterator[Fact]:
 def of_gain(decision: Decision, layout: Layout, block: int, host: int) -> Fact:
     """What a single move would do to the score, and what a plan has to bring."""
     before, after = scores(decision, layout, block, host)
-    asked = decision.policy.limits.gain
-    text = (
-        f"alone on {layout.hosts[host]} it would make the score {before:.4g} -> {after:.4g}; "
-        f"a plan has to better it by {asked:.0%}"
-    )
-    return Fact("gain", text, {"score": before, "score_after": after, "gain_asked": asked})
+    text = f"alone on {layout.hosts[host]} it would make the score {before:.4g} -> {after:.4g}"
+    numbers, policy = {"score": before, "score_after": after}, decision.policy
+    if policy.objective in _BY_SCORE:
+        asked = policy.limits.gain
+        said = f"a plan has to better it by {asked:.0%}"
+        return Fact("gain", f"{text}; {said}", numbers | {"gain_asked": asked})
+    return Fact("gain", f"{text}; {policy.objective} does not go by it", numbers)
 
 
 def best_target(decision: Decision, layout: Layout, block: int, open_: Bools) -> int | None:
