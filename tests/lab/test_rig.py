@@ -146,7 +146,7 @@ def test_cpu_load_follows_the_knob(common: Guest) -> None:
     assert idle < 30
     assert got > idle
     assert 45 < got + waited < 100
-    assert 50 < burned < 70  # percent, by the guest's own account
+    assert 45 < burned < 80  # percent, by the guest's own account, which lags by some 0.2 s
 
 
 def test_dirty_rate_follows_the_knob(common: Guest) -> None:
