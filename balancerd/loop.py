@@ -85,6 +85,7 @@ class Loop:
         self._executions: list[Execution] = []
         self._proposal: Proposal | None = None
         self._unneeded_since: float | None = None
+        self._dropped = (0, "")  # the last proposal that nobody decided on, and why it was dropped
         self._troubles: frozenset[str] = frozenset()
 
     # What the outside calls
@@ -337,7 +338,7 @@ class Loop:
     def _approve(self, request: Request, policy: Policy) -> tuple[bool, str]:
         proposal = self._proposal
         if proposal is None or request.subject != str(proposal.id):
-            return False, "no such plan waits for approval"
+            return False, self._not_waiting(request.subject)
         age = self._clock.now() - proposal.plan.at
         if age > policy.limits.plan_life:
             return False, f"the plan is {age:.0f} s old"
@@ -351,9 +352,16 @@ class Loop:
     def _reject(self, request: Request) -> tuple[bool, str]:
         proposal = self._proposal
         if proposal is None or request.subject != str(proposal.id):
-            return False, "no such plan waits for approval"
+            return False, self._not_waiting(request.subject)
         self._drop_proposal(f"rejected by {request.by}")
         return True, f"plan {proposal.id} is dropped"
+
+    def _not_waiting(self, subject: str) -> str:
+        """What became of a plan that somebody read and now decides on too late."""
+        number, why = self._dropped
+        if subject == str(number):
+            return f"plan {number} does not wait any more: {why}"
+        return "no such plan waits for approval"
 
     def _drain(self, request: Request) -> tuple[bool, str]:
         assert self._snapshot is not None
@@ -437,6 +445,7 @@ class Loop:
         if self._proposal is None:
             return
         number, self._proposal = self._proposal.id, None
+        self._dropped = number, why
         now = self._clock.now()
         self._recorder.keep(self._ledger.set_plan_state, number, PlanState.SUPERSEDED, now, why)
 

@@ -20,7 +20,7 @@ STARTS = (
     Mutant(
         "intent before a host's power",
         "core/executing/powering.py",
-        'return replace(task, empty_seen=0.0).to(Stage.WAITING, view.now, "paused"), ()',
+        'return task.to(Stage.WAITING, view.now, "paused"), ()',
         "return task, (SwitchPower(task.action.number, 0, _host(task), wake=False),)",
         BEGINNING,
         protects="no host is switched by an act that is not committed to the ledger",

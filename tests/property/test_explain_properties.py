@@ -1,5 +1,8 @@
 """What `why-not` asks for is enough, and none of it is too much."""
 
+from itertools import product
+from random import Random
+
 from hypothesis import assume, event, given
 from hypothesis import strategies as st
 
@@ -10,7 +13,7 @@ from balancerd.core.placing.constraints import all_refusals
 from balancerd.core.placing.layout import Layout
 from balancerd.core.placing.survey import lay_out
 from balancerd.core.policies.policy import Policy
-from tests.property.drawn import histories, policies, snapshots
+from tests.property.drawn import histories, policies, policy, snapshot, snapshots
 from tests.sites import NOW
 
 
@@ -23,6 +26,17 @@ def without(layout: Layout, host: int, leaving: list[int]) -> Layout:
 
 def names(layout: Layout, block: int, host: int) -> set[str]:
     return {refusal.constraint for refusal in all_refusals(layout, block, host)}
+
+
+def test_a_lighter_vm_in_anothers_place_makes_no_third_one_superfluous() -> None:
+    """Dies when those to leave are gone over once only: light in memory may be heavy in CPU."""
+    layout = lay_out(snapshot(Random(1157883)), policy(Random(0)), History(), NOW)
+    for block, host in product(range(len(layout.blocks)), range(len(layout.hosts))):
+        leaving, _ = make_room(layout, block, host)
+        enough = names(without(layout, host, leaving), block, host)
+        for spared in leaving:
+            fewer = [b for b in leaving if b != spared]
+            assert names(without(layout, host, fewer), block, host) != enough
 
 
 @given(snapshots(), policies(), histories(), st.data())

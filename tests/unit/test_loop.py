@@ -24,10 +24,11 @@ class FullDisk(Ledger):
     """A ledger whose writes fail while `full`, as on a disk without room."""
 
     full = False
+    closed = False  # takes no intent, as under a pause, and says nothing of one
 
     def intend(self, intent: Intent) -> int | None:
         self._write()
-        return super().intend(intent)
+        return None if self.closed else super().intend(intent)
 
     def conclude(self, conclusion: Conclusion) -> None:
         self._write()
@@ -126,6 +127,17 @@ def test_what_cannot_be_recorded_is_not_done(site: Site) -> None:
     assert [outcome for _, outcome in site.migrations()] == ["done"]
 
 
+def test_an_intent_that_is_not_taken_is_tried_again_but_not_for_ever(site: Site) -> None:
+    """Hangs, and is killed, when a refused start goes back to waiting and is tried at once."""
+    site.ledger.closed = True
+    site.cycles(6)
+    assert site.migrations() == []
+    site.ledger.closed = False
+    site.world.advance(site.world.now() + 2.0)
+    site.loop.step()
+    assert site.world.migrating() == 1
+
+
 def test_an_end_that_could_not_be_recorded_is_recorded_later(site: Site) -> None:
     """Dies when the executor forgets a conclusion that the ledger refused."""
     while not site.world.migrating():
@@ -168,6 +180,17 @@ def test_a_rejected_plan_is_gone(site: Site) -> None:
     site.cycles(6)
     assert site.ask(Verb.REJECT, "1")[0]
     assert not site.ask(Verb.APPROVE, "1")[0]
+
+
+def test_an_approval_of_a_plan_that_was_dropped_is_told_why(site: Site) -> None:
+    site.policy = a_policy(mode="advise")
+    site.cycles(6)
+    site.policy = a_policy()
+    site.cycles(1)
+    assert site.ask(Verb.APPROVE, "1") == (
+        False,
+        "plan 1 does not wait any more: the policy acts by itself now",
+    )
 
 
 def test_the_proposal_stays_the_one_the_operator_reads(site: Site) -> None:

@@ -134,6 +134,7 @@ class Task:
     look_wide: bool = False  # the other hosts are to be asked too
     start_error: str = ""
     cleared: float = 0.0  # when its hosts said nothing against it, before its set was committed
+    refused: float = 0.0  # when the ledger last took no intent of it
     objection: str = ""  # what the hosts' own facts speak against the start
     empty_seen: float = 0.0  # when a host about to sleep was first seen empty
 

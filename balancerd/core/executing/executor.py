@@ -31,6 +31,7 @@ from balancerd.core.plan import Action, Move, Sleep, Wake
 from balancerd.core.policies.policy import Mode
 
 BY_VM = (JobReport, AbortWanted, HurryWanted)  # news from outside, which knows no numbers
+INTEND_AGAIN = 1.0  # seconds after which a refused intent is tried again, lest it be for ever
 _STOPS_A_PLAN = frozenset({Stage.FAILED, Stage.ABORTED, Stage.LOST, Stage.QUARANTINED})
 
 
@@ -184,6 +185,8 @@ class _Starts:
         task, view, execution = self._tasks[number], self._view, self._execution
         if execution.stopped:
             return task.to(Stage.DROPPED, view.now, execution.stopped), ()
+        if _was_refused(task, view):
+            return task, ()
         before = [self._tasks[n] for n in task.action.after if n in self._tasks]
         broken = next((t for t in before if t.stage in ENDED and t.stage is not Stage.DONE), None)
         if broken:
@@ -248,6 +251,11 @@ class _Starts:
         past = _without(view.history, self._execution.created)
         self._gate = Gate.of(self._snapshot, view.policy, past, view.now)
         return self._gate
+
+
+def _was_refused(task: Task, view: View) -> bool:
+    """Whether the ledger took no intent of it a moment ago: a pause that the view may not show."""
+    return 0.0 <= view.now - task.refused < INTEND_AGAIN
 
 
 def _is_move(task: Task) -> bool:

@@ -175,7 +175,7 @@ def _intent(task: Task, execution: Execution, view: View) -> Intent:
 
 def _intended(task: Task, event: Intended, view: View) -> Step:
     if event.intent is None:
-        return task.to(Stage.WAITING, view.now, "paused"), ()
+        return replace(task, refused=view.now).to(Stage.WAITING, view.now, "paused"), ()
     if task.objection:
         return _objected(replace(task, intent=event.intent), view)
     move, limits = task.move, view.policy.limits

@@ -57,7 +57,8 @@ def apply(task: Task, event: Event, view: View) -> Step:
     """The task after one event."""
     match (task.stage, event):
         case (Stage.INTENDING, Intended(intent=None)):
-            return replace(task, empty_seen=0.0).to(Stage.WAITING, view.now, "paused"), ()
+            task = replace(task, empty_seen=0.0, refused=view.now)
+            return task.to(Stage.WAITING, view.now, "paused"), ()
         case (Stage.INTENDING, Intended(intent=int(intent))):
             running = replace(task, intent=intent, started=view.now).to(Stage.RUNNING, view.now)
             wake = not isinstance(task.action, Sleep)

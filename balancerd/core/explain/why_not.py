@@ -84,7 +84,7 @@ def _movable(layout: Layout, host: int) -> list[int]:
 def _fewest(
     layout: Layout, block: int, host: int, movable: list[int], goal: frozenset[str]
 ) -> list[int]:
-    """The largest first, until they are enough; then each is spared, or a lighter one goes."""
+    """The largest first, until they are enough; then less and less, while that is enough, too."""
     weight = layout.memory / max(layout.memory_capacity[host], 1.0)
     weight = weight + layout.cpu / max(layout.cpu_capacity[host], 1e-9)
     leaving: list[int] = []
@@ -92,14 +92,22 @@ def _fewest(
         leaving.append(other)
         if _refused_without(layout, block, host, leaving) == goal:
             break
+
+    def is_enough(fewer: list[int]) -> bool:
+        return _refused_without(layout, block, host, fewer) == goal
+
+    # One in another's place may make a third superfluous: light in memory, it may be heavy in CPU.
+    while (less := next(filter(is_enough, _lesser(leaving, movable)), None)) is not None:
+        leaving = less
+    return leaving
+
+
+def _lesser(leaving: list[int], movable: list[int]) -> Iterator[list[int]]:
+    """The blocks without one of them, or with a lighter one in its place."""
     for other in reversed(leaving):
         rest = [b for b in leaving if b != other]
-        lighter = [[b] for b in movable[: movable.index(other)] if b not in rest]
-        for instead in [[], *lighter]:
-            if _refused_without(layout, block, host, rest + instead) == goal:
-                leaving = rest + instead
-                break
-    return leaving
+        yield rest
+        yield from ([*rest, b] for b in movable[: movable.index(other)] if b not in rest)
 
 
 def _refused_without(layout: Layout, block: int, host: int, leaving: list[int]) -> frozenset[str]:
