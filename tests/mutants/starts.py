@@ -118,8 +118,8 @@ STARTS = (
     Mutant(
         "the gate is asked again at the start",
         "core/executing/executor.py",
-        "refusal = gate.refuses(move) or over_budget(move, view)",
-        "refusal = over_budget(move, view)",
+        "refusal = gate.refuses(move) or self._over_budget(move)",
+        "refusal = self._over_budget(move)",
         EXECUTOR,
         protects="a move that a rule or a host's room forbids by now is dropped",
     ),
@@ -240,10 +240,18 @@ STARTS = (
     Mutant(
         "a link's budget of a day",
         "core/executing/executor.py",
-        "refusal = gate.refuses(move) or over_budget(move, view)",
+        "refusal = gate.refuses(move) or self._over_budget(move)",
         "refusal = gate.refuses(move)",
         BREAKERS,
         protects="no link carries more in a day than it was given",
+    ),
+    Mutant(
+        "what is under way spends a link's budget",
+        "core/executing/throttle.py",
+        "    for (_, source, target), size in own.items():\n",
+        "    for (_, source, target), size in ():\n",
+        BREAKERS,
+        protects="several moves at once do not overdraw what one of them may spend",
     ),
     Mutant(
         "others' migrations count",

@@ -148,6 +148,20 @@ def test_no_link_carries_more_in_a_day_than_its_budget(sent: int, stage: Stage) 
     assert run.stage() is stage
 
 
+def test_moves_that_begin_at_once_share_a_links_budget() -> None:
+    """Dies when only the history counts: each of two finds room for itself."""
+    limits = POLICY.limits.model_copy(update={"link_bytes_per_day": 3 * GIB, "per_host": 4})
+    moves = [
+        replace(move(n, vm, "h1", f"h{n + 1}"), bytes=2 * GIB) for n, vm in ((1, "a"), (2, "b"))
+    ]
+    run = Run(*moves, a="h1", b="h1", policy=POLICY.model_copy(update={"limits": limits}))
+    links = tuple(Link(name, "core", 1e9) for name in ("h1", "h2", "h3"))
+    cluster = replace(run.view.snapshot.cluster, links=links)
+    run.view = replace(run.view, snapshot=replace(run.view.snapshot, cluster=cluster))
+    run.feed()
+    assert (run.stage(1), run.stage(2)) == (Stage.CHECKING, Stage.DROPPED)
+
+
 SHUT = Breaker(State.OPEN, 1, START)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from balancerd.core.executing.execution import Stage
+from balancerd.core.executing.executor import INTEND_AGAIN
 from balancerd.core.executing.messages import Ask, Conclude, EndPlan, Intend, Intended, Located
 from balancerd.core.executing.preflight import objection
 from balancerd.core.model import Method
@@ -125,5 +126,6 @@ def test_a_pause_between_an_objection_and_its_record_forgets_the_objection() -> 
     where = Location("a", START, {"h1": Presence.RUNNING, "h2": Presence.ABSENT})
     run.feed(Located(1, where, replace(CLEAR, cpu_comparable=False)))
     run.feed(Intended(1, None))
+    run.feed(at=START + INTEND_AGAIN)
     run.started()
     assert run.stage() is Stage.RUNNING

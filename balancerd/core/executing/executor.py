@@ -27,7 +27,7 @@ from balancerd.core.past.breakers import Breakers, State, breakers
 from balancerd.core.past.history import History
 from balancerd.core.past.record import Intent, IntentKind, PlanState
 from balancerd.core.placing.constraints import Gate
-from balancerd.core.plan import Action, Move, Sleep, Wake
+from balancerd.core.plan import Action, Move, Refusal, Sleep, Wake
 from balancerd.core.policies.policy import Mode
 
 BY_VM = (JobReport, AbortWanted, HurryWanted)  # news from outside, which knows no numbers
@@ -213,7 +213,7 @@ class _Starts:
         if not committed and self._waits_for_its_set(task, fellows):
             return task, ()
         gate = self._gate or self._make_gate()
-        refusal = gate.refuses(move) or over_budget(move, view)
+        refusal = gate.refuses(move) or self._over_budget(move)
         if refusal:
             detail = f"{refusal.constraint}: {refusal.detail}"
             return task.to(Stage.DROPPED, view.now, detail), ()
@@ -223,6 +223,9 @@ class _Starts:
         else:
             task = replace(task, cleared=0.0)
         return migration.check(task, replace(view, snapshot=self._snapshot), move.number)
+
+    def _over_budget(self, move: Move) -> Refusal | None:
+        return over_budget(move, self._tasks.values(), self._execution.created, self._view)
 
     def _waits_for_its_set(self, task: Task, fellows: Sequence[Task]) -> bool:
         """Whether others of its set are being asked, or would not be let through."""

@@ -8,7 +8,7 @@ and end and as production changes.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from balancerd.core.executing.execution import UNDER_WAY, Stage, Task, View
@@ -152,17 +152,20 @@ def _is_due(task: Task, rate: int, now: float) -> bool:
     return abs(rate - task.bandwidth) > WORTH_TELLING * task.bandwidth
 
 
-def over_budget(move: Move, view: View) -> Refusal | None:
-    """Why a move would send too much over a link within a day; None if it would not."""
+def over_budget(move: Move, tasks: Iterable[Task], since: float, view: View) -> Refusal | None:
+    """Why a move would send too much over a link within a day; None if it would not.
+
+    What the plan itself, made at `since`, has begun counts as predicted: the history need not tell
+    of it yet.
+    """
     most = view.policy.limits.link_bytes_per_day
     if most is None:
         return None
     topology = topology_of(view.snapshot.cluster)
     sent: Counter[int] = Counter()
-    for past in view.history.moves:
-        if past.at > view.now - DAY:
-            for link in _path(topology, past.source, past.target):
-                sent[link] += past.bytes
+    for source, target, size in _sent(tasks, since, view):
+        for link in _path(topology, source, target):
+            sent[link] += size
     for link in _path(topology, move.source, move.target):
         if sent[link] + move.bytes > most:
             way = " > ".join(topology.ways[link])
@@ -170,6 +173,21 @@ def over_budget(move: Move, view: View) -> Refusal | None:
             remedy = "raise limits.link_bytes_per_day"
             return Refusal(move.vm, move.target, "budget", detail, remedy)
     return None
+
+
+def _sent(tasks: Iterable[Task], since: float, view: View) -> Iterator[tuple[str, str, int]]:
+    """Source, target and bytes of all that was moved in a day or is under way, each once."""
+    own = {
+        (task.move.vm, task.move.source, task.move.target): task.move.bytes
+        for task in tasks
+        if isinstance(task.action, Move) and (task.intent or task.stage in UNDER_WAY)
+    }
+    for (_, source, target), size in own.items():
+        yield source, target, size
+    for past in view.history.moves:
+        counted = past.at >= since and (past.vm, past.source, past.target) in own
+        if past.at > view.now - DAY and not counted:
+            yield past.source, past.target, past.bytes
 
 
 def _own(tasks: Iterable[Task]) -> dict[str, Task]:
