@@ -15,8 +15,7 @@ SEEDS = os.environ.get("BALANCERD_SEEDS", "0-299")
 def test_no_life_breaks_an_invariant() -> None:
     """Dies with most guards of the executor removed."""
     seeds = list(seeds_of(SEEDS))
-    # The lab's clocks are real and run beside: lives take what it leaves.
-    with ProcessPoolExecutor(initializer=os.nice, initargs=(19,)) as pool:
+    with ProcessPoolExecutor() as pool:
         faults = dict(zip(seeds, pool.map(run, seeds, chunksize=5), strict=True))
     broken = [
         f"seed {seed}: {fault} (python -m tests.sim.seeds {seed})"
