@@ -1,6 +1,5 @@
 """`history` and `migrations`: what happened."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -16,7 +15,7 @@ from balancerd.cli.output import (
     write_listing,
 )
 from balancerd.cli.record import limit_option, reading, record_option, since_option, since_time
-from balancerd.cli.words import NOTHING, between, duration, milliseconds, moment, size
+from balancerd.cli.words import NOTHING, duration, milliseconds, moment, predicted, size
 
 STYLES = {"done": "green", "under way": "cyan", "not started": "dim", "objected": "dim"}
 
@@ -69,13 +68,9 @@ def migrations(
     again_and_again(show, watch)
 
 
-def _against(actual: str, predicted: str) -> str:
+def _against(actual: str, foreseen: str) -> str:
     """What came of a prediction."""
-    return f"{actual} ({predicted})" if actual != NOTHING else f"({predicted})"
-
-
-def _range(row: Row, figure: str, words: Callable[[float | None], str]) -> str:
-    return between(words(row[f"predicted_least_{figure}"]), words(row[f"predicted_most_{figure}"]))
+    return f"{actual} ({foreseen})" if actual != NOTHING else f"({foreseen})"
 
 
 def _outcome(row: Row) -> str:
@@ -89,13 +84,13 @@ MIGRATIONS = (
     Column("OUTCOME", lambda row: row["outcome"], style=_outcome),
     Column(
         "TIME (EXPECTED)",
-        lambda row: _against(duration(row["seconds"]), _range(row, "seconds", duration)),
+        lambda row: _against(duration(row["seconds"]), predicted(row, "seconds", duration)),
         right=True,
         spare=1,
     ),
     Column(
         "DATA (EXPECTED)",
-        lambda row: _against(size(row["bytes"]), _range(row, "bytes", size)),
+        lambda row: _against(size(row["bytes"]), predicted(row, "bytes", size)),
         right=True,
         spare=4,
     ),

@@ -1,17 +1,17 @@
 """A plan as a person reads it: what for, the hosts before and after, each action, and why not."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from balancerd.cli.output import Column, Listing, Row, draw
 from balancerd.cli.words import (
     NOTHING,
-    between,
     duration,
     milliseconds,
     moment,
     number,
     percent,
+    predicted,
     size,
 )
 from balancerd.core.files.codec import to_milliseconds
@@ -121,11 +121,6 @@ def _predicted(move: Move) -> Iterable[tuple[str, float]]:
         yield f"predicted_most_{name}", whole(figure * factor)
 
 
-def _range(row: Row, figure: str, words: Callable[[float | None], str]) -> str:
-    ends = (row.get(f"predicted_{end}_{figure}") for end in ("least", "most"))
-    return between(*map(words, ends))
-
-
 def _after(row: Row) -> str:
     shown = ",".join(map(str, row["after"][:4]))
     return shown + (f" +{len(row['after']) - 4}" if len(row["after"]) > 4 else "")
@@ -143,9 +138,9 @@ ACTIONS = (
     Column("AFTER", _after, right=True, spare=1),
     Column("ACTION", _what, style=lambda _: "bold"),
     Column("METHOD", lambda row: row.get("method", "")),
-    Column("TIME", lambda row: _range(row, "seconds", duration), right=True),
-    Column("DATA", lambda row: _range(row, "bytes", size), right=True, spare=3),
-    Column("PAUSE", lambda row: _range(row, "downtime_ms", milliseconds), right=True, spare=4),
+    Column("TIME", lambda row: predicted(row, "seconds", duration), right=True),
+    Column("DATA", lambda row: predicted(row, "bytes", size), right=True, spare=3),
+    Column("PAUSE", lambda row: predicted(row, "downtime_ms", milliseconds), right=True, spare=4),
     Column("SCORE", lambda row: number(row.get("score_after"), 4), right=True, spare=2),
     Column("WHY", lambda row: row["reason"], wrap=True),
 )

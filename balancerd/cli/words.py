@@ -1,6 +1,8 @@
 """Quantities and times as the cells of a table show them."""
 
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 from balancerd.core.units import format_duration, format_size, parse_time
 
@@ -38,9 +40,10 @@ def milliseconds(amount: float | None) -> str:
     return NOTHING if amount is None else f"{amount:.0f} ms"
 
 
-def between(least: str, most: str) -> str:
+def predicted(row: Mapping[str, Any], figure: str, words: Callable[[float | None], str]) -> str:
     """A prediction from the least to the most that it may come to; one figure where they agree."""
-    return "–".join(dict.fromkeys((least, most)))
+    ends = (words(row.get(f"predicted_{end}_{figure}")) for end in ("least", "most"))
+    return "–".join(dict.fromkeys(ends))
 
 
 def number(value: float | None, digits: int = 1) -> str:
