@@ -38,7 +38,7 @@ P = Presence
 WAIT = Finding(None, "waiting for both hosts to tell the same story")
 
 GONE = (P.ABSENT, P.MIGRATED)  # what a source that gave the VM away may say
-_DOWN = (P.SHUTOFF, P.CRASHED)
+DOWN = (P.SHUTOFF, P.CRASHED)  # there, and stopped where it stood
 
 TABLE: dict[tuple[Presence, Presence], Finding] = {
     (P.RUNNING, P.ABSENT): Finding(Outcome.FAILED, "still on the source"),
@@ -77,7 +77,7 @@ TABLE: dict[tuple[Presence, Presence], Finding] = {
         (gone, P.RUNNING): Finding(
             Outcome.DONE, "runs on the target", (Act.UNDEFINE_SOURCE, Act.CARRY_AUTOSTART)
         )
-        for gone in (*GONE, *_DOWN)
+        for gone in (*GONE, *DOWN)
     },
     **{
         (gone, P.PAUSED): Finding(Outcome.DONE, "on the target, paused as before", ())
@@ -96,18 +96,18 @@ TABLE: dict[tuple[Presence, Presence], Finding] = {
         (down, P.HANDED_OVER): Finding(
             None, f"{down.value} on the source, and the target holds it paused: a person must say"
         )
-        for down in _DOWN
+        for down in DOWN
     },
     **{
         (down, absent): Finding(Outcome.LOST, f"{down.value} on the source")
-        for down in _DOWN
+        for down in DOWN
         for absent in (P.ABSENT, P.MIGRATED)
     },
     **{(gone, P.ABSENT): Finding(Outcome.LOST, "on neither host") for gone in GONE},
     **{
         (gone, down): Finding(Outcome.LOST, f"{down.value} on the target")
         for gone in GONE
-        for down in _DOWN
+        for down in DOWN
     },
 }
 

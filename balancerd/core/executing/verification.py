@@ -16,7 +16,7 @@ from dataclasses import replace
 from balancerd.core.executing.cold import judge_cold
 from balancerd.core.executing.execution import OUTCOME_STAGE, Stage, Task, View
 from balancerd.core.executing.messages import Acted, Ask, Command, Conclude, Located, Settle, Watch
-from balancerd.core.executing.reconcile import GONE, Act, Finding, judge, may_watch
+from balancerd.core.executing.reconcile import DOWN, GONE, Act, Finding, judge, may_watch
 from balancerd.core.model import PowerState
 from balancerd.core.observation import JobReport, Presence
 from balancerd.core.past.history import Outcome
@@ -35,7 +35,6 @@ _NOT_BEGUN = 55  # VIR_ERR_OPERATION_INVALID: the call was refused; what runs is
 _NOT_THERE = frozenset(
     {Presence.ABSENT, Presence.SHUTOFF, Presence.MIGRATED, Presence.FAILED, Presence.CRASHED}
 )
-_DOWN = frozenset({Presence.SHUTOFF, Presence.CRASHED})  # there, and stopped where it stood
 _DEFINED = _NOT_THERE - {Presence.ABSENT}
 _RUNS = frozenset({Presence.RUNNING, Presence.RUNNING_WITH_JOB, Presence.POSTCOPY})
 
@@ -191,7 +190,7 @@ def _ruled(task: Task, finding: Finding, pair: tuple[Presence, Presence], view: 
 
 def _outcome(task: Task, finding: Finding) -> tuple[Outcome | None, str]:
     """A failure that somebody asked for is an abort; what somebody else did is not ours."""
-    stopped = finding.outcome is Outcome.LOST and task.pair is not None and task.pair[0] in _DOWN
+    stopped = finding.outcome is Outcome.LOST and task.pair is not None and task.pair[0] in DOWN
     if task.foreign and (stopped or finding.outcome in (Outcome.DONE, Outcome.FAILED)):
         return Outcome.NOT_STARTED, f"{task.foreign}; {finding.detail}"
     if finding.outcome is not Outcome.FAILED:
