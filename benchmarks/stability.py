@@ -2,7 +2,8 @@
 
     python benchmarks/stability.py [PART...]
 
-Prints one JSON object with three parts (all, or those named):
+Prints one JSON object with three parts (all, or those named), and each policy's own on stderr as
+soon as it is there:
 
 again   sites that grew without a plan, planned; then a part of each plan is done, and planning is
         asked again: what is left of the plan, or something else, and is that better?
@@ -273,7 +274,14 @@ def main(names: list[str]) -> None:
     unknown = set(names) - PARTS.keys()
     if unknown:
         sys.exit(f"no such part: {', '.join(sorted(unknown))}")
-    results = {name: dict(part()) for name, part in PARTS.items() if not names or name in names}
+    results: dict[str, dict[str, Any]] = {}
+    for name, part in PARTS.items():
+        if names and name not in names:
+            continue
+        results[name] = {}
+        for policy, found in part():
+            print(f"{name}: {policy}: {json.dumps(found)}", file=sys.stderr, flush=True)
+            results[name][policy] = found
     print(json.dumps(results, indent=2))
 
 
