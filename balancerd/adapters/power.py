@@ -10,12 +10,10 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
-from types import MappingProxyType
 from typing import IO
 
 from balancerd.core.model import PowerState
@@ -24,7 +22,6 @@ from balancerd.ports import PowerError
 LOG = logging.getLogger(__name__)
 
 OUTPUT_AT_MOST = 4096  # bytes that are kept of what a command prints
-AT_ONCE = 16  # commands that ask for states side by side
 SECRET_LENGTH = 6  # a word of a command that is as long, or longer, is never shown
 CLOSING_SECONDS = 1.0  # for a killed command to let go of its output
 NOT_INHERITED = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
@@ -58,19 +55,11 @@ class Ended:
 
 
 class ExecPower:
-    """The `Power` port over commands, by host. A host without commands is UNKNOWN."""
+    """Power by commands, by host; blocks while one runs. A host without commands is UNKNOWN."""
 
     def __init__(self, commands: Mapping[str, Commands]) -> None:
         self._commands = dict(commands)
         self._problems: dict[str, str] = {}
-
-    def states(self, hosts: Iterable[str]) -> Mapping[str, PowerState]:
-        """Every host's state, asked side by side; UNKNOWN unless the answer is beyond doubt."""
-        names = list(hosts)
-        if not names:
-            return MappingProxyType({})
-        with ThreadPoolExecutor(min(AT_ONCE, len(names)), "power") as pool:
-            return MappingProxyType(dict(zip(names, pool.map(self._state, names), strict=True)))
 
     def wake(self, host: str) -> None:
         """Switch a host on; PowerError when the command fails."""
@@ -94,8 +83,11 @@ class ExecPower:
         if ended.code != 0:
             raise PowerError(_failure(host, act, argv, ended))
 
-    def _state(self, host: str) -> PowerState:
-        """One host's state. What stands in the way is logged when it changes, not every time."""
+    def state(self, host: str) -> PowerState:
+        """A host's state; UNKNOWN unless the answer is beyond doubt.
+
+        What stands in the way is logged when it changes, not every time.
+        """
         try:
             state, problem = self._ask(host), ""
         except PowerError as error:
