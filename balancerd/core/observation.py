@@ -153,6 +153,7 @@ class JobReport:
     error: str = ""
     error_code: int = 0
     error_domain: int = 0
+    objection: str = ""  # what the hosts lack, where they refused before a byte was sent
     bytes: int | None = None
     iterations: int | None = None
     downtime: float | None = None  # seconds

@@ -7,6 +7,7 @@ import libvirt
 import pytest
 
 from balancerd.adapters.libvirt import HostConfig
+from balancerd.adapters.libvirt.errors import not_encrypted
 from balancerd.adapters.libvirt.preflight import _image_locks, _sees, ask_both
 from balancerd.core.model import Method
 from balancerd.core.observation import Preflight
@@ -67,6 +68,38 @@ def test_a_disk_in_a_pool_is_seen_once_it_is_there(connection: libvirt.virConnec
     assert _sees(connection, path) is False
     connection.storagePoolLookupByName("default-pool").createXML(VOLUME, 0)
     assert _sees(connection, path) is True
+
+
+@pytest.mark.parametrize(
+    ("reason", "lacking"),
+    [
+        ("Unable to access credentials /etc/pki/qemu/ca-cert.pem: No such file", "h1 or h2 is"),
+        ("Unable to access credentials /etc/pki/qemu/server-cert.pem: No such file", "h2 is"),
+        ("Unable to access credentials /etc/pki/qemu/client-cert.pem: No such file", "h1 is"),
+        ("The server certificate /etc/pki/qemu/server-cert.pem is not yet active", "h2 is"),
+    ],
+)
+def test_a_refusal_for_want_of_certificates_says_whose_and_what_to_do(
+    reason: str, lacking: str
+) -> None:
+    cause = f"internal error: unable to execute QEMU command 'object-add': {reason}"
+    said = not_encrypted(cause, "h1", "h2")
+    assert said.startswith(f"{lacking} not set up for encrypted migrations: {reason}; ")
+    assert said.endswith("or say tls = false")
+
+
+@pytest.mark.parametrize(
+    "cause",
+    [
+        "operation failed: job 'migration out' failed: Cannot write to TLS channel",
+        "unable to execute QEMU command 'object-add': out of memory",
+        "authentication failed: Failed to verify peer's certificate",
+        "",
+    ],
+)
+def test_what_breaks_in_other_ways_is_not_taken_for_a_want_of_certificates(cause: str) -> None:
+    """Dies if any word of TLS will do: a stream that broke after it had begun is a failure."""
+    assert not_encrypted(cause, "h1", "h2") == ""
 
 
 @pytest.mark.parametrize(

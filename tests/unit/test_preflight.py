@@ -10,7 +10,7 @@ from balancerd.core.executing.executor import INTEND_AGAIN
 from balancerd.core.executing.messages import Ask, Conclude, EndPlan, Intend, Intended, Located
 from balancerd.core.executing.preflight import objection
 from balancerd.core.model import Method
-from balancerd.core.observation import Location, Preflight, Presence, Side
+from balancerd.core.observation import JobReport, Location, Preflight, Presence, Side
 from balancerd.core.past.history import Outcome
 from balancerd.core.units import GIB
 from tests.executions import START, Run, move
@@ -117,6 +117,41 @@ def test_an_objection_does_not_stop_the_rest_of_a_plan() -> None:
     run.located(2, Presence.RUNNING, Presence.ABSENT)
     run.feed(Intended(2, 8))
     assert (run.stage(1), run.stage(2)) == (Stage.DROPPED, Stage.RUNNING)
+
+
+def test_certificates_that_are_missing_are_an_objection_and_no_failure() -> None:
+    """Dies if the plan stops for it, or if it counts as a failure of VM, pair or host."""
+    run = Run(move(1, "a", "h1", "h2"), move(2, "b", "h3", "h4"), a="h1", b="h3")
+    run.started(1)
+    run.feed(_refused())
+    run.feed(at=START + 1)
+    run.located(1, Presence.RUNNING, Presence.ABSENT)
+    assert run.outcome() is Outcome.OBJECTED
+    assert run.stage(1) is Stage.DROPPED
+    assert run.stage(2) is not Stage.DROPPED
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "outcome"),
+    [(Presence.ABSENT, Presence.RUNNING, Outcome.DONE), (Presence.RUNNING, Presence.RUNNING, None)],
+)
+def test_a_refusal_is_believed_only_where_both_hosts_confirm_it(
+    source: Presence, target: Presence, outcome: Outcome | None
+) -> None:
+    """Dies if the words of an error decide where the VM is."""
+    run = Run(move(1, "a", "h1", "h2"), a="h1")
+    run.started(1)
+    run.feed(_refused())
+    run.feed(at=START + 1)
+    run.located(1, source, target)
+    assert run.outcome() is not Outcome.OBJECTED
+    assert outcome is None or run.outcome() is outcome
+
+
+def _refused() -> JobReport:
+    return JobReport(
+        "a", "h1", "h2", START, ended=True, error="no", error_code=1, objection="no certificates"
+    )
 
 
 def test_a_pause_between_an_objection_and_its_record_forgets_the_objection() -> None:

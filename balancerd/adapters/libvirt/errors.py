@@ -19,6 +19,29 @@ def code(error: libvirt.libvirtError) -> int:
     return int(error.get_error_code() or 0)
 
 
+def not_encrypted(cause: str, source: str, target: str) -> str:
+    """What hosts that refused an encrypted migration lack, by QEMU's words; "" if not that.
+
+    It reads its certificates just before it would listen or connect, and refuses those that are
+    not there, have expired, or by its host's clock are not yet valid. The target serves, the
+    source is its client; which of them lacks a CA's certificate, it does not tell.
+    """
+    said = cause.lower()
+    if "object-add" not in said or not ("credentials" in said or "certificate" in said):
+        return ""
+    lacking = f"{source} or {target}"
+    if "/server-" in said:
+        lacking = target
+    elif "/client-" in said:
+        lacking = source
+    _, found, reason = cause.partition("'object-add': ")
+    detail = reason if found else cause
+    return (
+        f"{lacking} is not set up for encrypted migrations: {detail}; "
+        "install libvirt's certificates for QEMU, or say tls = false"
+    )
+
+
 @contextmanager
 def telling(host: str, act: str) -> Iterator[None]:
     """Turn a libvirt error into a BackendError that says which host and what was tried."""

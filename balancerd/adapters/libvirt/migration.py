@@ -18,7 +18,7 @@ import libvirt
 
 from balancerd.adapters.libvirt.connection import connected
 from balancerd.adapters.libvirt.definition import local_disks
-from balancerd.adapters.libvirt.errors import code, telling
+from balancerd.adapters.libvirt.errors import code, not_encrypted, telling
 from balancerd.adapters.libvirt.facts import storage_of
 from balancerd.adapters.libvirt.jobs import Figures, figures_of, read_job
 from balancerd.adapters.libvirt.locate import condition_of, find
@@ -212,11 +212,18 @@ class Migration:
             error="" if error is None else error.cause,
             error_code=0 if error is None else error.code,
             error_domain=0 if error is None else error.domain,
+            objection=self._objection(error),
             bytes=figures.bytes,
             iterations=figures.iterations,
             downtime=figures.downtime,
             seconds=figures.seconds,
         )
+
+    def _objection(self, error: BackendError | None) -> str:
+        """What the hosts lack, where they refused before memory flowed; "" for anything else."""
+        if error is None or not self.order.encrypted or self._progress is not None:
+            return ""
+        return not_encrypted(error.cause, self.order.source.name, self.order.target.name)
 
     def _report(self, **news: Any) -> JobReport:
         order = self.order

@@ -197,6 +197,8 @@ def _outcome(task: Task, finding: Finding) -> tuple[Outcome | None, str]:
         return finding.outcome, finding.detail
     if task.abort_asked:
         return Outcome.ABORTED, task.abort_reason
+    if task.report and task.report.objection and not task.processed:
+        return Outcome.OBJECTED, task.report.objection
     if task.report and task.report.error_code == _CANCELLED:
         return Outcome.ABORTED, "somebody else aborted it"
     if task.start_error:
