@@ -93,6 +93,37 @@ def test_one_name_for_two_vms_is_told_apart_and_neither_moves() -> None:
     assert not snapshot.split_brains
 
 
+def test_what_is_shut_off_may_be_the_leftover_of_one_on_a_host_that_is_off() -> None:
+    """Dies when a sleeping or crashed host is forgotten: its VM's left-over definition elsewhere
+    would be taken for the VM, and carried off cold."""
+    left = vm_reading("a", state=VMState.SHUTOFF)
+    first = observed(1000, host_reading("h1", 1000, vm_reading("a")), host_reading("h2", 1000))
+    _, known = assemble(first, Known(), {}, DETECTION)
+    second = observed(1030, silent("h1", 1030), host_reading("h2", 1030, left))
+    snapshot, _ = assemble(second, known, {"h1": PowerState.OFF}, DETECTION)
+    assert snapshot.cluster.placement["a"] == "h2"
+    assert exclusion(snapshot, "a") is ExclusionKind.DEFINED_TWICE
+
+
+def test_a_host_that_was_never_read_may_have_what_is_shut_off_elsewhere() -> None:
+    """As after balancerd was started again. What runs runs there, whatever else is defined."""
+    off, runs = vm_reading("a", state=VMState.SHUTOFF), vm_reading("b")
+    seen = observed(1000, silent("h1", 1000), host_reading("h2", 1000, off, runs))
+    snapshot, _ = assemble(seen, Known(), {"h1": PowerState.OFF}, DETECTION)
+    assert exclusion(snapshot, "a") is ExclusionKind.HOST_GAP
+    assert exclusion(snapshot, "b") is None
+
+
+def test_a_host_that_is_off_and_had_nothing_of_a_vm_keeps_it_from_nothing() -> None:
+    """Dies when every host that is off is in the way of cold moves."""
+    off = vm_reading("a", state=VMState.SHUTOFF)
+    first = observed(1000, host_reading("h1", 1000), host_reading("h2", 1000, off))
+    _, known = assemble(first, Known(), {}, DETECTION)
+    second = observed(1030, silent("h1", 1030), host_reading("h2", 1030, off))
+    snapshot, _ = assemble(second, known, {"h1": PowerState.OFF}, DETECTION)
+    assert exclusion(snapshot, "a") in (None, ExclusionKind.NOT_RUNNING)
+
+
 def test_two_hosts_with_one_uuid_are_both_gaps() -> None:
     twin = Host("h2", 16.0, 64 * GIB, cores=16, uuid="uuid-h1")
     snapshot = snapshot_of(host_reading("h1", 1000), host_reading("h2", 1000, facts=twin))

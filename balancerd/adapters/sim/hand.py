@@ -59,7 +59,8 @@ class Hand:
     def define(self, vm: str, host: str) -> None:
         """An operator leaves a definition of the VM on a host that has none."""
         copy = (self._state.vm[vm], self._state.host[host])
-        if self._state.copies.presence(*copy) is Presence.ABSENT:
+        absent = self._state.copies.presence(*copy) is Presence.ABSENT
+        if absent and self._state.answers(copy[1]):
             self._state.copies.oddities[copy] = Presence.SHUTOFF
 
     def _stop(self, vm: str, state: Presence) -> None:

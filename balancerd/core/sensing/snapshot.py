@@ -62,7 +62,9 @@ def assemble(
         forecasts=measured.forecasts,
         overhead=MappingProxyType(measured.overhead),
         gaps=(*gaps, *_vm_gaps(where, measured, unknown, detection, now)),
-        exclusions=tuple(_exclusions(where, measured.vm_doubts, unknown)),
+        exclusions=tuple(
+            _exclusions(where, measured.vm_doubts, unknown, _maybe_off(where, hosts, readings))
+        ),
         split_brains=tuple(split_brains(good.values())),
         draining=draining & hosts.keys(),
     )
@@ -185,16 +187,22 @@ def _vm_gaps(
 
 
 def _exclusions(
-    where: Whereabouts, doubts: Mapping[str, Doubt], unknown: Collection[str]
+    where: Whereabouts,
+    doubts: Mapping[str, Doubt],
+    unknown: Collection[str],
+    maybe_off: Mapping[str, Exclusion],
 ) -> Iterable[Exclusion]:
     """VMs that no plan may move, each with its first reason."""
     placement, tied = where.placement, ties(Same(where.vms))
     away = {name for name, host in placement.items() if host in unknown} if unknown else set()
-    for name in sorted(where.ambiguous | tied.keys() | away | where.busy | doubts.keys()):
+    told = where.ambiguous | maybe_off.keys() | tied.keys() | away | where.busy | doubts.keys()
+    for name in sorted(told):
         if name in where.ambiguous:
             yield Exclusion(name, ExclusionKind.AMBIGUOUS_NAME, "another VM has the same name")
         elif name in where.twice:
             yield Exclusion(name, ExclusionKind.DEFINED_TWICE, "several hosts have its definition")
+        elif name in maybe_off:
+            yield maybe_off[name]
         elif name in tied:
             yield tied[name]
         elif name in away:
@@ -203,6 +211,30 @@ def _exclusions(
             yield Exclusion(name, ExclusionKind.FOREIGN_JOB, "a migration is under way")
         else:
             yield Exclusion(name, _exclusion_kind(doubts[name]), doubts[name].detail)
+
+
+def _maybe_off(
+    where: Whereabouts, hosts: Mapping[str, Host], readings: Mapping[str, HostReading]
+) -> dict[str, Exclusion]:
+    """VMs that are shut off and may be defined on a host that is off as well, which nobody can ask.
+
+    Nothing changes there while it is off: what it had when it was last read it still has. Of one
+    that was not read since balancerd was started nothing is known.
+    """
+    dark = [name for name in sorted(hosts) if not _carries(hosts[name])]
+    unread = next((name for name in dark if name not in readings), "")
+    had = {vm.vm.name: name for name in dark if name in readings for vm in readings[name].vms}
+    found: dict[str, Exclusion] = {}
+    for name, shown in where.shown.items() if had or unread else ():
+        if shown.state is not VMState.SHUTOFF:
+            continue
+        if name in had:
+            detail = f"{had[name]}, which is off, had it when it was last read"
+            found[name] = Exclusion(name, ExclusionKind.DEFINED_TWICE, detail)
+        elif unread:
+            detail = f"{unread} is off and was not read yet: it may be defined there"
+            found[name] = Exclusion(name, ExclusionKind.HOST_GAP, detail)
+    return found
 
 
 def _exclusion_kind(doubt: Doubt) -> ExclusionKind:
