@@ -86,7 +86,7 @@ SITE = (
     # --- the ledger
     Mutant(
         "a broken ledger freezes",
-        "loop.py",
+        "watch.py",
         '        if self._recorder.broken:\n            return f"the ledger',
         '        if False:\n            return f"the ledger',
         f"{LOOP}::test_a_broken_ledger_freezes_but_does_not_blind",

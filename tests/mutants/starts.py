@@ -100,8 +100,8 @@ STARTS = (
     ),
     Mutant(
         "snapshots grow old",
-        "loop.py",
-        "return self._clock.now() - self._snapshot.at <= policy.detection.stale_after",
+        "watch.py",
+        "return now - self.snapshot.at <= detection.stale_after",
         "return True",
         LOOP,
         protects="the loop knows when what it saw is too old to act on",

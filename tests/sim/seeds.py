@@ -380,7 +380,7 @@ class Life:
         self.ledger.__enter__()
         self.mortality = self.rng.choice([0.0, 0.0, 0.002, 0.01])
         self.doors = Doors(self.world, lambda: self.ledger, self.policy, self._operate_at_the_worst)
-        self.doors.snapshot = lambda: self.loop._snapshot
+        self.doors.snapshot = lambda: self.loop._watch._seen
         self.rivalry = self.rng.choice([0.0, 0.0, 0.1, 0.3])  # how often an operator is quicker
         self.calm = False
         self.begun_by_hand: set[str] = set()  # VMs that an operator began to migrate
