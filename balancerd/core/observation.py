@@ -116,6 +116,15 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True)
+class Pages:
+    """Huge pages that a VM wants and the target has free. `size` 0: of whichever size."""
+
+    size: int  # bytes, of one
+    needed: int  # bytes, of all
+    free: int
+
+
+@dataclass(frozen=True, slots=True)
 class Preflight:
     """What both hosts say to a migration that is about to start: facts, never a decision.
 
@@ -133,6 +142,7 @@ class Preflight:
     unseen_disks: tuple[str, ...] = ()  # those of which the target cannot tell
     image_locks: bool | None = None  # a second QEMU could not open its disks for writing
     persistent: bool | None = None  # the source has a definition of it, which outlives its end
+    pages: tuple[Pages, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from balancerd.core.executing.executor import INTEND_AGAIN
 from balancerd.core.executing.messages import Ask, Conclude, EndPlan, Intend, Intended, Located
 from balancerd.core.executing.preflight import objection
 from balancerd.core.model import Method
-from balancerd.core.observation import JobReport, Location, Preflight, Presence, Side
+from balancerd.core.observation import JobReport, Location, Pages, Preflight, Presence, Side
 from balancerd.core.past.history import Outcome
-from balancerd.core.units import GIB
+from balancerd.core.units import GIB, MIB
 from tests.executions import START, Run, move
 from tests.sites import policy
 
@@ -59,6 +59,15 @@ def test_each_fact_that_is_known_to_be_wrong_is_a_reason_of_its_own(
 ) -> None:
     """Dies if any of them is left out."""
     assert words in objects(**changes)
+
+
+def test_huge_pages_are_counted_apart_from_other_memory() -> None:
+    """Dies if too few huge pages are passed over, or if other memory has to be free as well."""
+    short, enough = Pages(2 * MIB, 4 * GIB, 3 * GIB), Pages(GIB, 4 * GIB, 4 * GIB)
+    said = objects(pages=(short,))
+    assert said == "h2 has 3.0 GiB of huge pages of 2.0 MiB free, the VM needs 4.0 GiB"
+    assert objects(pages=(enough,), target={"memory_free": GIB}) == ""
+    assert "huge pages free" in objects(pages=(replace(short, size=0),))
 
 
 def test_a_vm_that_is_shut_off_needs_neither_memory_nor_a_cpu() -> None:

@@ -77,7 +77,7 @@ def vm_of(document: str, storage: Storage) -> VM:
     return VM(
         name=name,
         uuid=(root.findtext("uuid") or "").strip(),
-        memory=_size(root.find("memory")),
+        memory=bytes_of(root.find("memory")),
         vcpus=count,
         cpu=_cpu_limit(root, count),
         disks=tuple(_disks(root, storage)),
@@ -120,7 +120,8 @@ def unreadable(name: str, uuid: str, memory: int, vcpus: int, reason: str) -> VM
     return VM(name=name, uuid=uuid, memory=memory, vcpus=vcpus, owner=owner)
 
 
-def _size(element: Element | None) -> int:
+def bytes_of(element: Element | None) -> int:
+    """A size with its unit, KiB where none is written; 0 where there is no element."""
     if element is None:
         return 0
     return number(element.text) * _UNITS.get(element.get("unit", "").lower(), 2**10)
@@ -138,10 +139,10 @@ def _numa(root: Element) -> tuple[int, ...]:
     memory = root.find("numatune/memory")
     found = [*root.iterfind("numatune/memnode"), *([] if memory is None else [memory])]
     bound = [e for e in found if e.get("mode", "strict") != "preferred"]
-    return tuple(sorted({node for e in bound for node in _nodes(e.get("nodeset", ""))}))
+    return tuple(sorted({node for e in bound for node in nodes_of(e.get("nodeset", ""))}))
 
 
-def _nodes(nodeset: str) -> Iterator[int]:
+def nodes_of(nodeset: str) -> Iterator[int]:
     """The numbers of a set as libvirt writes it: "0-2,4,^1"."""
     wanted, barred = set[int](), set[int]()
     for part in nodeset.split(","):

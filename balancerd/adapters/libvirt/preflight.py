@@ -20,10 +20,11 @@ from balancerd.adapters.libvirt.errors import code
 from balancerd.adapters.libvirt.facts import cpu_model, host_uuid, storage_of
 from balancerd.adapters.libvirt.hosts import HostConfig
 from balancerd.adapters.libvirt.locate import find
+from balancerd.adapters.libvirt.pages import pages
 from balancerd.adapters.libvirt.statistics import host_counters
 from balancerd.adapters.libvirt.xml import attribute, parse
 from balancerd.core.model import Method
-from balancerd.core.observation import Preflight, Side
+from balancerd.core.observation import Pages, Preflight, Side
 from balancerd.ports import BackendError
 
 T = TypeVar("T")
@@ -57,6 +58,7 @@ class Arriving:
     cpu_comparable: bool | None = None
     absent_disks: tuple[str, ...] = ()
     unseen_disks: tuple[str, ...] = ()
+    pages: tuple[Pages, ...] = ()
 
 
 class Ask(Protocol):
@@ -101,6 +103,7 @@ def ask_both(
         unseen_disks=arriving.unseen_disks,
         image_locks=leaving.image_locks,
         persistent=leaving.persistent,
+        pages=arriving.pages,
     )
 
 
@@ -158,6 +161,7 @@ def ask_target(
         ),
         absent_disks=tuple(p for p, there in seen.items() if there is False and p not in copied),
         unseen_disks=tuple(p for p, there in seen.items() if there is None),
+        pages=pages(leaving.definition, connection, capabilities),
     )
 
 

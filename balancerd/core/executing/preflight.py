@@ -45,7 +45,8 @@ def _live(found: Preflight, method: Method, memory: float, policy: Policy) -> It
         yield f"the CPU of {target.host} lacks what the VM was given"
     if _major(target) < _major(source):
         yield f"QEMU of {target.host} is older than that of {source.host}"
-    free = target.memory_free
+    yield from _pages(found)
+    free, memory = target.memory_free, memory - sum(pages.needed for pages in found.pages)
     if policy.capacity.enforce_memory and free is not None and free < memory:
         yield (
             f"{target.host} has {format_size(free)} of memory free, "
@@ -55,6 +56,16 @@ def _live(found: Preflight, method: Method, memory: float, policy: Policy) -> It
         yield f"{NO_LOCK} (methods.unlocked)"
     if hands_over(found, method, policy.methods):
         yield from _handing_over(found, method)
+
+
+def _pages(found: Preflight) -> Iterator[str]:
+    for pages in found.pages:
+        if pages.free < pages.needed:
+            kind = f"huge pages of {format_size(pages.size)}" if pages.size else "huge pages"
+            yield (
+                f"{found.target.host} has {format_size(pages.free)} of {kind} free, "
+                f"the VM needs {format_size(pages.needed)}"
+            )
 
 
 def hands_over(found: Preflight, method: Method, rules: Methods) -> bool:
