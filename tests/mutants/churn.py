@@ -135,4 +135,12 @@ CHURN = (
         CONSTRAINTS,
         protects="plans do not count on a pair of hosts whose migrations failed",
     ),
+    Mutant(
+        "who waits alone stays",
+        "core/planner/relieve.py",
+        "        if len(layout.blocks_on(host)) < 2:\n",
+        "        if False:\n",
+        "tests/unit/test_planner.py",
+        protects="no VM is moved because its vCPUs wait where no other VM is that they wait for",
+    ),
 )

@@ -5,9 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tests.mutants.churn import CHURN
+from tests.mutants.cold import COLD
 from tests.mutants.mutant import ROOT, Mutant
 from tests.mutants.rules import RULES
 from tests.mutants.running import RUNNING
+from tests.mutants.sets import SETS
 from tests.mutants.site import SITE
 from tests.mutants.starts import STARTS
 
@@ -37,7 +39,7 @@ class Table:
 
 GUARDS = Table(
     "guards",
-    STARTS + CHURN + RUNNING + SITE,
+    STARTS + SETS + CHURN + RUNNING + COLD + SITE,
     ("| guard | keeps that | in `balancerd/` | without it fails |", "|---|---|---|---|"),
     explains=True,
 )
