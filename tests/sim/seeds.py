@@ -64,8 +64,9 @@ class KilledError(BaseException):
 # What one life is made of
 
 
-def draw_scenario(rng: random.Random) -> Scenario:
-    """A site of 4 to 6 hosts and 8 to 14 VMs, and the faults that will strike it."""
+def draw_scenario(rng: random.Random, *, locked: bool) -> Scenario:
+    """A site of 4 to 6 hosts and 8 to 14 VMs, and the faults that will strike it; `locked` is
+    whether something forbids two copies of a VM to write to its disks."""
     hosts, vms = rng.randint(4, 6), rng.randint(8, 14)
     return Scenario.model_validate(
         {
@@ -96,7 +97,11 @@ def draw_scenario(rng: random.Random) -> Scenario:
             "network": {"host": 125_000_000, "racks": 2},
             "load": {"step": 300.0, "seed": rng.randrange(10**6), "level": rng.uniform(0.2, 0.8)},
             "power": {"boot": 120.0, "shutdown": 30.0},
-            "migration": {"setup": 0.5, "switch_over": rng.choice([0.0, 2.0])},
+            "migration": {
+                "setup": 0.5,
+                "switch_over": rng.choice([0.0, 2.0]),
+                "disk_locks": locked,
+            },
             "seed": rng.randrange(10**6),
             "faults": draw_faults(rng),
         }
@@ -370,10 +375,13 @@ class Life:
         self.seed = seed
         self.rng = random.Random(seed)
         self.tell = tell
-        scenario = draw_scenario(self.rng)
+        self.locked = seed % 4 != 3
+        scenario = draw_scenario(self.rng, locked=self.locked)
         self.site: Site = build(scenario)
         self.world = World(self.site)
         self.policy = draw_policy(self.rng)
+        for vm in self.site.vms[3 :: self.rng.choice([2, 3, 99])]:
+            self.world.hand.shut_off(vm.name)
         self.path = directory / f"{seed}.db"
         self.path.write_bytes(empty_ledger())
         self.ledger = Ledger(self.path, durable=False)
@@ -382,6 +390,8 @@ class Life:
         self.doors = Doors(self.world, lambda: self.ledger, self.policy, self._operate_at_the_worst)
         self.doors.snapshot = lambda: self.loop._watch._seen
         self.rivalry = self.rng.choice([0.0, 0.0, 0.1, 0.3])  # how often an operator is quicker
+        if not self.locked:
+            self.rivalry = 0.0
         self.calm = False
         self.begun_by_hand: set[str] = set()  # VMs that an operator began to migrate
         self.last_sentence = ""
@@ -502,7 +512,12 @@ class Life:
         self.begun_by_hand.clear()
 
     def _migrate_by_hand(self) -> None:
-        """An operator's own virsh, at the worst moment; not for VMs that a rule binds."""
+        """An operator's own virsh, at the worst moment; not for VMs that a rule binds.
+
+        Nor where nothing locks disks: her migrations hand nothing over, and may end in two copies.
+        """
+        if not self.locked:
+            return
         vm = self.rng.choice(self.site.vms[3:]).name
         hosts = self.world.running(vm)
         if not hosts:
@@ -515,12 +530,20 @@ class Life:
     def _meddle(self) -> None:
         """Operators stop VMs and abort moves, leave definitions lying about; VMs crash."""
         vm, host = self.rng.choice(self.site.vms).name, self.rng.choice(self.site.hosts).name
-        act = self.rng.choice(["pause", "shut_off", "crash", "define", "abort"])
+        act = self.rng.choice(["pause", "shut_off", "crash", "define", "abort", "start"])
         if act == "define":
             self.world.hand.define(vm, host)
+        elif act == "start":
+            self._start_where_it_is_defined(vm)
         else:
             getattr(self.world.hand, act)(vm)
         self.tell(f"      eve: {act} {vm} {host}")
+
+    def _start_where_it_is_defined(self, vm: str) -> None:
+        """An operator's `virsh start` of what is shut off; not for VMs that a rule binds."""
+        off = [at for at, copy in self.world.copies(vm).items() if copy is Presence.SHUTOFF]
+        if off and vm not in [one.name for one in self.site.vms[:3]]:
+            self.world.hand.start(vm, self.rng.choice(off))
 
     # What must hold
 
@@ -550,10 +573,12 @@ class Life:
 
     def _rules_hold(self, places: Mapping[str, tuple[str, ...]]) -> None:
         """What the policy forbids did not come about; all VMs of rules start where they may be."""
-        # Of two that met while one was down, whoever started that one again brought them together.
-        one, other = set(places["v0"]), set(places["v1"])
+        # Of two that met while one was down, whoever started that one again brought them together;
+        # and met they have as soon as one of them is on its way to where the other is.
+        under_way = {vm: target for vm, _, target in self.world.ours()}
+        one, other = (set(places[vm]) | {under_way.get(vm, "")} - {""} for vm in ("v0", "v1"))
         if self.apart_kept and one & other:
-            raise BrokenError(f"v0 and v1 are both on {places['v0']}")
+            raise BrokenError(f"v0 and v1 are both on {min(one & other)}, or on their way there")
         self.apart_kept = bool(one and other) and not one & other
         pinned = set(places["v2"])
         if self.pin_kept and pinned and not pinned <= PINNED:

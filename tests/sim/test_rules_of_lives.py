@@ -1,0 +1,46 @@
+"""What a life says of two VMs that are to be apart: it fails, and only for what we did."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.sim.seeds import BrokenError, Life
+from tests.worlds import send
+
+
+@pytest.fixture
+def life(tmp_path: Path) -> Iterator[Life]:
+    """A life that begins with v0 and v1 apart."""
+    drawn = (Life(seed, tmp_path, lambda _: None) for seed in range(100))
+    found = next(one for one in drawn if one.world.running("v0") != one.world.running("v1"))
+    check(found)
+    yield found
+    found.ledger.__exit__()
+
+
+def check(life: Life) -> None:
+    life._rules_hold({vm.name: life.world.running(vm.name) for vm in life.site.vms})
+
+
+def test_to_send_one_to_where_the_other_runs_breaks_the_life_before_it_arrives(life: Life) -> None:
+    """Dies when only what has arrived is looked at."""
+    (here,), (there,) = life.world.running("v1"), life.world.running("v0")
+    send(life.world, "v1", here, there)
+    with pytest.raises(BrokenError, match="v0 and v1"):
+        check(life)
+
+
+def test_one_that_somebody_starts_where_the_other_is_arriving_is_not_our_doing(life: Life) -> None:
+    """Dies when what is on its way is forgotten: they would be blamed on us as it arrives."""
+    there = life.world.running("v0")[0]
+    life.world.hand.crash("v0")
+    check(life)
+    (here,) = life.world.running("v1")
+    send(life.world, "v1", here, there, downtime=60.0)
+    check(life)
+    life.world.hand.start("v0", there)
+    check(life)
+    life.world.advance(life.world.now() + 300.0)
+    assert life.world.running("v1") == (there,)
+    check(life)
