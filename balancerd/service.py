@@ -1,0 +1,189 @@
+"""What one configuration asks for, put together: adapters, loop, and what is done on an alarm."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from balancerd.adapters.aside import PowerAside
+from balancerd.adapters.libvirt.backend import LibvirtBackend
+from balancerd.adapters.libvirt.hosts import HostConfig
+from balancerd.adapters.local import counters, footprint, runs_here
+from balancerd.adapters.power import Answer, Commands, ExecPower
+from balancerd.adapters.sqlite.ledger import Ledger
+from balancerd.adapters.sqlite.maintenance import LedgerRetention
+from balancerd.adapters.sqlite.samples import SamplesRetention, SamplesStore
+from balancerd.config import Configuration, HostEntry, load_configuration, load_policy
+from balancerd.core.model import Link
+from balancerd.core.policies.policy import Policy
+from balancerd.core.units import format_size
+from balancerd.documents import read_text
+from balancerd.engines import planner
+from balancerd.loop import Loop
+from balancerd.notify import notify
+from balancerd.ports import LedgerError
+
+log = logging.getLogger("balancerd")
+
+FAILURES_IN_A_ROW = 3  # cycles that may fail before a fresh process is the better try
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return time.time()
+
+    def monotonic(self) -> float:
+        """Seconds that never jump."""
+        return time.monotonic()
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What the files say, read together so that they are valid together."""
+
+    configuration: Configuration
+    policy: Policy
+    policy_text: str
+
+    @classmethod
+    def read(cls, path: Path) -> "Setup":
+        """From the configuration file; DocumentError with every problem of either file."""
+        configuration = load_configuration(path)
+        policy = load_policy(configuration.policy)
+        return cls(configuration, policy, read_text(configuration.policy))
+
+
+@dataclass(slots=True)
+class Service:
+    """What runs between two changes of the configuration. `policy` may be exchanged meanwhile."""
+
+    loop: Loop
+    ledger: Ledger
+    samples: SamplesStore
+    setup: Setup
+    failures: int = 0
+    cycled: float = field(default_factory=time.monotonic)
+
+    def cycle(self) -> None:
+        """One cycle. One that breaks is told with its traceback; three in a row end the process."""
+        self.cycled = time.monotonic()
+        try:
+            cycle = self.loop.cycle()
+        except Exception:
+            self.failures += 1
+            log.exception("the cycle broke (%d in a row)", self.failures)
+            if self.failures >= FAILURES_IN_A_ROW:
+                raise
+            return
+        self.failures = 0
+        log.info("%s", cycle.sentence)
+        notify(WATCHDOG=1, STATUS=cycle.sentence)
+
+    def maintain(self) -> None:
+        """Roll up, prune and back up the record; a failure costs space, not safety."""
+        now, keep = time.time(), self.setup.configuration.retention
+        try:
+            self.samples.roll_up(now)
+            self.ledger.maintain(now, LedgerRetention(keep.ledger))
+        except LedgerError as error:
+            log.warning("maintenance: %s", error)
+        used = footprint()
+        log.info(
+            "balancerd uses %s of memory, %.0f s of CPU so far, %d threads, %d files",
+            format_size(used.rss),
+            used.cpu,
+            used.threads,
+            used.files,
+        )
+
+    def exchange(self, setup: Setup) -> None:
+        """Go on under another policy."""
+        self.setup = setup
+        try:
+            self.ledger.record_policy(setup.policy.name, setup.policy_text, time.time())
+        except LedgerError as error:
+            log.error("the policy is in force but not recorded: %s", error)
+
+
+@contextmanager
+def composed(setup: Setup, ring: Callable[[], None]) -> Iterator[Service]:
+    """Everything that a configuration asks for, opened; closed again at the end. `ring` is called
+    from another thread when a migration has ended.
+
+    Migrations that run are left to run: they are peer-to-peer, and the next start takes them up.
+    """
+    configuration = setup.configuration
+    state = configuration.state_directory
+    keep = configuration.retention
+    retention = SamplesRetention(keep.samples, keep.five_minutes, keep.hours)
+    with (
+        Ledger(state / "ledger.db", site=configuration.site) as ledger,
+        SamplesStore(state / "samples.db", retention) as samples,
+        LibvirtBackend(
+            host_configs(configuration),
+            {host.name: counters for host in configuration.host if runs_here(host.uri)},
+            encrypted=configuration.tls,
+            ring=ring,
+        ) as backend,
+    ):
+        service: Service
+        loop = Loop(
+            backend,
+            PowerAside(ExecPower(power_commands(configuration))),
+            ledger,
+            samples,
+            SystemClock(),
+            lambda: service.setup.policy,
+            tuple(Link(link.a, link.b, float(link.bandwidth)) for link in configuration.link),
+            planner=planner,
+        )
+        if samples.notice:
+            log.warning("%s", samples.notice)
+        service = Service(loop, ledger, samples, setup)
+        service.exchange(setup)
+        log.info("%s", loop.start())
+        yield service
+
+
+def host_configs(configuration: Configuration) -> tuple[HostConfig, ...]:
+    """The hosts as the libvirt adapter wants them."""
+    return tuple(
+        HostConfig(
+            name=host.name,
+            uri=host.uri,
+            peer_uri=host.peer_uri or "",
+            migration_uri=host.migration_uri or "",
+            rack=host.rack,
+            speed=host.speed,
+            power_curve=configuration.curve_of(host),
+            can_sleep=_can_sleep(host),
+            memory=host.memory or 0,
+            tls_name=host.tls_name,
+            shared=configuration.storage.shared,
+        )
+        for host in configuration.host
+    )
+
+
+def power_commands(configuration: Configuration) -> dict[str, Commands]:
+    """The commands of every host that has some."""
+    return {
+        host.name: Commands(
+            on=host.power.on,
+            off=host.power.off,
+            state=host.power.state,
+            timeout=host.power.timeout,
+            answer=Answer(host.power.answer),
+        )
+        for host in configuration.host
+        if host.power
+    }
+
+
+def _can_sleep(host: HostEntry) -> bool:
+    return host.power is not None and not host.protected
