@@ -266,12 +266,36 @@ def test_history_is_the_same_after_a_restart(ledger: Ledger, path: Path) -> None
     with Ledger(path) as reopened:
         assert reopened.history(NOW) == live
     assert live.moves == (
-        PastMove("a", "h1", "h2", times["a"], Outcome.DONE),
-        PastMove("d", "h1", "h2", times["d"], Outcome.DONE),
-        PastMove("c", "h1", "h2", times["c"], Outcome.FAILED),
+        PastMove("a", "h1", "h2", times["a"], Outcome.DONE, 10**10),
+        PastMove("d", "h1", "h2", times["d"], Outcome.DONE, 10**10),
+        PastMove("c", "h1", "h2", times["c"], Outcome.FAILED, 10**10),
     )
     assert live.woken == {"h3": NOW - 30}
     assert live.slept == {"h3": NOW - 40}
+
+
+def test_a_migration_that_ended_unseen_sent_what_was_predicted(ledger: Ledger, path: Path) -> None:
+    """Kills: unknown bytes counted as none, which stretches a link's budget at every restart."""
+    ends = (
+        ("seen", Outcome.DONE, 7),
+        ("unseen", Outcome.DONE, None),
+        ("broken", Outcome.FAILED, None),
+        ("refused", Outcome.NOT_STARTED, None),
+    )
+    ledger.history(NOW - WEEK)
+    for vm, outcome, sent in ends:
+        intent = committed(ledger, migration(vm, predicted_bytes=100))
+        ledger.conclude(Conclusion(intent, NOW, outcome, bytes=sent))
+    live = ledger.history(NOW)
+    ledger.database.close()
+    with Ledger(path) as reopened:
+        assert reopened.history(NOW) == live
+    assert {move.vm: move.bytes for move in live.moves} == {
+        "seen": 7,
+        "unseen": 100,
+        "broken": 100,
+        "refused": 0,
+    }
 
 
 def test_only_a_host_that_was_sent_to_sleep_and_stayed_off_was_put_to_sleep(

@@ -11,7 +11,7 @@ from balancerd.adapters.sqlite.proof import line_of
 from balancerd.core.files.codec import from_milliseconds, to_milliseconds
 from balancerd.core.model import Method
 from balancerd.core.observation import JobReport
-from balancerd.core.past.history import WEEK, Outcome, PastMove
+from balancerd.core.past.history import NEVER_BEGUN, WEEK, Outcome, PastMove
 from balancerd.core.past.record import Conclusion, Intent, IntentKind
 from balancerd.ports import LedgerError
 
@@ -170,20 +170,28 @@ class RecentMoves:
     def _read(self, since: float) -> None:
         self._rollbacks = self._database.rollbacks
         rows = self._database.rows(
-            "SELECT vm, host, target, conclusions.at, outcome, coalesce(conclusions.bytes, 0),"
-            " CASE outcome WHEN 'objected' THEN conclusions.detail ELSE '' END"
+            "SELECT intent, vm, host, target, predicted_bytes,"
+            " conclusions.at, outcome, conclusions.detail, bytes"
             " FROM conclusions JOIN intents ON intents.id = intent"
             " WHERE kind = 'migrate' AND conclusions.at > ?"
             " ORDER BY conclusions.at, conclusions.id",
             (since,),
         )
-        self._moves = [
-            PastMove(vm, source, target, at, Outcome(outcome), sent, said)
-            for vm, source, target, at, outcome, sent, said in rows
-        ]
+        self._moves = [_past_move(row, _conclusion(row)) for row in rows]
+
+
+def _conclusion(row: Row) -> Conclusion:
+    """As much of a conclusion as the memory of moves is made of."""
+    outcome = Outcome(row["outcome"])
+    return Conclusion(row["intent"], row["at"], outcome, row["detail"], bytes=row["bytes"])
 
 
 def _past_move(intent: Row, conclusion: Conclusion) -> PastMove:
+    """A migration that ended. What it sent is not known where it ended unseen, while balancerd
+    was down: then what was predicted counts, for a budget must not be stretched by not looking."""
+    outcome, sent = conclusion.outcome, conclusion.bytes
+    if sent is None:
+        sent = 0 if outcome in NEVER_BEGUN else intent["predicted_bytes"]
+    said = conclusion.detail if outcome is Outcome.OBJECTED else ""
     ways = intent["vm"], intent["host"], intent["target"]
-    said = conclusion.detail if conclusion.outcome is Outcome.OBJECTED else ""
-    return PastMove(*ways, conclusion.at, conclusion.outcome, conclusion.bytes or 0, said)
+    return PastMove(*ways, conclusion.at, outcome, sent, said)

@@ -40,7 +40,7 @@ class PastMove:
     target: str
     at: float
     outcome: Outcome
-    bytes: int = 0  # sent, as far as that is known
+    bytes: int = 0  # sent, or predicted where nobody saw it end
     detail: str = ""  # what was said against it, where hosts objected
 
 
