@@ -122,7 +122,7 @@ CHURN = (
     Mutant(
         "the smallest goes first",
         "core/executing/executor.py",
-        "key=lambda number: (self._probing(self._tasks[number]), number)",
+        "key=lambda number: self._probing(self._tasks[number])",
         "key=lambda number: number",
         BREAKERS,
         protects="after failures the cheapest migration is the one that is risked",

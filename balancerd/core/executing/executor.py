@@ -134,8 +134,6 @@ def _apply(
 
 
 def _tick(task: Task, view: View) -> tuple[Task, tuple[Command, ...]]:
-    if task.stage in ENDED:
-        return task, ()
     if isinstance(task.action, Move):
         return migration.tick(task, view)
     return powering.tick(task, view)
@@ -233,9 +231,12 @@ class _Starts:
         return is_asked or any(self._waits_for_its_turn(other.move) for other in fellows)
 
     def in_order(self) -> list[int]:
-        """The tasks in the order they are tried: the smallest first of those that try something
-        out again after failures."""
-        return sorted(self._tasks, key=lambda number: (self._probing(self._tasks[number]), number))
+        """The tasks that have not ended, in the order they are tried: the smallest first of those
+        that try something out again after failures."""
+        numbers = sorted(n for n, task in self._tasks.items() if task.stage not in ENDED)
+        if self._breakers == Breakers():
+            return numbers
+        return sorted(numbers, key=lambda number: self._probing(self._tasks[number]))
 
     def _probing(self, task: Task) -> int:
         if task.stage is not Stage.WAITING or not isinstance(task.action, Move):
