@@ -91,6 +91,12 @@ class Console:
         with self.lock:
             self.largest_gap_s = 0.0
 
+    def tail(self, length: int = 2000) -> str:
+        """The end of what the guest wrote, for a person who asks why it does not beat."""
+        if not self.path.exists():
+            return "(no console)"
+        return self.path.read_bytes()[-length:].decode(errors="replace")
+
     def counter(self) -> Counter:
         self.poll()
         with self.lock:

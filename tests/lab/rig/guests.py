@@ -17,7 +17,7 @@ from .layout import LabError
 if TYPE_CHECKING:
     from .rig import Rig
 
-BOOT_SECONDS = 60  # 4 s on an idle machine; emulated CPUs are slow on a busy one
+BOOT_SECONDS = 150  # 4 s on an idle machine; emulated CPUs are slow on a busy one
 AGENT_SECONDS = 10  # a libvirtd just started, or a guest just arrived, has no agent for a moment
 
 KERNEL_OPTIONS = (
@@ -174,7 +174,10 @@ class Guest:
         deadline = time.monotonic() + seconds
         while self.counter().boots < boots:
             if time.monotonic() > deadline:
-                raise LabError(f"{self.name} did not start within {seconds:g} s")
+                raise LabError(
+                    f"{self.name} did not start within {seconds:g} s; its hosts say"
+                    f" {self.states()}, its console {self.console.tail()!r}"
+                )
             time.sleep(0.05)
         self.inner()
 
