@@ -17,7 +17,7 @@ from balancerd.adapters.sqlite import operator
 from balancerd.adapters.sqlite.ledger import Ledger
 from balancerd.adapters.sqlite.reader import Reader
 from balancerd.core.model import PowerState, Snapshot
-from balancerd.core.past.history import WEEK, Outcome, PastMove
+from balancerd.core.past.history import REMEMBERED, Outcome, PastMove
 from balancerd.core.past.record import Conclusion, Intent, IntentKind, Pause, Request, Verb
 from balancerd.core.plan import Move
 from balancerd.core.units import DAY, MINUTE
@@ -152,7 +152,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert self.ledger.requests() == tuple(self.requests)
         assert self.ledger.draining() == self.draining
         history = self.ledger.history(self.now)
-        assert history.moves == tuple(m for m in self.moves if m.at > self.now - WEEK)
+        assert history.moves == tuple(m for m in self.moves if m.at > self.now - REMEMBERED)
         on, off = self.powers[PowerState.ON], self.powers[PowerState.OFF]
         assert history.woken == {host: at for host, at in on.items() if host in off}
         assert history.slept == self.powers[PowerState.OFF]

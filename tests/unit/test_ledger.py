@@ -18,7 +18,7 @@ from balancerd.adapters.sqlite.schema import LEDGER
 from balancerd.core.lessons import Basis, Lessons
 from balancerd.core.model import Method, PowerState, VMState
 from balancerd.core.observation import JobProgress, JobReport
-from balancerd.core.past.history import WEEK, Outcome, PastMove
+from balancerd.core.past.history import REMEMBERED, WEEK, Outcome, PastMove, rests_until
 from balancerd.core.past.record import (
     Conclusion,
     Cycle,
@@ -30,7 +30,7 @@ from balancerd.core.past.record import (
     Verb,
 )
 from balancerd.core.plan import Wake
-from balancerd.core.units import DAY
+from balancerd.core.units import DAY, HOUR
 from balancerd.ports import LedgerError
 from tests.sites import NOW, changed, done, planned, policy, site
 
@@ -246,8 +246,8 @@ def test_a_pause_outlives_the_daemon(ledger: Ledger, path: Path) -> None:
 
 def test_history_is_the_same_after_a_restart(ledger: Ledger, path: Path) -> None:
     """Kills: conclusions not added to the moves in memory, or in the order they came."""
-    times = {"a": NOW - WEEK + 5, "b": NOW - WEEK - 5, "c": NOW - 10, "d": NOW - 20}
-    ledger.history(NOW - WEEK)
+    times = {"a": NOW - REMEMBERED + 5, "b": NOW - REMEMBERED - 5, "c": NOW - 10, "d": NOW - 20}
+    ledger.history(NOW - REMEMBERED)
     for vm, at in times.items():
         outcome = Outcome.FAILED if vm == "c" else Outcome.DONE
         ledger.conclude(Conclusion(committed(ledger, migration(vm, at - 5)), at, outcome))
@@ -272,6 +272,19 @@ def test_history_is_the_same_after_a_restart(ledger: Ledger, path: Path) -> None
     )
     assert live.woken == {"h3": NOW - 30}
     assert live.slept == {"h3": NOW - 40}
+
+
+def test_a_rest_does_not_shrink_while_it_lasts(ledger: Ledger) -> None:
+    """Kills: moves of a week ago forgotten, though the rest that counts them is not over: over a
+    month that took VMs back to where they came from."""
+    limits = policy("spread").limits
+    for day in range(7, 0, -1):
+        at = NOW - day * DAY + HOUR
+        ledger.conclude(Conclusion(committed(ledger, migration(at=at - 5)), at, Outcome.DONE))
+    rest = rests_until(list(ledger.history(NOW).moves), limits)
+    later = list(ledger.history(NOW + DAY).moves)
+    assert rest == later[-1].at + limits.cooldown_max
+    assert rests_until(later, limits) == rest
 
 
 def test_a_migration_that_ended_unseen_sent_what_was_predicted(ledger: Ledger, path: Path) -> None:

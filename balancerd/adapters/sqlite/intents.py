@@ -1,4 +1,4 @@
-"""Intents and how they ended, and the memory of the last week's migrations."""
+"""Intents and how they ended, and the memory of recent migrations."""
 
 from bisect import insort
 from operator import attrgetter
@@ -11,7 +11,7 @@ from balancerd.adapters.sqlite.proof import line_of
 from balancerd.core.files.codec import from_milliseconds, to_milliseconds
 from balancerd.core.model import Method
 from balancerd.core.observation import JobReport
-from balancerd.core.past.history import NEVER_BEGUN, WEEK, Outcome, PastMove
+from balancerd.core.past.history import NEVER_BEGUN, REMEMBERED, Outcome, PastMove
 from balancerd.core.past.record import Conclusion, Intent, IntentKind
 from balancerd.ports import LedgerError
 
@@ -143,7 +143,7 @@ def intent_of(row: Row) -> Intent:
 
 
 class RecentMoves:
-    """Migrations that ended in the last week: read once, then kept up with each conclusion."""
+    """Migrations that ended of late: read once, then kept up with each conclusion."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -157,8 +157,8 @@ class RecentMoves:
             insort(self._moves, _past_move(intent, conclusion), key=attrgetter("at"))
 
     def until(self, now: float) -> tuple[PastMove, ...]:
-        """Those of the week before `now`, oldest first."""
-        since = now - WEEK
+        """Those that are remembered at `now`, oldest first."""
+        since = now - REMEMBERED
         rolled_back = self._rollbacks != self._database.rollbacks
         if self._since is None or since < self._since or rolled_back:
             self._read(since)

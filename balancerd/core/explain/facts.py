@@ -6,7 +6,7 @@ from math import sqrt
 import numpy as np
 
 from balancerd.core.explain.answer import Decision, Fact
-from balancerd.core.past.history import rests_until
+from balancerd.core.past.history import WEEK, rests_until
 from balancerd.core.placing.constraints import accepts, refusing
 from balancerd.core.placing.layout import Bools, Layout
 from balancerd.core.placing.objective import score
@@ -71,13 +71,14 @@ def of_moves(decision: Decision, vm: str) -> Iterator[Fact]:
     moves = decision.history.by_vm().get(vm)
     if not moves:
         return
+    of_the_week = sum(move.at > decision.plan.at - WEEK for move in moves)
     last, until = moves[-1], rests_until(moves, decision.policy.limits)
     rests = (
         f"rests until {format_time(round(until))}" if until > decision.plan.at else "may move again"
     )
     way = f"{last.source} > {last.target}, {last.outcome}"
     text = f"last moved at {format_time(round(last.at))}, {way}; {rests}"
-    yield Fact("cool-down", text, {"moves_in_a_week": len(moves)})
+    yield Fact("cool-down", text, {"moves_in_a_week": of_the_week})
 
 
 def of_rules(decision: Decision, vm: str) -> Iterator[Fact]:

@@ -10,10 +10,13 @@ from functools import cached_property
 
 from balancerd.core.lessons import UNTAUGHT, Lessons
 from balancerd.core.past.vetoes import Deed
-from balancerd.core.policies.policy import Limits, Policy
+from balancerd.core.policies.policy import LONGEST_REST, Limits, Policy
 from balancerd.core.units import DAY, doubled
 
 WEEK = 7 * DAY
+# A rest counts the moves of the week before the one it follows, and a way back waits for twice as
+# long: nothing of that may be forgotten while it lasts, or the rest would shrink.
+REMEMBERED = WEEK + 2 * LONGEST_REST
 
 
 class Outcome(StrEnum):
@@ -46,7 +49,7 @@ class PastMove:
 
 @dataclass(frozen=True)
 class History:
-    """Moves of the last week, oldest first, and when each host's power last changed."""
+    """Moves of the time REMEMBERED, oldest first, and when each host's power last changed."""
 
     moves: tuple[PastMove, ...] = ()
     woken: Mapping[str, float] = field(default_factory=dict)

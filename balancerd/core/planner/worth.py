@@ -80,7 +80,7 @@ def _cost(layout: Layout, step: Step, history: History) -> float:
 
 
 def _failing(history: History) -> float:
-    """The share of migrations that fail, as the last week tells."""
+    """The share of migrations that fail, as far as is remembered."""
     begun = [move for move in history.moves if move.outcome not in NEVER_BEGUN]
     failed = sum(move.outcome is not Outcome.DONE for move in begun)
     return (failed + FAILED) / (len(begun) + BEGUN)

@@ -87,6 +87,7 @@ class Band(Schema):
         return self
 
 
+LONGEST_REST = 3 * 86400.0  # seconds; what is remembered of the past follows from it
 _ORDER = "threshold_order"
 CPU_BAND = Band(overload=0.80, release=0.70, landing=0.65, idle=0.30)
 MEMORY_BAND = Band(overload=0.92, release=0.88, landing=0.85, idle=0.30)
@@ -198,7 +199,9 @@ class Limits(Schema):
     cooldown: Duration = Field(
         1800.0, description="a VM that moved rests so long; doubled by each further move in a week"
     )
-    cooldown_max: Duration = Field(86400.0, description="the longest such rest")
+    cooldown_max: Annotated[Duration, Field(le=LONGEST_REST)] = Field(
+        86400.0, description="the longest such rest, at most three days"
+    )
     backoff: Duration = Field(
         300.0, description="a pair of hosts rests after a failure; doubled by each further one"
     )
