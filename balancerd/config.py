@@ -22,7 +22,8 @@ from pydantic import (
 )
 
 from balancerd.complaints import nearest
-from balancerd.core.policies.policy import Engine, Policy
+from balancerd.core.policies.choices import Engine
+from balancerd.core.policies.policy import Policy
 from balancerd.core.policies.quantity import Duration, Rate, Schema, Size, Text, Zone, refuse
 from balancerd.core.units import DAY, HOUR, format_duration
 from balancerd.documents import DocumentError, load, parse, read_text

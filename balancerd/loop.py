@@ -27,7 +27,8 @@ from balancerd.core.past.record import Cycle, PlanState, Request, Verb
 from balancerd.core.placing.assess import assess
 from balancerd.core.plan import Move, Plan, Verdict
 from balancerd.core.planner import plan as make_plan
-from balancerd.core.policies.policy import Mode, Policy
+from balancerd.core.policies.choices import Mode
+from balancerd.core.policies.policy import Policy
 from balancerd.core.units import counted, format_time
 from balancerd.ports import Backend, Clock, Ledger, Power, Samples
 from balancerd.proposals import Proposals

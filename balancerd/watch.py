@@ -11,7 +11,7 @@ from balancerd.core.model import Host, Link, PowerState, Snapshot
 from balancerd.core.observation import Observation
 from balancerd.core.past.history import NEVER_BEGUN, History
 from balancerd.core.past.vetoes import DEED, deeds
-from balancerd.core.policies.policy import Detection
+from balancerd.core.policies.tables import Detection
 from balancerd.core.sensing.forecast import MEMORY, Pasts, taking_in
 from balancerd.core.sensing.measurement import Known
 from balancerd.core.sensing.profile import PROFILED, Profile, recalled

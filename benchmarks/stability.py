@@ -37,7 +37,8 @@ from balancerd.core.model import Cluster, Forecast, Load, Snapshot
 from balancerd.core.past.history import History, Outcome, PastMove, rests_until
 from balancerd.core.plan import Move, Plan
 from balancerd.core.planner import plan
-from balancerd.core.policies.policy import Mode, Policy
+from balancerd.core.policies.choices import Mode
+from balancerd.core.policies.policy import Policy
 from balancerd.core.units import DAY, HOUR, parse_time
 from balancerd.simulation import simulate
 

@@ -10,7 +10,8 @@ from balancerd.core.model import VM, Cluster, Forecast, Host, Load, Method, Powe
 from balancerd.core.observation import JobProgress, JobReport, Location, Presence
 from balancerd.core.past.history import History, Outcome
 from balancerd.core.plan import Action, Move, Plan
-from balancerd.core.policies.policy import Mode, Policy
+from balancerd.core.policies.choices import Mode
+from balancerd.core.policies.policy import Policy
 from balancerd.core.units import GIB
 
 P = Presence

@@ -12,7 +12,9 @@ from balancerd.core.model import VM, Cluster, Forecast, Host, Load, Snapshot
 from balancerd.core.past.history import History
 from balancerd.core.plan import Move, Plan, Sleep, Wake
 from balancerd.core.planner import plan
-from balancerd.core.policies.policy import ConstraintRule, Objective, Policy
+from balancerd.core.policies.choices import Objective
+from balancerd.core.policies.policy import Policy
+from balancerd.core.policies.rule import ConstraintRule
 from balancerd.core.units import GIB
 
 NOW = 1_000_000.0

@@ -4,7 +4,7 @@ from balancerd.adapters.sqlite.reader import Reader
 from balancerd.cli.output import Row
 from balancerd.core.past.breakers import Breaker, State, breakers
 from balancerd.core.past.history import History
-from balancerd.core.policies.policy import Limits
+from balancerd.core.policies.limits import Limits
 from balancerd.core.units import format_time
 
 

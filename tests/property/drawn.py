@@ -23,7 +23,9 @@ from balancerd.core.model import (
     VMState,
 )
 from balancerd.core.past.history import History, Outcome, PastMove
-from balancerd.core.policies.policy import ConstraintRule, Objective, Policy
+from balancerd.core.policies.choices import Objective
+from balancerd.core.policies.policy import Policy
+from balancerd.core.policies.rule import ConstraintRule
 from balancerd.core.units import GIB
 from tests.sites import NOW, done
 

@@ -15,7 +15,8 @@ from balancerd.core.placing.assess import assess_layout
 from balancerd.core.placing.survey import lay_out
 from balancerd.core.planner import STAGES, plan
 from balancerd.core.planner.draft import Draft
-from balancerd.core.policies.policy import Objective, Policy
+from balancerd.core.policies.choices import Objective
+from balancerd.core.policies.policy import Policy
 from tests.property.drawn import histories, policies, snapshots
 from tests.sites import NOW
 from tests.unit.test_exact import broken_rows, highs

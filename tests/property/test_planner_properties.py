@@ -30,7 +30,9 @@ from balancerd.core.planner import plan
 from balancerd.core.planner.draft import Draft
 from balancerd.core.planner.ease import ease
 from balancerd.core.planner.prices import move_prices
-from balancerd.core.policies.policy import Costs, Objective, Policy
+from balancerd.core.policies.choices import Objective
+from balancerd.core.policies.policy import Policy
+from balancerd.core.policies.tables import Costs
 from tests.property.carried import carried_out
 from tests.property.drawn import histories, policies, settled, snapshots
 from tests.sites import NOW, done

@@ -10,7 +10,8 @@ from balancerd.core.placing.survey import lay_out
 from balancerd.core.planner.changes import exchange, relocation, take
 from balancerd.core.planner.draft import Draft
 from balancerd.core.planner.ease import easing
-from balancerd.core.policies.policy import Costs, Policy
+from balancerd.core.policies.policy import Policy
+from balancerd.core.policies.tables import Costs
 from tests.property.drawn import histories, policies, snapshots
 from tests.sites import NOW
 

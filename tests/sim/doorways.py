@@ -7,7 +7,8 @@ from math import sqrt
 from balancerd.core.model import PowerState, Snapshot, VMState
 from balancerd.core.observation import Observation
 from balancerd.core.placing.layout import memory_capacity
-from balancerd.core.policies.policy import Detection, Policy
+from balancerd.core.policies.policy import Policy
+from balancerd.core.policies.tables import Detection
 
 ROUNDING = 1e-6
 

@@ -10,7 +10,7 @@ from balancerd.core.model import Link
 from balancerd.core.past.breakers import RULES, Breaker, Breakers, Scope, State, breaker, breakers
 from balancerd.core.past.history import History, Outcome, PastMove
 from balancerd.core.plan import Move
-from balancerd.core.policies.policy import Limits
+from balancerd.core.policies.limits import Limits
 from balancerd.core.units import GIB, HOUR
 from tests.executions import POLICY, START, P, Run, move, of
 

@@ -17,7 +17,8 @@ from balancerd.core.model import (
     VMState,
 )
 from balancerd.core.plan import Action, Move, Plan, Sleep, Wake
-from balancerd.core.policies.policy import ConstraintRule, Policy
+from balancerd.core.policies.policy import Policy
+from balancerd.core.policies.rule import ConstraintRule
 from tests.sites import NOW, changed, policy, rule, site, under_way
 
 SITE = (

@@ -20,7 +20,8 @@ from balancerd.core.placing.constraints import (
 )
 from balancerd.core.placing.survey import lay_out
 from balancerd.core.plan import Move, Plan, Refusal
-from balancerd.core.policies.policy import ConstraintRule, Policy
+from balancerd.core.policies.policy import Policy
+from balancerd.core.policies.rule import ConstraintRule
 from balancerd.core.policies.tags import rules_in_force
 from balancerd.core.units import DAY
 from tests.sites import NOW, changed, policy, rule, site, under_way

@@ -17,7 +17,8 @@ from balancerd.core.executing.messages import (
 )
 from balancerd.core.model import Method
 from balancerd.core.observation import JobProgress, JobReport
-from balancerd.core.policies.policy import Methods, Policy
+from balancerd.core.policies.policy import Policy
+from balancerd.core.policies.tables import Methods
 from balancerd.core.units import GIB
 from tests.executions import POLICY, START, P, Run, move, of, snapshot
 

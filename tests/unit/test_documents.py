@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from balancerd.complaints import format_path
-from balancerd.core.policies.policy import Duration, Objective, Policy, Schema
+from balancerd.core.policies.choices import Objective
+from balancerd.core.policies.policy import Policy
+from balancerd.core.policies.quantity import Duration, Schema
 from balancerd.documents import LARGEST, DocumentError, load, parse
 
 

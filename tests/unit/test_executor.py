@@ -36,7 +36,8 @@ from balancerd.core.observation import Presence
 from balancerd.core.past.history import History, Outcome
 from balancerd.core.past.record import Intent, IntentKind, PlanState
 from balancerd.core.plan import Sleep, Wake
-from balancerd.core.policies.policy import Limits, Mode
+from balancerd.core.policies.choices import Mode
+from balancerd.core.policies.limits import Limits
 from balancerd.core.units import GIB
 from tests.executions import POLICY, START, P, Run, move, of, one_move, snapshot, switched_off
 

@@ -32,7 +32,8 @@ from balancerd.core.observation import JobReport, Location, Preflight, Presence,
 from balancerd.core.past.history import History, Outcome
 from balancerd.core.past.record import Intent, IntentKind
 from balancerd.core.plan import Move, Plan
-from balancerd.core.policies.policy import Methods, Policy
+from balancerd.core.policies.policy import Policy
+from balancerd.core.policies.tables import Methods
 from balancerd.loop import Loop
 from balancerd.ports import LedgerError
 from balancerd.recorder import Recorder

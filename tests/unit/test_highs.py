@@ -13,7 +13,7 @@ from balancerd.adapters.highs import solve, solver
 from balancerd.config import load_policy
 from balancerd.core.exact.program import Program, Rows
 from balancerd.core.files.cluster_file import cluster_file
-from balancerd.core.policies.policy import Engine
+from balancerd.core.policies.choices import Engine
 from balancerd.documents import DocumentError
 from tests.records import balancerctl
 from tests.sites import site

@@ -3,7 +3,7 @@
 import pytest
 
 from balancerd.core.past.history import Outcome, PastMove, rests_until
-from balancerd.core.policies.policy import Limits
+from balancerd.core.policies.limits import Limits
 from balancerd.core.units import doubled
 
 LIMITS = Limits(cooldown=100.0, cooldown_max=1000.0, backoff=10.0)

@@ -3,7 +3,8 @@
 import pytest
 
 from balancerd.config import Configuration
-from balancerd.core.policies.policy import Policy, Window
+from balancerd.core.policies.policy import Policy
+from balancerd.core.policies.window import Window
 from balancerd.documents import parse
 from balancerd.keys import keys_of
 

@@ -15,7 +15,8 @@ from balancerd.core.past.objections import objections
 from balancerd.core.placing.constraints import refuses
 from balancerd.core.placing.survey import lay_out
 from balancerd.core.planner.worth import _failing
-from balancerd.core.policies.policy import Limits, Policy
+from balancerd.core.policies.limits import Limits
+from balancerd.core.policies.policy import Policy
 from balancerd.loop import Loop
 from tests.sites import NOW, planned, policy, site, told
 from tests.worlds import a_scenario, a_world

@@ -4,7 +4,7 @@ from balancerd.core.ordering.order import Step, Want, dependencies, schedule
 from balancerd.core.past.history import History
 from balancerd.core.placing.layout import Layout
 from balancerd.core.placing.survey import lay_out
-from balancerd.core.policies.policy import ConstraintRule
+from balancerd.core.policies.rule import ConstraintRule
 from tests.sites import NOW, policy, rule, site
 
 

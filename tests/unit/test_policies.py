@@ -7,7 +7,8 @@ import pytest
 
 from balancerd.cli.simulate import DEMO
 from balancerd.config import SHIPPED_POLICIES, load_policy
-from balancerd.core.policies.policy import Mode, Objective, Policy
+from balancerd.core.policies.choices import Mode, Objective
+from balancerd.core.policies.policy import Policy
 
 SHIPPED = sorted(SHIPPED_POLICIES.glob("*.toml"))
 

@@ -8,18 +8,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from balancerd.core.policies.policy import (
-    DAYS,
-    Band,
-    ConstraintRule,
-    Limits,
-    Mode,
-    Objective,
-    Policy,
-    Thresholds,
-    Window,
-)
-from balancerd.core.policies.rule import matches
+from balancerd.core.policies.choices import Mode, Objective
+from balancerd.core.policies.limits import Limits
+from balancerd.core.policies.policy import Policy
+from balancerd.core.policies.rule import ConstraintRule, matches
+from balancerd.core.policies.tables import Band, Thresholds
+from balancerd.core.policies.window import DAYS, Window
 from balancerd.documents import DocumentError, parse
 
 

@@ -10,7 +10,8 @@ from balancerd.core.model import Cluster
 from balancerd.core.past.history import History, Outcome, PastMove
 from balancerd.core.placing.constraints import Gate
 from balancerd.core.plan import Move
-from balancerd.core.policies.policy import Limits, Policy
+from balancerd.core.policies.limits import Limits
+from balancerd.core.policies.policy import Policy
 from balancerd.core.units import GIB
 from tests.executions import POLICY, START, P, Run, move, of
 from tests.sites import planned, policy, rule, site

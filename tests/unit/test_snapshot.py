@@ -13,7 +13,7 @@ from balancerd.core.model import (
     VMState,
 )
 from balancerd.core.observation import HostReading
-from balancerd.core.policies.policy import Detection
+from balancerd.core.policies.tables import Detection
 from balancerd.core.sensing.measurement import Known
 from balancerd.core.sensing.snapshot import assemble, freeze_reason
 from balancerd.core.units import GIB

@@ -8,7 +8,8 @@ from balancerd.core.executing.execution import Stage, Warrant
 from balancerd.core.executing.messages import Ask, Intend, Intended, SwitchPower
 from balancerd.core.model import Gap, GapKind
 from balancerd.core.plan import Sleep, Wake
-from balancerd.core.policies.policy import Limits, Mode
+from balancerd.core.policies.choices import Mode
+from balancerd.core.policies.limits import Limits
 from balancerd.core.units import GIB
 from tests.executions import POLICY, START, Run, move, of, one_move, snapshot, switched_off
 

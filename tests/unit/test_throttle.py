@@ -13,7 +13,7 @@ from balancerd.core.executing.throttle import TELL_AGAIN, Transfer, shares
 from balancerd.core.model import Link, Load, Method
 from balancerd.core.observation import JobProgress, JobReport
 from balancerd.core.plan import Move
-from balancerd.core.policies.policy import Limits
+from balancerd.core.policies.limits import Limits
 from balancerd.core.units import GIB
 from tests.executions import POLICY, START, P, Run, move, of
 

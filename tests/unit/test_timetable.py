@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balancerd.core.ordering.timetable import Job, Slot, limit_of, timetable, waves
-from balancerd.core.policies.policy import Limits
+from balancerd.core.policies.limits import Limits
 
 Jobs = list[tuple[Job, float]]  # with bytes
 

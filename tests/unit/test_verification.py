@@ -18,7 +18,7 @@ from balancerd.core.executing.verification import CONFIRMED_AFTER, PATIENCE
 from balancerd.core.observation import JobProgress, JobReport, Location, Presence
 from balancerd.core.past.history import Outcome
 from balancerd.core.past.record import Intent, IntentKind
-from balancerd.core.policies.policy import Limits
+from balancerd.core.policies.limits import Limits
 from balancerd.core.units import GIB
 from tests.executions import POLICY, START, P, Run, of, one_move
 

@@ -20,7 +20,8 @@ from balancerd.core.planner.draft import Draft
 from balancerd.core.planner.ease import easing
 from balancerd.core.planner.pack import closable, packing
 from balancerd.core.planner.prices import host_prices
-from balancerd.core.policies.policy import Engine, Objective, Policy
+from balancerd.core.policies.choices import Engine, Objective
+from balancerd.core.policies.policy import Policy
 
 COLUMNS = 400_000  # of a program that is worth trying
 GAIN = 1e-6  # of a plan that is worth taking

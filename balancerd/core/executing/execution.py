@@ -18,8 +18,9 @@ from balancerd.core.observation import JobReport, Presence
 from balancerd.core.past.history import History, Outcome
 from balancerd.core.past.record import PlanState
 from balancerd.core.plan import Action, Move, Plan
+from balancerd.core.policies.choices import Mode
 from balancerd.core.policies.ladder import GROUND, Climb
-from balancerd.core.policies.policy import Mode, Policy
+from balancerd.core.policies.policy import Policy
 
 
 class Stage(StrEnum):

@@ -28,7 +28,7 @@ from balancerd.core.past.history import History
 from balancerd.core.past.record import Intent, IntentKind, PlanState
 from balancerd.core.placing.constraints import Gate
 from balancerd.core.plan import Action, Move, Refusal, Sleep, Wake
-from balancerd.core.policies.policy import Mode
+from balancerd.core.policies.choices import Mode
 
 BY_VM = (JobReport, AbortWanted, HurryWanted)  # news from outside, which knows no numbers
 INTEND_AGAIN = 1.0  # seconds after which a refused intent is tried again, lest it be for ever

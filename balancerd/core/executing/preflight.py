@@ -8,7 +8,9 @@ from collections.abc import Iterator
 
 from balancerd.core.model import Method
 from balancerd.core.observation import Preflight, Side
-from balancerd.core.policies.policy import Methods, Policy, Unlocked
+from balancerd.core.policies.choices import Unlocked
+from balancerd.core.policies.policy import Policy
+from balancerd.core.policies.tables import Methods
 from balancerd.core.units import format_size
 
 MAJOR = 1_000_000  # of a version's number

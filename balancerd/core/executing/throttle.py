@@ -16,7 +16,7 @@ from balancerd.core.executing.messages import Command, SetBandwidth
 from balancerd.core.moving.method import weight
 from balancerd.core.moving.topology import Topology, production, topology_of
 from balancerd.core.plan import Move, Refusal
-from balancerd.core.policies.policy import Limits
+from balancerd.core.policies.limits import Limits
 from balancerd.core.units import DAY, format_size
 
 WORTH_TELLING = 0.10  # a cap is changed only by more than this share of it

@@ -21,7 +21,7 @@ from balancerd.core.model import PowerState
 from balancerd.core.observation import JobReport, Presence
 from balancerd.core.past.history import Outcome
 from balancerd.core.past.record import Conclusion
-from balancerd.core.policies.policy import Limits
+from balancerd.core.policies.limits import Limits
 
 CONFIRMED_AFTER = 5.0  # seconds between two equal answers before a copy of a VM is touched
 PATIENCE = 60.0  # seconds after which somebody else's migration is left as it is

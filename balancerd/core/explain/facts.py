@@ -11,7 +11,7 @@ from balancerd.core.placing.constraints import accepts, refusing
 from balancerd.core.placing.layout import Bools, Layout
 from balancerd.core.placing.objective import score
 from balancerd.core.plan import Assessment, Verdict
-from balancerd.core.policies.policy import Objective
+from balancerd.core.policies.choices import Objective
 from balancerd.core.policies.rule import matches
 from balancerd.core.policies.tags import rules_in_force
 from balancerd.core.units import format_size, format_time

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from balancerd.core.model import VM, ExclusionKind, Load, Method
 from balancerd.core.moving.copying import Copy, auto_converge, post_copy, pre_copy
 from balancerd.core.plan import Refusal
-from balancerd.core.policies.policy import Limits, Policy
+from balancerd.core.policies.limits import Limits
+from balancerd.core.policies.policy import Policy
 from balancerd.core.policies.tags import POST_COPY, says_yes
 from balancerd.core.units import MIB
 

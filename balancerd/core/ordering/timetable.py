@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from balancerd.core.policies.policy import Limits
+from balancerd.core.policies.limits import Limits
 
 PATIENCE = 1.05  # times the soonest end, by which the plan's own order may end instead
 

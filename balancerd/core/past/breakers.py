@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from balancerd.core.past.history import WEEK, History, Outcome, PastMove
-from balancerd.core.policies.policy import Limits
+from balancerd.core.policies.limits import Limits
 from balancerd.core.same import Same
 from balancerd.core.units import HOUR, doubled
 

@@ -10,7 +10,8 @@ from functools import cached_property
 
 from balancerd.core.lessons import UNTAUGHT, Lessons
 from balancerd.core.past.vetoes import Deed
-from balancerd.core.policies.policy import LONGEST_REST, Limits, Policy
+from balancerd.core.policies.limits import LONGEST_REST, Limits
+from balancerd.core.policies.policy import Policy
 from balancerd.core.units import DAY, doubled
 
 WEEK = 7 * DAY

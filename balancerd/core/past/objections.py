@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from balancerd.core.past.history import History, Outcome
-from balancerd.core.policies.policy import Limits
+from balancerd.core.policies.limits import Limits
 from balancerd.core.units import doubled
 
 

@@ -13,7 +13,7 @@ from balancerd.core.placing.constraints import soft_cost_of_group
 from balancerd.core.placing.layout import Bools, Floats, Layout
 from balancerd.core.placing.nodes import Seat
 from balancerd.core.placing.room import Size, stranded
-from balancerd.core.policies.policy import Objective
+from balancerd.core.policies.choices import Objective
 
 # A host's draw without a power curve: six tenths when idle, in units of its full draw.
 IDLE_SHARE = 0.6

@@ -27,7 +27,8 @@ from balancerd.core.placing.movable import fixed_vms
 from balancerd.core.placing.reach import Reach, reach
 from balancerd.core.placing.room import big_vm
 from balancerd.core.placing.seating import homes, landing_seat, lay_out_nodes
-from balancerd.core.policies.policy import Objective, Policy
+from balancerd.core.policies.choices import Objective
+from balancerd.core.policies.policy import Policy
 from balancerd.core.policies.rule import ConstraintRule, meant
 from balancerd.core.policies.tags import rules_in_force
 from balancerd.core.same import Same

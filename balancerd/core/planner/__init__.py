@@ -40,7 +40,8 @@ from balancerd.core.planner.repair import repair
 from balancerd.core.planner.report import condemned, empty_plan, finished
 from balancerd.core.planner.spread import spread
 from balancerd.core.planner.worth import worth
-from balancerd.core.policies.policy import Objective, Policy
+from balancerd.core.policies.choices import Objective
+from balancerd.core.policies.policy import Policy
 from balancerd.core.sensing.snapshot import freeze_reason
 from balancerd.core.units import counted
 

@@ -14,7 +14,8 @@ from balancerd.core.placing.layout import Bools, Floats, Layout
 from balancerd.core.placing.nodes import Seat
 from balancerd.core.plan import Assessment, Refusal, Verdict
 from balancerd.core.planner.paths import Paths
-from balancerd.core.policies.policy import Objective, Policy
+from balancerd.core.policies.choices import Objective
+from balancerd.core.policies.policy import Policy
 
 TOLD = 20  # refusals kept in full; the others are counted
 

@@ -10,7 +10,7 @@ import numpy as np
 from balancerd.core.ordering.order import Want, schedule
 from balancerd.core.placing.layout import Bools, Layout
 from balancerd.core.planner.draft import Draft
-from balancerd.core.policies.policy import Objective
+from balancerd.core.policies.choices import Objective
 
 
 def repair(draft: Draft, *, again: bool = False) -> None:

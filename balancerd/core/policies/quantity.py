@@ -29,6 +29,8 @@ from balancerd.core.units import (
     parse_size,
 )
 
+ORDER = "threshold_order"  # type of an error that compares keys of one table with each other
+
 
 class Schema(BaseModel):
     """Frozen, and an unknown key is an error."""

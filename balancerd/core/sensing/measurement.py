@@ -8,7 +8,7 @@ import numpy as np
 from balancerd.core.columns import Floats, Forecasts, Ints, Loads
 from balancerd.core.model import VM, Host, VMState
 from balancerd.core.observation import HostReading
-from balancerd.core.policies.policy import Detection
+from balancerd.core.policies.tables import Detection
 from balancerd.core.sensing.counters import Doubt, seen_hosts, seen_vms
 from balancerd.core.sensing.forecast import MEMORY, Pasts, crowd, expect, remember
 from balancerd.core.sensing.load import Tracks, follow

@@ -21,7 +21,7 @@ from balancerd.core.model import (
 )
 from balancerd.core.moving.tie import ties
 from balancerd.core.observation import HostReading, Observation
-from balancerd.core.policies.policy import Detection
+from balancerd.core.policies.tables import Detection
 from balancerd.core.same import Same
 from balancerd.core.sensing.counters import Doubt
 from balancerd.core.sensing.measurement import Known, Measured, measure

@@ -14,8 +14,8 @@ from balancerd.core.model import PowerState
 from balancerd.core.placing.layout import Bools, Ints, Layout
 from balancerd.core.placing.needs import lacks
 from balancerd.core.plan import Refusal
-from balancerd.core.policies.policy import Band
 from balancerd.core.policies.rule import matches
+from balancerd.core.policies.tables import Band
 from balancerd.core.units import format_size, format_time
 
 EPSILON = 1e-9
