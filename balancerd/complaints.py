@@ -7,6 +7,7 @@ a table may have is read from the model's JSON schema.
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -14,6 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from balancerd.core.policies.quantity import DURATION, RATE, SIZE
 from balancerd.toml_lines import Path as KeyPath
 from balancerd.toml_lines import lines_of
 
@@ -194,10 +196,19 @@ def _wording(fault: _Fault, schema: Mapping[str, Any]) -> str:
 def _out_of_bounds(fault: _Fault) -> str:
     words, key = _BOUNDS[fault.kind]
     bound, value = fault.context[key], fault.value
-    text = f"must be {words} {bound:g}, not {_shown(value)}"
+    text = f"must be {words} {_written_like(value, bound)}, not {_shown(value)}"
     if bound == 1 and isinstance(value, int | float) and 1 < value <= 100:
         text += f" (did you mean {value / 100:g}?)"
     return text
+
+
+def _written_like(value: Any, bound: float) -> str:
+    """The bound with the kind of unit that the value was written with."""
+    for unit in (DURATION, SIZE, RATE) if isinstance(value, str) else ():
+        with suppress(ValueError):
+            unit.parse(value)
+            return unit.format(bound)
+    return f"{bound:g}"
 
 
 def _unknown_key(key: str, known: Sequence[str]) -> str:

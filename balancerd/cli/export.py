@@ -25,6 +25,7 @@ from balancerd.cli.output import (
 )
 from balancerd.cli.record import opened, reading, record_option, since_option, since_time
 from balancerd.cli.words import NOTHING, moment, size
+from balancerd.core.units import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,8 +50,11 @@ def _draw_snapshot(where: "Console", document: Row) -> None:
     hosts, vms = document["hosts"], document["vms"]
     memory = size(sum(host["memory_bytes"] for host in hosts))
     where.print(f"The site at {moment(document['at'])}")
-    where.print(f"{len(hosts)} hosts with {memory} of memory, {len(document['links'])} links")
-    where.print(f"{len(vms)} VMs, {sum('moving_to' in vm for vm in vms)} of them under way")
+    links = counted(len(document["links"]), "link")
+    where.print(f"{counted(len(hosts), 'host')} with {memory} of memory, {links}")
+    where.print(
+        f"{counted(len(vms), 'VM')}, {sum('moving_to' in vm for vm in vms)} of them under way"
+    )
     for gap in document["gaps"]:
         where.print(f"not known: {gap['subject']} {gap['name']}: {gap['kind']}: {gap['detail']}")
     for no in document["exclusions"]:

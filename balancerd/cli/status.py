@@ -98,7 +98,7 @@ def _status_lines(document: Row, now: float) -> Iterator[tuple[str, str]]:
     window = f', in the window "{cycle["window"]}"' if cycle["window"] else ""
     yield "policy", f"{document['policy']}: {cycle['mode']}, {cycle['objective']}{window}"
     ago = f", {duration(round(now - parse_time(cycle['at'])))} ago" if document["running"] else ""
-    yield "cycle", f"{moment(cycle['at'])}{ago}, took {cycle['seconds']:.1f}s"
+    yield "cycle", f"{moment(cycle['at'])}{ago}, took {duration(cycle['seconds'])}"
     yield "", cycle["sentence"]
     hosts = (f"{cycle['hosts_on']} on", f"{cycle['hosts_asleep']} asleep")
     unknown = f", {cycle['hosts_unknown']} unknown" if cycle["hosts_unknown"] else ""

@@ -185,8 +185,8 @@ def test_a_plan_as_a_graph_shows_what_waits_for_what() -> None:
 def test_a_plan_as_a_graph_of_hosts_shows_what_each_gives_and_takes() -> None:
     graph = graph_of_hosts(planned(site(HOT), policy()))
     assert [(node.lines, node.layer) for node in graph.nodes] == [
-        (("h1", "CPU 90% > 60%, memory 23% > 20%", "3 > 2 VMs"), 0),
-        (("h3", "CPU 0% > 30%, memory 0% > 3%", "0 > 1 VMs"), 2),
+        (("h1", "CPU 90% → 60%, memory 23% → 20%", "3 → 2 VMs"), 0),
+        (("h3", "CPU 0% → 30%, memory 0% → 3%", "0 → 1 VM"), 2),
     ]
     assert graph.edges == (("h1", "h3", "b"),)
 

@@ -149,7 +149,7 @@ def test_packing_empties_the_host_that_saves_most_for_least() -> None:
     snapshot = site("h1 10c 64G: a 2c 8G | h2 10c 64G: b 2c 24G | h3 10c 64G:")
     made = planned(snapshot, policy("pack", power=PACKING))
     assert told(made) == ["a h1>h2"]
-    assert made.moves[0].reason == "empty h1 (CPU 20%, 1 VMs)"
+    assert made.moves[0].reason == "empty h1 (CPU 20%, 1 VM)"
 
 
 def test_packing_moves_all_of_a_host_or_nothing() -> None:
@@ -199,7 +199,7 @@ def test_shut_off_vms_do_not_keep_a_host_awake_but_are_named() -> None:
     )
     made = planned(snapshot, policy("pack", power=PACKING), History(idle_since={"h2": NOW - 3600}))
     assert told(made) == ["sleep h2"]
-    assert made.actions[0].reason == "empty for 1h, 1 shut-off VMs stay defined on it"
+    assert made.actions[0].reason == "empty for 1h, 1 VM shut off on it"
 
 
 def test_a_host_on_the_way_to_which_something_is_does_not_sleep() -> None:

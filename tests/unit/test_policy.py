@@ -266,7 +266,11 @@ def test_what_is_wrong_outside_the_windows_does_not_hide_what_is_wrong_in_them()
         (NIGHT.replace('"mon"', '"Mon"'), '"sun", not "Mon" (did you mean "mon"?)'),
         (NIGHT + NIGHT, 'window: two windows have the name "night"'),
         ('[limits]\ncooldown = "2d"', "limits: cooldown must not be longer than cooldown_max"),
-        ('[limits]\nbandwidth = "0 MiB/s"', "limits.bandwidth: must be greater than 0"),
+        (
+            '[limits]\ncooldown_max = "4d"',
+            'limits.cooldown_max: must be at most 3d, not "4d"',
+        ),
+        ('[limits]\nbandwidth = "0 MiB/s"', "limits.bandwidth: must be greater than 0 B/s"),
         ("[limits]\nbandwidth = 100", 'must be a rate with its unit, for example "100 MiB/s"'),
         ("[capacity]\nmemory_reserve = 4", "must be a size with its unit, for example"),
         (f'[capacity]\nmemory_reserve = "{400 * "9"} GiB"', "is too large"),

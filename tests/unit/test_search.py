@@ -37,7 +37,7 @@ def test_packing_makes_room_by_moving_something_else_aside() -> None:
     made = planned(snapshot, policy("pack", power=PACKING, thresholds={"margin": 0.0}))
     assert sorted(told(made)) == ["a h1>h3", "d h3>h2"]
     assert {move.reason for move in made.moves} == {
-        "empty h1 (CPU 20%, 1 VMs)",
+        "empty h1 (CPU 20%, 1 VM)",
         "room for what leaves h1",
     }
 

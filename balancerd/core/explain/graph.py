@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
 from balancerd.core.plan import HostFigures, Move, Plan, Sleep, Wake
+from balancerd.core.units import counted
 
 WIDTH, LINE, GAP, MARGIN = 230, 16, 14, 20  # of boxes and between them, in pixels
 BETWEEN = 110  # from column to column
@@ -76,8 +77,8 @@ def graph_of_hosts(plan: Plan) -> Graph:
 def _lines(before: HostFigures, after: HostFigures) -> tuple[str, ...]:
     return (
         before.host,
-        f"CPU {before.cpu:.0%} > {after.cpu:.0%}, memory {before.memory:.0%} > {after.memory:.0%}",
-        f"{before.vms} > {after.vms} VMs",
+        f"CPU {before.cpu:.0%} → {after.cpu:.0%}, memory {before.memory:.0%} → {after.memory:.0%}",
+        f"{before.vms} → {counted(after.vms, 'VM')}",
     )
 
 

@@ -13,6 +13,7 @@ from balancerd.core.placing.layout import Bools, Floats, Ints
 from balancerd.core.planner.draft import Draft
 from balancerd.core.planner.search import Search
 from balancerd.core.planner.settle import settle
+from balancerd.core.units import counted
 
 SETTLE = 1_500_000  # pairs weighed to make room for what is on one host
 ROUNDING = 1e-9
@@ -138,7 +139,7 @@ class Closing:
         """Say of every block that moved for this host why it did."""
         search, layout = self.search, self.search.layout
         name, seen = layout.hosts[host], self.draft.assessments[host]
-        empty = f"empty {name} (CPU {seen.cpu_mean:.0%}, {seen.vms} VMs)"
+        empty = f"empty {name} (CPU {seen.cpu_mean:.0%}, {counted(seen.vms, 'VM')})"
         for block in np.flatnonzero(layout.place != search.home):
             here = int(search.home[block]) == host
             self.reasons.setdefault(int(block), empty if here else f"room for what leaves {name}")

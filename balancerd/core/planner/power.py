@@ -121,5 +121,5 @@ def _why(draft: Draft, row: int) -> str:
     cluster = draft.layout.snapshot.cluster
     since = draft.history.idle_since.get(name, draft.now)
     asleep = sum(host == name for host in cluster.placement.values())
-    also = f", {asleep} shut-off VMs stay defined on it" if asleep else ""
+    also = f", {counted(asleep, 'VM')} shut off on it" if asleep else ""
     return f"empty for {format_duration(draft.now - since)}{also}"
