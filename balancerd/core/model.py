@@ -63,8 +63,22 @@ class NumaNode:
 
 
 @dataclass(frozen=True, slots=True)
+class HugePages:
+    """Memory in huge pages of one size: a host's pool of them, or what a VM takes of it. Bytes.
+
+    `size` 0: a VM that names no size means the host's default, which nobody tells.
+    """
+
+    size: int
+    memory: int
+
+
+@dataclass(frozen=True, slots=True)
 class Host:
-    """A hypervisor machine: capacity in reference cores and bytes; `cores` as it counts them."""
+    """A hypervisor machine: capacity in reference cores and bytes; `cores` as it counts them.
+
+    `memory` is what is not set aside for huge pages.
+    """
 
     name: str
     cpu: float
@@ -79,6 +93,7 @@ class Host:
     can_sleep: bool = False  # a power driver is configured, and nothing forbids it
     machines: tuple[str, ...] = ()  # machine types that it can run; none: not known
     storage: tuple[str, ...] = ()  # shared paths and pools that it reaches
+    huge_pages: tuple[HugePages, ...] = ()  # all that it has, in use or not
 
     def watts(self, utilisation: float) -> float:
         """Draw at a CPU utilisation in 0..1, between the curve's points in a straight line."""
@@ -103,7 +118,8 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class VM:
-    """A guest as it is defined. `memory` is charged to a host that runs it."""
+    """A guest as it is defined. `memory` is charged to a host that runs it, and so is what it has
+    in huge pages beside that."""
 
     name: str
     memory: int
@@ -120,12 +136,18 @@ class VM:
     owner: str = ""  # another management system that says it owns the VM
     numa: tuple[int, ...] = ()  # NUMA nodes of its host that it is bound to, evenly; (): to none
     numa_kept: bool = False  # it takes their numbers along: a move cannot choose others
+    huge_pages: tuple[HugePages, ...] = ()
     tags: Mapping[str, str] = field(default_factory=lambda: EMPTY)  # balancerd's own <metadata>
 
     @property
     def size(self) -> float:
         """The most CPU it can ask for, in reference cores; its vCPUs where the limit is absurd."""
         return self.cpu if 0 < self.cpu < ABSURD_CORES else float(max(0, self.vcpus))
+
+    @property
+    def all_memory(self) -> int:
+        """Bytes of it in pages of whatever size."""
+        return max(0, self.memory) + sum(max(0, pages.memory) for pages in self.huge_pages)
 
 
 @dataclass(frozen=True, slots=True)

@@ -327,4 +327,32 @@ RULES = (
         "        if False:",
         "tests/unit/test_planner.py",
     ),
+    Mutant(
+        "the checker passes over huge pages",
+        "core/check/capacity.py",
+        "        *_huge_pages(cluster, move, vms),\n",
+        "",
+        "tests/unit/test_huge_pages.py::test_the_checker_counts_pages_at_the_target",
+    ),
+    Mutant(
+        "plans pass over huge pages",
+        "core/placing/constraints/fast.py",
+        "return ~layout.pools.takes(block, rows)",
+        "return np.zeros(np.shape(rows), dtype=np.bool_)",
+        PLANNED,
+    ),
+    Mutant(
+        "what a host has set aside for huge pages counts as its own use",
+        "core/sensing/counters.py",
+        "np.maximum(total - pools - free, 0.0)",
+        "np.maximum(total - free, 0.0)",
+        "tests/unit/test_huge_pages.py",
+    ),
+    Mutant(
+        "the VMs of a failed host need no huge pages",
+        "core/placing/constraints/reserve.py",
+        "open_ &= layout.pools.fit(need, pages)",
+        "pass",
+        "tests/unit/test_huge_pages.py",
+    ),
 )

@@ -16,6 +16,7 @@ from balancerd.core.model import (
     Gap,
     GapKind,
     Host,
+    HugePages,
     Load,
     NumaNode,
     PowerState,
@@ -26,7 +27,7 @@ from balancerd.core.past.history import History, Outcome, PastMove
 from balancerd.core.policies.choices import Objective
 from balancerd.core.policies.policy import Policy
 from balancerd.core.policies.rule import ConstraintRule
-from balancerd.core.units import GIB
+from balancerd.core.units import GIB, MIB
 from tests.sites import NOW, done
 
 HOSTS = ("h1", "h2", "h3", "h4", "h5", "h6")
@@ -75,6 +76,8 @@ def snapshot(random: Random) -> Snapshot:
     totals = dict.fromkeys(names, 0.0)
     for name in vms:
         totals[placement[name]] += loads[name].cpu
+    if random.random() < 0.15:
+        machines, vms = with_huge_pages(random, machines, vms)
     return Snapshot(
         at=NOW,
         cluster=Cluster(
@@ -113,6 +116,26 @@ def host(random: Random, name: str) -> Host:
         numa=tuple(NumaNode(*node) for node in nodes),
         can_sleep=random.random() < 0.7,
     )
+
+
+def with_huge_pages(
+    random: Random, machines: dict[str, Host], vms: dict[str, VM]
+) -> tuple[dict[str, Host], dict[str, VM]]:
+    """Hosts with pools of huge pages, or without, and VMs that lie in them, wholly or half."""
+    sizes, paged = (2 * MIB, GIB), dict(vms)
+    for name, vm in vms.items():
+        if random.random() < 0.5:
+            inside = random.choice([vm.memory, vm.memory // 2])
+            pages = HugePages(random.choice([0, *sizes]), inside)
+            paged[name] = replace(vm, memory=vm.memory - inside, huge_pages=(pages,))
+    pooled = {}
+    for name, machine in machines.items():
+        pools = [HugePages(size, random.choice([8, 16]) * GIB) for size in sizes]
+        pools = random.sample(pools, random.choice([0, 1, 1, 2, 2]))
+        aside = sum(pool.memory for pool in pools)
+        left = max(GIB, machine.memory - aside)
+        pooled[name] = replace(machine, memory=left, huge_pages=tuple(pools))
+    return pooled, paged
 
 
 def policy(random: Random) -> Policy:

@@ -5,14 +5,19 @@ from typing import Any
 
 import pytest
 
-from balancerd.adapters.libvirt.pages import huge_pages, pages
+from balancerd.adapters.libvirt.pages import huge_pages, pages, pools
 from balancerd.adapters.libvirt.xml import parse
+from balancerd.core.model import HugePages
 from balancerd.core.observation import Pages
 from balancerd.core.units import GIB, MIB
 
 CAPABILITIES = """<capabilities><host><cpu>
 <pages unit='KiB' size='4'/><pages unit='KiB' size='2048'/><pages unit='KiB' size='1048576'/>
-</cpu><topology><cells num='2'><cell id='0'/><cell id='1'/></cells></topology></host>
+</cpu><topology><cells num='2'><cell id='0'>
+<pages unit='KiB' size='4'>16000</pages><pages unit='KiB' size='2048'>1024</pages>
+<pages unit='KiB' size='1048576'>0</pages></cell><cell id='1'>
+<pages unit='KiB' size='4'>16000</pages><pages unit='KiB' size='2048'>512</pages>
+<pages unit='KiB' size='1048576'>0</pages></cell></cells></topology></host>
 </capabilities>"""
 NUMA = """<cpu><numa><cell id='0' memory='1' unit='GiB'/><cell id='1' memory='3' unit='GiB'/>
 </numa></cpu>"""
@@ -42,7 +47,12 @@ def domain(backing: str) -> str:
 def test_a_definition_says_how_much_lies_in_pages_of_which_size(
     backing: str, wanted: Mapping[int, int]
 ) -> None:
-    assert huge_pages(parse(domain(backing))) == wanted
+    found = huge_pages(parse(domain(backing)))
+    assert {pages.size: pages.memory for pages in found} == wanted
+
+
+def test_what_a_host_has_set_aside_is_told_for_all_of_its_nodes_together() -> None:
+    assert pools(parse(CAPABILITIES)) == (HugePages(2 * MIB, 3 * GIB),)
 
 
 class Answering:

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from xml.etree.ElementTree import Element
 
-from balancerd.adapters.libvirt.xml import XMLError, attribute, number, parse
+from balancerd.adapters.libvirt.pages import huge_pages
+from balancerd.adapters.libvirt.xml import XMLError, attribute, bytes_of, nodes_of, number, parse
 from balancerd.core.model import VM, Disk
 from balancerd.core.policies.tags import COMPLAINT
 
 TAGS_NAMESPACE = "urn:balancerd:policy"
 TAGS_AT_MOST = 32
 TAG_LENGTH_AT_MOST = 256
-NODES_AT_MOST = 1024  # NUMA nodes that a definition may name in one go
 
 # Namespaces in <metadata> by which other management systems mark what is theirs. (Pacemaker marks
 # nothing: what it manages has to be excluded by the policy.)
@@ -31,10 +31,6 @@ FIRMWARE_OWNERS = (
     ("cloudstack", "CloudStack"),
     ("apache software foundation", "CloudStack"),  # its product's name can be changed
 )
-
-_UNITS = {"b": 1, "bytes": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
-_UNITS |= {"k": 2**10, "kib": 2**10, "m": 2**20, "mib": 2**20, "g": 2**30, "gib": 2**30}
-_UNITS |= {"t": 2**40, "tib": 2**40, "": 2**10}
 
 _LOCAL_NETWORK_HOSTS = ("localhost", "127.0.0.1", "::1")
 _SAFE_CACHE = ("none", "directsync")
@@ -74,10 +70,11 @@ def vm_of(document: str, storage: Storage) -> VM:
         raise XMLError("it is not a domain's definition")
     vcpus = root.find("vcpu")
     count = number(attribute(vcpus, "current") or root.findtext("vcpu"), 1)
+    paged = huge_pages(root)
     return VM(
         name=name,
         uuid=(root.findtext("uuid") or "").strip(),
-        memory=bytes_of(root.find("memory")),
+        memory=max(0, bytes_of(root.find("memory")) - sum(pages.memory for pages in paged)),
         vcpus=count,
         cpu=_cpu_limit(root, count),
         disks=tuple(_disks(root, storage)),
@@ -87,6 +84,7 @@ def vm_of(document: str, storage: Storage) -> VM:
         owner=_owner(root),
         numa=_numa(root),
         numa_kept=True,
+        huge_pages=paged,
         tags=MappingProxyType(_tags(root)),
     )
 
@@ -120,13 +118,6 @@ def unreadable(name: str, uuid: str, memory: int, vcpus: int, reason: str) -> VM
     return VM(name=name, uuid=uuid, memory=memory, vcpus=vcpus, owner=owner)
 
 
-def bytes_of(element: Element | None) -> int:
-    """A size with its unit, KiB where none is written; 0 where there is no element."""
-    if element is None:
-        return 0
-    return number(element.text) * _UNITS.get(element.get("unit", "").lower(), 2**10)
-
-
 def _cpu_limit(root: Element, vcpus: int) -> float:
     """Cores that a quota leaves to it; 0 where there is none."""
     quota = number(root.findtext("cputune/quota"))
@@ -140,18 +131,6 @@ def _numa(root: Element) -> tuple[int, ...]:
     found = [*root.iterfind("numatune/memnode"), *([] if memory is None else [memory])]
     bound = [e for e in found if e.get("mode", "strict") != "preferred"]
     return tuple(sorted({node for e in bound for node in nodes_of(e.get("nodeset", ""))}))
-
-
-def nodes_of(nodeset: str) -> Iterator[int]:
-    """The numbers of a set as libvirt writes it: "0-2,4,^1"."""
-    wanted, barred = set[int](), set[int]()
-    for part in nodeset.split(","):
-        first, _, last = part.strip().removeprefix("^").partition("-")
-        low = number(first, -1)
-        chosen = range(low, number(last or first, -1) + 1)
-        if low >= 0 and len(chosen) <= NODES_AT_MOST:
-            (barred if part.strip().startswith("^") else wanted).update(chosen)
-    yield from sorted(wanted - barred)
 
 
 def _cpu_model(cpu: Element | None) -> str:

@@ -8,6 +8,7 @@ import libvirt
 
 from balancerd.adapters.libvirt.definition import Storage
 from balancerd.adapters.libvirt.hosts import HostConfig
+from balancerd.adapters.libvirt.pages import pools
 from balancerd.adapters.libvirt.xml import XMLError, attribute, number, parse
 from balancerd.core.model import Host, NumaNode, PowerState
 
@@ -24,10 +25,13 @@ def facts_of(config: HostConfig, connection: libvirt.virConnect) -> Host:
     info = connection.getInfo()
     cores = int(info[2])
     capabilities = _parsed(connection.getCapabilities())
+    huge_pages = pools(capabilities)
+    memory = memory_total(connection) or int(info[1]) * 2**20
+    ordinary = max(0, memory - sum(pool.memory for pool in huge_pages))
     return Host(
         name=config.name,
         cpu=cores * config.speed,
-        memory=config.memory or memory_total(connection) or int(info[1]) * 2**20,
+        memory=config.memory or ordinary,
         cores=cores,
         uuid=host_uuid(capabilities),
         rack=config.rack,
@@ -37,6 +41,7 @@ def facts_of(config: HostConfig, connection: libvirt.virConnect) -> Host:
         numa=numa_nodes(capabilities, config.speed),
         can_sleep=config.can_sleep,
         machines=machines(capabilities),
+        huge_pages=huge_pages,
     )
 
 

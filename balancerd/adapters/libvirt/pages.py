@@ -1,6 +1,6 @@
-"""Huge pages: what a definition wants, and what a host has free.
+"""Huge pages: what a definition wants, and what a host has, in all and free.
 
-They lie in a pool of their own, which the host's free memory does not tell of. Of a definition
+They lie in pools of their own, which the host's free memory does not tell of. Of a definition
 that names no size, the host's default is meant; libvirt does not tell it, so any size will do.
 """
 
@@ -10,8 +10,8 @@ from xml.etree.ElementTree import Element
 
 import libvirt
 
-from balancerd.adapters.libvirt.definition import bytes_of, nodes_of
-from balancerd.adapters.libvirt.xml import number, parse
+from balancerd.adapters.libvirt.xml import bytes_of, in_bytes, nodes_of, number, parse
+from balancerd.core.model import HugePages
 from balancerd.core.observation import Pages
 
 KIB = 1024
@@ -31,39 +31,43 @@ def pages(definition: str, connection: libvirt.virConnect, capabilities: str) ->
         return ()
     most = max(free.values(), default=0)
     return tuple(
-        Pages(size, needed, free.get(size, 0) if size else most) for size, needed in wanted.items()
+        Pages(want.size, want.memory, free.get(want.size, 0) if want.size else most)
+        for want in wanted
     )
 
 
-def huge_pages(domain: Element) -> Mapping[int, int]:
-    """Bytes that are to lie in huge pages, by the pages' size in bytes; 0: of no named size."""
+def huge_pages(domain: Element) -> tuple[HugePages, ...]:
+    """What of a domain's memory is to lie in huge pages, by their size."""
     wanted: dict[int, int] = {}
     asked = domain.find("memoryBacking/hugepages")
     if asked is None:
-        return wanted
+        return ()
     total = bytes_of(domain.find("memory"))
     named = 0
     for page in asked.iterfind("page"):
         cells = page.get("nodeset")
         needed = total - named if cells is None else _of_cells(domain, cells)
-        size = number(page.get("size")) * bytes_of_unit(page)
+        size = in_bytes(page.get("size"), page.get("unit", ""))
         wanted[size] = wanted.get(size, 0) + needed
         named += needed
-    return wanted or {0: total}
+    return tuple(HugePages(*one) for one in sorted(wanted.items())) or (HugePages(0, total),)
 
 
-def bytes_of_unit(page: Element) -> int:
-    """Bytes in the unit of a page's size, KiB where none is written."""
-    unit = Element("size", {"unit": page.get("unit", "KiB")})
-    unit.text = "1"
-    return bytes_of(unit)
+def pools(capabilities: Element) -> tuple[HugePages, ...]:
+    """All huge pages that a host has on its NUMA nodes together, in use or not, by their size."""
+    found: dict[int, int] = {}
+    for count in capabilities.iterfind("host/topology/cells/cell/pages"):
+        size = in_bytes(count.get("size"), count.get("unit", ""))
+        found[size] = found.get(size, 0) + number(count.text) * size
+    huge = sorted(found.items())[1:]  # the smallest are ordinary ones
+    return tuple(HugePages(size, memory) for size, memory in huge if memory)
 
 
 def _of_cells(domain: Element, cells: str) -> int:
     """Bytes of the guest's NUMA nodes of these numbers."""
     chosen = set(nodes_of(cells))
     return sum(
-        number(cell.get("memory")) * bytes_of_unit(cell)
+        in_bytes(cell.get("memory"), cell.get("unit", ""))
         for cell in domain.iterfind("cpu/numa/cell")
         if number(cell.get("id"), -1) in chosen
     )

@@ -4,12 +4,18 @@ No document type, so no entities of any kind; a limit on size, depth and number 
 Namespaces become part of the tag, as "{uri}name".
 """
 
+from collections.abc import Iterator
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 SIZE_AT_MOST = 2**20  # characters; a large VM's definition has about 2**16
 DEPTH_AT_MOST = 64
 ELEMENTS_AT_MOST = 20_000
+NODES_AT_MOST = 1024  # NUMA nodes that a document may name in one go
+
+_UNITS = {"b": 1, "bytes": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+_UNITS |= {"k": 2**10, "kib": 2**10, "m": 2**20, "mib": 2**20, "g": 2**30, "gib": 2**30}
+_UNITS |= {"t": 2**40, "tib": 2**40, "": 2**10}
 
 
 class XMLError(ValueError):
@@ -81,3 +87,25 @@ def number(text: str | None, default: int = 0) -> int:
         return int((text or "").strip())
     except ValueError:
         return default
+
+
+def in_bytes(amount: str | None, unit: str) -> int:
+    """An amount in one of libvirt's units, KiB where none is written."""
+    return number(amount) * _UNITS.get(unit.lower(), 2**10)
+
+
+def bytes_of(element: Element | None) -> int:
+    """A size with its unit; 0 where there is no element."""
+    return 0 if element is None else in_bytes(element.text, element.get("unit", ""))
+
+
+def nodes_of(nodeset: str) -> Iterator[int]:
+    """The numbers of a set as libvirt writes it: "0-2,4,^1"."""
+    wanted, barred = set[int](), set[int]()
+    for part in nodeset.split(","):
+        first, _, last = part.strip().removeprefix("^").partition("-")
+        low = number(first, -1)
+        chosen = range(low, number(last or first, -1) + 1)
+        if low >= 0 and len(chosen) <= NODES_AT_MOST:
+            (barred if part.strip().startswith("^") else wanted).update(chosen)
+    yield from sorted(wanted - barred)

@@ -1,10 +1,11 @@
 """What a move's target would have to carry, with all that can be there at the same time."""
 
+from collections.abc import Iterator, Sequence
 from math import inf, isfinite, sqrt
 
 from balancerd.core.check.nodes import node_limits
 from balancerd.core.check.replay import Replay
-from balancerd.core.model import ABSURD_CORES
+from balancerd.core.model import ABSURD_CORES, Cluster
 from balancerd.core.plan import Move
 from balancerd.core.policies.rule import matches
 
@@ -32,8 +33,23 @@ def check_landing(replay: Replay, move: Move) -> None:
     _limit(replay, move, "vCPUs", vcpus, capacity.cpu_overcommit * (target.cores or target.cpu))
     if capacity.vms_per_host is not None:
         _limit(replay, move, "VMs", len(vms), capacity.vms_per_host)
-    for name, taken, limit in node_limits(replay, move, target, vms):
+    for name, taken, limit in (
+        *node_limits(replay, move, target, vms),
+        *_huge_pages(cluster, move, vms),
+    ):
         _limit(replay, move, name, taken, limit)
+
+
+def _huge_pages(
+    cluster: Cluster, move: Move, vms: Sequence[str]
+) -> Iterator[tuple[str, float, float]]:
+    """Name, use and limit of each kind of huge pages that the VM has; of any kind the most."""
+    pools = cluster.hosts[move.target].huge_pages
+    for size in sorted({pages.size for pages in cluster.vms[move.vm].huge_pages}):
+        taken = [p.memory for vm in vms for p in cluster.vms[vm].huge_pages if p.size == size]
+        there = [pool.memory for pool in pools if size in (0, pool.size)]
+        kind = f"huge pages of {size} bytes" if size else "huge pages"
+        yield kind, float(sum(taken)), float(max(there, default=0))
 
 
 def _kept_free(replay: Replay, host: str) -> float:

@@ -146,6 +146,10 @@ class _Drawing:
         if layout.policy.capacity.enforce_memory:
             self._limit(layout.memory, layout.used_memory, search.memory_limit)
         self._limit(layout.vcpus, layout.used_vcpus, layout.vcpu_capacity)
+        if (pools := layout.pools) is not None:
+            for row in range(len(pools.sizes)):
+                demand = pools.demand(row, len(layout.blocks))
+                self._limit(demand, pools.used[row], pools.capacity[row])
         if search.busy is not None:
             self._limit(layout.now, layout.used_now, search.busy)
 
@@ -156,7 +160,7 @@ class _Drawing:
             staying = staying + self.slope * fixed + self.offset
             begun = self._at_start(self.layout.variance, self.layout.used_variance)
             start = start + self.slope * begun + self.offset
-        scale = np.maximum(limit, TINY)
+        scale = np.maximum(limit, demand.max(initial=TINY))
         left = (np.maximum(limit, start) - staying) / scale
         for row in np.flatnonzero(self.question.search.open_):
             columns = self.on[row]

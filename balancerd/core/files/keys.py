@@ -5,7 +5,7 @@ from dataclasses import MISSING, Field
 from typing import Any
 
 from balancerd.core.lessons import Basis
-from balancerd.core.model import VM, Disk, Forecast, Gap, Host, Link, Load, NumaNode
+from balancerd.core.model import VM, Disk, Forecast, Gap, Host, HugePages, Link, Load, NumaNode
 from balancerd.core.plan import Action, Move, Plan, Sleep, Wake
 
 # The keys of fields whose name does not tell the unit, or is another word outside.
@@ -17,6 +17,7 @@ KEYS: Mapping[type, Mapping[str, str]] = {
         "power_curve": "power_curve_watts",
     },
     Disk: {"size": "size_bytes"},
+    HugePages: {"size": "page_bytes", "memory": "memory_bytes"},
     VM: {"memory": "memory_bytes", "cpu": "cpu_reference_cores"},
     Link: {"bandwidth": "bandwidth_bytes_per_s"},
     Load: {

@@ -76,7 +76,8 @@ def weight(method: Method, limits: Limits) -> int:
 def memory_in_use(vm: VM, load: Load | None) -> float:
     """Bytes that have to be sent once: what is resident, or all where that is not known."""
     size = max(0, vm.memory)
-    return float(min(load.memory, size) if load and load.memory > 0 else size)
+    used = min(load.memory, size) if load and load.memory > 0 else size
+    return float(used + vm.all_memory - size)  # no host tells how much of huge pages is in use
 
 
 def dirty_rate(load: Load | None, rate: float) -> float:

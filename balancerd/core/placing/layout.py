@@ -21,6 +21,7 @@ from balancerd.core.model import ABSURD_BYTES, ABSURD_CORES, Host, Snapshot, VMS
 from balancerd.core.past.objections import Objection
 from balancerd.core.placing.needs import Needs
 from balancerd.core.placing.nodes import Nodes, Seat
+from balancerd.core.placing.pools import Pools
 from balancerd.core.plan import Refusal
 from balancerd.core.policies.policy import Policy
 from balancerd.core.policies.rule import ConstraintRule
@@ -97,6 +98,7 @@ class Layout:
     groups_of: dict[int, tuple[tuple[int, int], ...]]  # block -> (group, how many of it)
     present: list[dict[int, int]]  # per group: domain -> VMs of the group charged there
     nodes: Nodes | None = None  # NUMA nodes, where VMs of the site are bound to some
+    pools: Pools | None = None  # of huge pages, where VMs of the site have some
     big: tuple[float, float] = (0.0, 0.0)  # vCPUs and bytes of the VM that room is made for
     moved: set[int] = field(default_factory=set)
 
@@ -118,6 +120,7 @@ class Layout:
         other.place = self.place.copy()
         other.present = [dict(counts) for counts in self.present]
         other.nodes = self.nodes.copy() if self.nodes else None
+        other.pools = self.pools.copy() if self.pools else None
         other.moved = set(self.moved)
         return other
 
@@ -133,6 +136,8 @@ class Layout:
             domain = int(self.domains[self.groups[group].scope][host])
             counts = self.present[group]
             counts[domain] = counts.get(domain, 0) + sign * count
+        if self.pools:
+            self.pools.charge(block, host, sign)
         if self.nodes and sign > 0:
             self.nodes.charge(block, host, seat)
         elif self.nodes:

@@ -24,6 +24,7 @@ from balancerd.core.placing.layout import (
     memory_capacity,
 )
 from balancerd.core.placing.movable import fixed_vms
+from balancerd.core.placing.pools import lay_out_pools
 from balancerd.core.placing.reach import Reach, reach
 from balancerd.core.placing.room import big_vm
 from balancerd.core.placing.seating import homes, landing_seat, lay_out_nodes
@@ -128,6 +129,7 @@ def _drawn_up(snapshot: Snapshot, policy: Policy) -> Layout:
         groups_of=memberships,
         present=[{} for _ in groups],
         nodes=lay_out_nodes(values, blocks, snapshot, policy),
+        pools=lay_out_pools(values, blocks, cluster.vms),
     )
     _charge(layout)
     if policy.objective is Objective.DEFRAGMENT:
@@ -314,6 +316,8 @@ def _charge(layout: Layout) -> None:
             domain = int(layout.domains[layout.groups[group].scope][place[block]])
             counts = layout.present[group]
             counts[domain] = counts.get(domain, 0) + count
+    if layout.pools:
+        layout.pools.settle(place)
     if layout.nodes:
         layout.nodes.settle(homes(layout.nodes, layout.snapshot, place.tolist()))
     for vm, target in sorted(layout.snapshot.cluster.flights.items()):

@@ -12,11 +12,14 @@ def move_prices(layout: Layout) -> Floats:
     """What it costs to move each block. All memory of a VM counts, used or not."""
     costs, vms = layout.policy.costs, layout.snapshot.cluster.vms
     sizes = np.array([len(block) for block in layout.blocks], dtype=np.float64)
-    prices = costs.move * sizes + costs.gib * layout.memory / GIB
+    memory = layout.memory.copy()
+    for block, need in layout.pools.needs.items() if layout.pools else ():
+        memory[block] += need.sum()
+    prices = costs.move * sizes + costs.gib * memory / GIB
     for name in sorted(name for name in layout.block_of if vms[name].tags):
         named = move_cost(vms[name])
         if named is not None:
-            own = costs.move + costs.gib * max(0, vms[name].memory) / GIB
+            own = costs.move + costs.gib * vms[name].all_memory / GIB
             prices[layout.block_of[name]] += named - own
     return np.maximum(prices, 0.0)
 

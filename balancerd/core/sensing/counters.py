@@ -112,6 +112,8 @@ def seen_hosts(
     busy = _column([c.cpu_busy for c in counters])
     total = _column([c.memory_total for c in counters])
     free = _column([c.memory_available for c in counters])
+    # Huge pages are never free, used or not; what VMs have of them is reckoned by itself.
+    pools = _column([sum(pages.memory for pages in hosts[n].huge_pages) for n in names])
     good = _sane(busy) & _sane(total) & _sane(free) & (free <= total) & (total > 0)
     size = _column([hosts[name].cpu for name in names])
     nothing = np.full(len(names), np.nan)
@@ -122,7 +124,7 @@ def seen_hosts(
         at=_column([at for at, _ in readings.values()]),
         cpu_seconds=busy,
         steal_seconds=nothing,
-        memory=np.where(good, total - free, 0.0).astype(np.int64),
+        memory=np.where(good, np.maximum(total - pools - free, 0.0), 0.0).astype(np.int64),
         network=nothing,
         block=nothing,
         dirty_rate=nothing,

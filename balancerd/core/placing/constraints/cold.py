@@ -10,6 +10,7 @@ from balancerd.core.past.breakers import Breakers, State
 from balancerd.core.past.objections import Objection
 from balancerd.core.placing.layout import Layout
 from balancerd.core.placing.needs import lacks, needs_of
+from balancerd.core.placing.pools import pool_of
 from balancerd.core.plan import Refusal
 from balancerd.core.policies.rule import ConstraintRule, matches
 from balancerd.core.policies.tags import rules_in_force
@@ -65,6 +66,10 @@ def refuses_cold(
     if vm.memory > layout.memory_capacity[row]:
         detail = f"{target} could never start it with {format_size(vm.memory)}"
         return Refusal(vm.name, target, "memory", detail)
+    for pages in vm.huge_pages:
+        if pages.memory > pool_of(cluster.hosts[target], pages.size):
+            detail = f"{target} could never start it with {format_size(pages.memory)} in huge pages"
+            return Refusal(vm.name, target, "huge pages", detail)
     rules = rules_in_force(cluster, layout.policy)
     rule = next((rule for rule in rules if _forbids(rule, vm.name, source, target)), None)
     if rule is not None:

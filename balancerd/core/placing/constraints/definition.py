@@ -1,5 +1,6 @@
 """What breaks a rule: the definition, slow and obvious. Shares no code with the fast form."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 from balancerd.core.model import Cluster, PowerState, Snapshot, VMState
@@ -34,6 +35,7 @@ def violations(snapshot: Snapshot, policy: Policy) -> tuple[Violation, ...]:
         found += _memory(snapshot, policy, host)
         found += _vcpus(snapshot, policy, host)
         found += _numa(snapshot, policy, host)
+        found += _huge_pages(snapshot.cluster, host)
         found += _count(snapshot, policy, host)
         found += _power(snapshot.cluster, host)
         found += _headroom(snapshot, policy, host, rules)
@@ -124,6 +126,25 @@ def _numa(snapshot: Snapshot, policy: Policy, host: str) -> list[Violation]:
             told = f"{format_size(memory[number])} of {format_size(room)}"
             found.append(Violation("NUMA", f"{host} node {number} memory", told))
     return found
+
+
+def _huge_pages(cluster: Cluster, host: str) -> list[Violation]:
+    """More in huge pages than the host has; those of no named size all have to be in one pool."""
+    used = Counter[int]()
+    for vm in _charged(cluster, host):
+        for pages in cluster.vms[vm].huge_pages:
+            used[pages.size] += max(0, pages.memory)
+    pools = {pool.size: pool.memory for pool in cluster.hosts[host].huge_pages}
+    pools[0] = max(pools.values(), default=0)
+    return [
+        Violation(
+            "huge pages",
+            f"{host}, {size}",
+            f"{format_size(memory)} of {format_size(pools.get(size, 0))}",
+        )
+        for size, memory in sorted(used.items())
+        if memory > pools.get(size, 0)
+    ]
 
 
 def _nodes(cluster: Cluster, vm: str, host: str) -> list[int]:

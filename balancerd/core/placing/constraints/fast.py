@@ -295,6 +295,22 @@ def _explain_nodes(layout: Layout, block: int, host: int) -> Explanation:
     return f"no NUMA nodes of {layout.hosts[host]} have room for {wanted}", "free a node"
 
 
+def _pages_short(layout: Layout, block: int, rows: Rows) -> Bools:
+    if layout.pools is None:
+        return np.zeros(np.shape(rows), dtype=np.bool_)
+    return ~layout.pools.takes(block, rows)
+
+
+def _explain_pages(layout: Layout, block: int, host: int) -> Explanation:
+    lacking = layout.pools.lacking(block, host) if layout.pools else None
+    if lacking is None:
+        return "", ""
+    size, after, most = lacking
+    kind = f"huge pages of {format_size(size)}" if size else "huge pages"
+    short = f"free {format_size(after - most)} of {kind} on {layout.hosts[host]}"
+    return f"{format_size(after)} of at most {format_size(most)} in {kind}", short
+
+
 def _busy(layout: Layout, block: int, rows: Rows) -> Bools:
     """Hosts that the block would bring over `release` at this moment, whatever is expected."""
     release = layout.policy.thresholds.cpu.release * layout.cpu_capacity[rows]
@@ -320,6 +336,7 @@ CHECKS = (
     Check("CPU", _cpu_short, _explain_cpu),
     Check("vCPUs", _vcpus_short, _explain_vcpus),
     Check("NUMA", _nodes_short, _explain_nodes),
+    Check("huge pages", _pages_short, _explain_pages),
     Check("VMs", _too_many, _explain_too_many),
     Check("busy", _busy, _explain_busy),
 )

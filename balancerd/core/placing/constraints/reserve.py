@@ -23,6 +23,7 @@ class _Rooms:
 
     cpu: Floats
     memory: Floats
+    pages: Floats | None  # by size and host; None where no VM has huge pages
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class Failover:
     layout: Layout
     order: Ints  # the blocks that count, by host
     bounds: Ints  # where those of each host begin in `order`
-    picky: Bools  # hosts with blocks that may not be everywhere
+    picky: Bools  # hosts with blocks that may not be everywhere, or that need huge pages
     cpu: Floats  # of all such blocks of each host
     memory: Floats
     largest: tuple[float, float]  # CPU and memory that any such block takes at most
@@ -46,6 +47,7 @@ class Failover:
         blocks, count = np.flatnonzero(counted), len(layout.hosts)
         place = layout.place[blocks]
         bound = ~np.asarray(layout.reachable.all(axis=1))[layout.signature[blocks]]
+        bound |= np.isin(blocks, list(layout.pools.needs) if layout.pools else [])
         order = np.argsort(place, kind="stable")
         cpu, memory = layout.cpu[blocks], layout.memory[blocks]
         return cls(
@@ -96,7 +98,8 @@ def _rooms(layout: Layout, on: Bools, cpu: float, memory: float) -> _Rooms:
     free_memory = np.where(on, memory * layout.memory_capacity - layout.used_memory, -1.0)
     if not layout.policy.capacity.enforce_memory:
         free_memory = np.where(on, np.inf, -1.0)
-    return _Rooms(free_cpu, free_memory)
+    pools = layout.pools
+    return _Rooms(free_cpu, free_memory, pools.capacity - pools.used if pools else None)
 
 
 def _surely_fit(layout: Layout, blocks: Ints, rooms: _Rooms, host: int) -> bool:
@@ -119,13 +122,19 @@ def _surely_fit(layout: Layout, blocks: Ints, rooms: _Rooms, host: int) -> bool:
 def _fit(layout: Layout, blocks: Sequence[int], rooms: _Rooms, host: int) -> bool:
     """Place the blocks in order, each where it leaves least memory; whether all found a place."""
     cpu, memory = rooms.cpu.copy(), rooms.memory.copy()
+    pages = None if rooms.pages is None else rooms.pages.copy()
     cpu[host] = -1.0
     for block in blocks:
         open_ = layout.reachable[layout.signature[block]] & (cpu >= layout.cpu[block] - EPSILON)
+        need = layout.pools.needs.get(block) if layout.pools else None
+        if layout.pools and need is not None and pages is not None:
+            open_ &= layout.pools.fit(need, pages)
         rows = np.flatnonzero(open_ & (memory >= layout.memory[block] - EPSILON))
         if not len(rows):
             return False
         row = rows[np.lexsort((cpu[rows], memory[rows]))[0]]
         cpu[row] -= layout.cpu[block]
         memory[row] -= layout.memory[block]
+        if need is not None and pages is not None:
+            pages[:, row] -= need
     return True
