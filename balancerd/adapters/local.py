@@ -1,11 +1,15 @@
 """The machine that balancerd runs on, through psutil: finer figures, and its own footprint."""
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import psutil
 
 from balancerd.core.observation import HostCounters
+
+PRESSURE = Path("/proc/pressure/memory")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +36,18 @@ def counters() -> HostCounters:
         cpu_busy=cpu.user + cpu.nice + cpu.system + cpu.irq + cpu.softirq,
         memory_total=memory.total,
         memory_available=memory.available,
+        memory_stalled=_stalled(),
     )
+
+
+def _stalled() -> float | None:
+    """Seconds in which some task stood still for memory, swapping included; None where the kernel
+    does not tell (no PSI)."""
+    try:
+        told = re.match(r"some .*total=(\d+)", PRESSURE.read_text())
+    except OSError:
+        return None
+    return int(told[1]) / 1e6 if told else None
 
 
 def footprint() -> Footprint:

@@ -61,6 +61,7 @@ class Loads(Table[Load]):
     readings: Ints
     since: Floats
     dirty_rate: Floats
+    shortage: Floats
 
     @classmethod
     def of(cls, loads: Mapping[str, Load]) -> "Loads":
@@ -79,6 +80,7 @@ class Loads(Table[Load]):
             readings=np.array([load.readings for load in values], dtype=np.int64),
             since=np.array([load.since for load in values], dtype=np.float64),
             dirty_rate=np.array([load.dirty_rate for load in values], dtype=np.float64),
+            shortage=np.array([load.shortage for load in values], dtype=np.float64),
         )
 
     def __getitem__(self, name: str) -> Load:
@@ -93,6 +95,7 @@ class Loads(Table[Load]):
             readings=int(self.readings[row]),
             since=float(self.since[row]),
             dirty_rate=_known(float(self.dirty_rate[row])),
+            shortage=float(self.shortage[row]),
         )
 
     def only(self, kept: Bools) -> Self:
@@ -111,6 +114,7 @@ class Loads(Table[Load]):
             readings=self.readings[kept],
             since=self.since[kept],
             dirty_rate=self.dirty_rate[kept],
+            shortage=self.shortage[kept],
         )
 
 

@@ -214,6 +214,7 @@ class Load:
     readings: int = 0  # how many readings the mean rests on
     since: float = 0.0  # time of the oldest of them
     dirty_rate: float | None = None  # bytes of its memory that a VM writes per second
+    shortage: float = 0.0  # bytes of memory that it visibly lacks
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ class HostCounters:
     cpu_busy: float
     memory_total: int
     memory_available: int
+    memory_stalled: float | None = None  # seconds in which some task stood still for memory (PSI)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,8 @@ class VMCounters:
     network_bytes: int | None = None  # received and sent
     block_bytes: int | None = None  # read and written
     dirty_rate: float | None = None  # bytes of memory written per second, when last sampled
+    swapped: int | None = None  # bytes that the guest has swapped in and out
+    ballooned: int | None = None  # bytes of its memory that its balloon holds now
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ class Assessment:
     memory: float = 0.0  # charged by VMs and overhead
     vms: int = 0
     waiting: float = 0.0  # share of the time that its VMs' vCPUs stood ready and were not run
+    shortage: float = 0.0  # bytes of memory that it and its VMs visibly lack
 
 
 @dataclass(frozen=True, slots=True)

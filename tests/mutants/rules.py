@@ -355,4 +355,18 @@ RULES = (
         "pass",
         "tests/unit/test_huge_pages.py",
     ),
+    Mutant(
+        "a host that has memory free is said to lack it",
+        "core/placing/assess.py",
+        "free = max(0, host.memory - load.memory)",
+        "free = 0",
+        "tests/unit/test_assess.py::test_a_visible_lack_of_memory_is_overload",
+    ),
+    Mutant(
+        "a lack of memory that shows is not relieved",
+        "core/planner/relieve.py",
+        "and seen.shortage > excess:",
+        "and False:",
+        "tests/unit/test_assess.py::test_a_host_that_lacks_memory_gives_up_as_much",
+    ),
 )

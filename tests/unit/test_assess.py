@@ -7,7 +7,8 @@ import pytest
 from balancerd.core.model import Gap, GapKind, Load, PowerState, Snapshot
 from balancerd.core.placing.assess import assess
 from balancerd.core.plan import Assessment, Verdict
-from tests.sites import NOW, changed, policy, site
+from balancerd.core.units import GIB
+from tests.sites import NOW, changed, planned, policy, site, told
 
 
 def only(snapshot: Snapshot, **tables: dict[str, object]) -> Assessment:
@@ -54,6 +55,46 @@ def test_vms_that_wait_make_their_host_overloaded_the_larger_the_more() -> None:
         replace(snapshot, loads={**snapshot.loads, "b": waits["b"]}), policy("quiet"), NOW
     )
     assert small[0].verdict is Verdict.IDLE
+
+
+def short(vm: float, host: float, used: int) -> Snapshot:
+    """A host of 64 GiB with so much in use, that lacks so much itself; and so does its VM. GiB."""
+    snapshot = site("h1 10c 64G: a 1c 8G, b 1c 8G | h2 10c 64G:")
+    lacking = replace(snapshot.loads["a"], shortage=vm * GIB)
+    return replace(
+        snapshot,
+        loads={**snapshot.loads, "a": lacking},
+        host_loads={
+            **snapshot.host_loads,
+            "h1": Load(2.0, 2.0, used * GIB, shortage=host * GIB),
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    ("vm", "host", "used", "verdict"),
+    [
+        (6, 0, 64, Verdict.OVERLOADED),  # dies if only what is charged counts
+        (3, 3, 64, Verdict.OVERLOADED),
+        (0, 6, 64, Verdict.OVERLOADED),
+        (2, 1, 64, Verdict.IDLE),  # 5 % of what VMs may have of it are 3.04 GiB
+        (6, 0, 60, Verdict.IDLE),  # it has free what would do: dies if that is not looked at
+    ],
+)
+def test_a_visible_lack_of_memory_is_overload(
+    vm: float, host: float, used: int, verdict: Verdict
+) -> None:
+    assert only(short(vm, host, used)).verdict is verdict
+
+
+def test_a_host_that_lacks_memory_gives_up_as_much() -> None:
+    """Dies if relief looks at what is charged only; and nothing comes to such a host."""
+    made = planned(short(6, 0, 64), policy("quiet"))
+    assert told(made) == ["a h1>h2"]
+    assert made.moves[0].reason == "h1 lacks 6.0 GiB of memory: unload as much"
+    assert told(planned(short(12, 0, 64), policy("quiet"))) == ["a h1>h2", "b h1>h2"]
+    lenient = policy("quiet", capacity={"enforce_memory": False})
+    assert told(planned(short(12, 0, 64), lenient)) == []
 
 
 def test_memory_charged_above_overload_is_overload_without_any_load() -> None:

@@ -239,6 +239,23 @@ def test_counters_are_sums_over_cpus_cards_and_disks() -> None:
     assert disk_sizes(REAL) == {"/srv/vms/a": 2**30}
 
 
+def test_what_a_balloon_holds_and_a_guest_swaps_is_told_in_bytes() -> None:
+    statistics = {
+        "cpu.time": 10**9,
+        "balloon.current": 3 * 2**20,
+        "balloon.maximum": 4 * 2**20,
+        "balloon.swap_in": 3,
+        "balloon.swap_out": 5,
+    }
+    counters = vm_counters(statistics)
+    assert counters is not None
+    assert (counters.ballooned, counters.swapped) == (2**30, 8 * 2**10)
+    del statistics["balloon.swap_in"], statistics["balloon.maximum"]
+    counters = vm_counters(statistics)
+    assert counters is not None
+    assert (counters.ballooned, counters.swapped) == (None, None)
+
+
 @pytest.mark.parametrize(("status", "rate"), [(2, 20.0 * 2**20), (1, None), (0, None)])
 def test_a_dirty_rate_counts_once_its_sample_is_complete(status: int, rate: float | None) -> None:
     """Dies if the figure of a sample that is still being taken, which is -1, is believed."""

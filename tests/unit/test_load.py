@@ -13,7 +13,7 @@ from balancerd.core.model import Host, Load
 from balancerd.core.observation import HostCounters, VMCounters
 from balancerd.core.sensing.counters import Doubt, seen_hosts, seen_vms
 from balancerd.core.sensing.load import Tracks, follow
-from balancerd.core.units import GIB
+from balancerd.core.units import GIB, MIB
 from tests.readings import vm_reading
 
 HOSTS = {name: Host(name, 8.0, 4 * GIB, cores=8) for name in ("h1", "h2")}
@@ -154,6 +154,38 @@ def test_bytes_and_waiting_become_rates() -> None:
     assert load.dirty_rate == 8.0
 
 
+@pytest.mark.parametrize(
+    ("swapped", "ballooned", "shortage"),
+    [
+        (5 * MIB, 4 * GIB, 2.0 * GIB),  # half a MiB a second
+        (900 * MIB, 4 * GIB, 4.0 * GIB),
+        (900 * MIB, 0, 0.0),  # too small a guest: a balloon has nothing of its
+        (0, 4 * GIB, 0.0),  # it does without
+        (None, 4 * GIB, 0.0),
+        (900 * MIB, None, 0.0),
+    ],
+)
+def test_a_guest_that_swaps_lacks_what_its_balloon_holds(
+    swapped: int | None, ballooned: int | None, shortage: float
+) -> None:
+    tracks = Tracks.none()
+    for at, counters in (
+        (0.0, VMCounters(0.0, swapped=0, ballooned=0)),
+        (10.0, VMCounters(5.0, swapped=swapped, ballooned=ballooned)),
+    ):
+        vms = [("a", "h1", replace(vm_reading("a"), counters=counters))]
+        tracks, _ = follow(tracks, seen_vms(vms, {"h1": at}, HOSTS)[0], 60.0)
+    assert tracks.loads["a"].shortage == pytest.approx(shortage)
+
+
+def test_a_host_lacks_what_it_uses_for_as_long_as_tasks_wait_for_memory() -> None:
+    tracks = Tracks.none()
+    for at, stalled in ((0.0, 7.0), (10.0, 8.0)):
+        told = {"h1": (at, HostCounters(at, 4 * GIB, GIB, stalled))}
+        tracks, _ = follow(tracks, seen_hosts(told, HOSTS)[0], 60.0)
+    assert tracks.loads["h1"].shortage == pytest.approx(0.1 * 3 * GIB)
+
+
 def test_tracks_follow_their_names_when_others_come_and_go() -> None:
     """Dies when rows are taken for names: b would be measured from a's counters."""
     tracks = Tracks.none()
@@ -232,6 +264,7 @@ _loads = st.builds(
     readings=st.integers(0, 100),
     since=st.floats(0, 2e9),
     dirty_rate=_rates,
+    shortage=st.floats(0, 2**50),
 )
 
 

@@ -1,6 +1,7 @@
 """The machine the tests run on."""
 
 import time
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +32,21 @@ def test_counters_grow_and_memory_is_within_what_there_is() -> None:
     after = local.counters()
     assert after.cpu_busy > before.cpu_busy
     assert 0 < after.memory_available < after.memory_total
+
+
+def test_pressure_is_told_in_seconds_where_the_kernel_tells_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = tmp_path / "memory"
+    monkeypatch.setattr(local, "PRESSURE", told)
+    assert local.counters().memory_stalled is None
+    told.write_text(
+        "some avg10=1.00 avg60=0.50 avg300=0.10 total=2500000\n"
+        "full avg10=0.00 avg60=0.00 avg300=0.00 total=900000\n"
+    )
+    assert local.counters().memory_stalled == 2.5
+    told.write_text("")
+    assert local.counters().memory_stalled is None
 
 
 def test_the_footprint_is_of_this_process() -> None:

@@ -36,6 +36,8 @@ def vm_counters(statistics: Statistics) -> VMCounters | None:
         network_bytes=_summed(statistics, "net", ("rx.bytes", "tx.bytes")),
         block_bytes=_summed(statistics, "block", ("rd.bytes", "wr.bytes")),
         dirty_rate=_dirty_rate(statistics),
+        swapped=_kib(statistics, "balloon.swap_in", "balloon.swap_out"),
+        ballooned=_ballooned(statistics),
     )
 
 
@@ -77,6 +79,18 @@ def _dirty_rate(statistics: Statistics) -> float | None:
     if rate is None or statistics.get("dirtyrate.calc_status") != _MEASURED:
         return None
     return float(rate * MIB)
+
+
+def _kib(statistics: Statistics, *names: str) -> int | None:
+    """The sum of amounts in KiB, in bytes; None where one is not told."""
+    values = [statistics.get(name) for name in names]
+    return None if None in values else sum(value or 0 for value in values) * 1024
+
+
+def _ballooned(statistics: Statistics) -> int | None:
+    current = _kib(statistics, "balloon.current")
+    most = _kib(statistics, "balloon.maximum")
+    return None if current is None or most is None else max(0, most - current)
 
 
 def _seconds(nanoseconds: int | None) -> float | None:

@@ -62,6 +62,7 @@ def _numbers(found: Assessment) -> dict[str, float]:
         "cpu_mean_utilisation": found.cpu_mean,
         "cpu_expected_utilisation": found.cpu_expected,
         "memory_utilisation": found.memory,
+        "memory_shortage_bytes": found.shortage,
         "vms": found.vms,
     }
 

@@ -27,6 +27,7 @@ KEYS: Mapping[type, Mapping[str, str]] = {
         "network": "network_bytes_per_s",
         "block": "block_bytes_per_s",
         "dirty_rate": "dirty_bytes_per_s",
+        "shortage": "shortage_bytes",
     },
     Forecast: {"cpu": "cpu_reference_cores", "spread": "spread_reference_cores"},
     Move: {

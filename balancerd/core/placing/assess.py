@@ -1,11 +1,14 @@
 """Each host's verdict under the dual threshold, with the numbers behind it.
 
 A host is overloaded only if its CPU is above `overload` now *and* in the window's mean, or if its
-VMs' vCPUs have to wait, or if its VMs are charged more memory than `overload`. What was not seen
-for `warm_up` seconds gives no verdict to act on. Of contention that shows already, waiting vCPUs
-are all that backends read: neither pressure (PSI) nor swapping nor ballooning.
+VMs' vCPUs have to wait, or if its VMs are charged more memory than `overload`, or visibly lack
+memory: guests swap while balloons hold what is theirs, or the host itself stands still for it (PSI,
+which swapping is part of, and which only the host that balancerd runs on tells). Pressure on CPU
+says nothing that waiting vCPUs do not say better. What was not seen for `warm_up` seconds gives no
+verdict to act on.
 """
 
+from dataclasses import dataclass
 from math import isfinite
 
 import numpy as np
@@ -17,7 +20,15 @@ from balancerd.core.placing.layout import Layout
 from balancerd.core.placing.survey import lay_out
 from balancerd.core.plan import Assessment, Verdict
 from balancerd.core.policies.policy import Policy
-from balancerd.core.units import format_duration
+from balancerd.core.units import format_duration, format_size
+
+
+@dataclass(frozen=True, slots=True)
+class Strain:
+    """What of a host's contention shows already."""
+
+    waiting: float  # share of the time that its VMs' vCPUs stood ready and were not run
+    shortage: float  # bytes of memory that it and its VMs lack, and that it does not have free
 
 
 def assess(snapshot: Snapshot, policy: Policy, now: float) -> tuple[Assessment, ...]:
@@ -28,25 +39,32 @@ def assess(snapshot: Snapshot, policy: Policy, now: float) -> tuple[Assessment, 
 def assess_layout(layout: Layout, now: float) -> tuple[Assessment, ...]:
     """The same, where the layout was already drawn up."""
     cpu, memory = layout.settled_cpu().tolist(), layout.settled_memory().tolist()
-    waiting = _waiting(layout).tolist()
+    strains = [Strain(*both) for both in zip(*_strains(layout), strict=True)]
     gaps = {gap.name: gap for gap in reversed(layout.snapshot.gaps) if gap.subject == "host"}
     return tuple(
-        _assess(layout, row, gaps.get(name), cpu[row], memory[row], waiting[row], now)
+        _assess(layout, row, gaps.get(name), cpu[row], memory[row], strains[row], now)
         for row, name in enumerate(layout.hosts)
     )
 
 
-def _waiting(layout: Layout) -> Floats:
-    """The share of the time that the vCPUs of each host's VMs had to wait; large VMs weigh more."""
+def _strains(layout: Layout) -> tuple[list[float], list[float]]:
+    """By host: the share of the time that its VMs' vCPUs had to wait, where large VMs weigh more;
+    and the bytes of memory that they lack."""
     snapshot, rows = layout.snapshot, layout.host_row
     loads = Loads.of(snapshot.loads)
     cluster, nowhere = snapshot.cluster, len(layout.hosts)
-    placed = [rows.get(cluster.placement.get(name, ""), nowhere) for name in loads.names]
+    found = [rows.get(cluster.placement.get(name, ""), nowhere) for name in loads.names]
+    placed = np.array(found, dtype=np.int64)
     sizes = np.array([vm.size if (vm := cluster.vms.get(n)) else 0.0 for n in loads.names])
-    steal = np.where(np.isfinite(loads.steal), np.maximum(loads.steal, 0.0), 0.0)
-    waits = np.bincount(np.array(placed, dtype=np.int64), sizes * steal, nowhere + 1)
-    total = np.bincount(np.array(placed, dtype=np.int64), sizes, nowhere + 1)
-    return np.asarray((waits / np.where(total > 0, total, 1.0))[:nowhere])
+    waits = np.bincount(placed, sizes * _told(loads.steal), nowhere + 1)
+    total = np.bincount(placed, sizes, nowhere + 1)
+    lacked = np.bincount(placed, _told(loads.shortage), nowhere + 1)
+    waiting = waits / np.where(total > 0, total, 1.0)
+    return waiting[:nowhere].tolist(), lacked[:nowhere].tolist()
+
+
+def _told(column: Floats) -> Floats:
+    return np.where(np.isfinite(column), np.maximum(column, 0.0), 0.0)
 
 
 def _assess(
@@ -55,7 +73,7 @@ def _assess(
     gap: Gap | None,
     expected: float,
     memory: float,
-    waiting: float,
+    strain: Strain,
     now: float,
 ) -> Assessment:
     name = layout.hosts[row]
@@ -67,12 +85,19 @@ def _assess(
     share = 1.0 / capacity if load and verdict is not Verdict.UNKNOWN and capacity > 0 else 0.0
     now_, mean = (load.cpu * share, load.cpu_mean * share) if load else (0.0, 0.0)
     if verdict is None and load is not None:
-        waiting = max(waiting, load.steal)
-        verdict, reason = _verdict(layout, load, (now_, mean, expected), memory, waiting, now)
+        # What the host could give back at once, it would; other hosts could give no more.
+        free = max(0, host.memory - load.memory)
+        lacked = strain.shortage + max(0.0, load.shortage) - free
+        strain = Strain(max(strain.waiting, load.steal), max(0.0, lacked))
+        use = (now_, mean, expected)
+        room = float(layout.memory_capacity[row])
+        verdict, reason = _verdict(layout, load, use, memory, strain, room, now)
     if verdict is None:
         verdict = Verdict.UNKNOWN
     count = int(layout.used_count[row])
-    return Assessment(name, verdict, reason, now_, mean, expected, memory, count, waiting)
+    return Assessment(
+        name, verdict, reason, now_, mean, expected, memory, count, strain.waiting, strain.shortage
+    )
 
 
 def _without_load(snapshot: Snapshot, host: Host, gap: Gap | None) -> tuple[Verdict, str] | None:
@@ -97,7 +122,8 @@ def _verdict(
     load: Load,
     use: tuple[float, float, float],
     memory: float,
-    waiting: float,
+    strain: Strain,
+    room: float,
     now: float,
 ) -> tuple[Verdict, str]:
     """The verdict on a host that is on; `use` of CPU is now, in the mean, and expected."""
@@ -107,8 +133,11 @@ def _verdict(
         return Verdict.OVERLOADED, f"memory {memory:.0%} > {bands.memory.overload:.0%}"
     if now - load.since < detection.warm_up:
         return Verdict.NORMAL, f"seen only for {format_duration(max(0.0, now - load.since))}"
-    if waiting > detection.steal:
-        return Verdict.OVERLOADED, f"vCPUs wait {waiting:.0%} > {detection.steal:.0%}"
+    if strain.waiting > detection.steal:
+        return Verdict.OVERLOADED, f"vCPUs wait {strain.waiting:.0%} > {detection.steal:.0%}"
+    if layout.policy.capacity.enforce_memory and strain.shortage > detection.shortage * room:
+        limit = format_size(detection.shortage * room)
+        return Verdict.OVERLOADED, f"it lacks {format_size(strain.shortage)} of memory > {limit}"
     if cpu > bands.cpu.overload and mean > bands.cpu.overload:
         return Verdict.OVERLOADED, f"CPU {cpu:.0%}, mean {mean:.0%} > {bands.cpu.overload:.0%}"
     memory_idle = memory < bands.memory.idle or not layout.policy.capacity.enforce_memory

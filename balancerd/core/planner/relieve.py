@@ -4,6 +4,7 @@ from balancerd.core.moving.cost import way_at
 from balancerd.core.placing.layout import Floats, Layout
 from balancerd.core.plan import Verdict
 from balancerd.core.planner.draft import Draft
+from balancerd.core.units import format_size
 
 # A block whose departure would relieve a host by less than this share of its capacity stays.
 WORTH_MOVING = 0.005
@@ -44,16 +45,19 @@ def _relieve_cpu(draft: Draft, host: int) -> None:
 
 
 def _relieve_memory(draft: Draft, host: int) -> None:
-    layout, band = draft.layout, draft.policy.thresholds.memory
-    share = float(layout.settled_memory()[host])
-    if not draft.policy.capacity.enforce_memory or share <= band.overload:
+    layout, band, seen = draft.layout, draft.policy.thresholds.memory, draft.assessments[host]
+    if not draft.policy.capacity.enforce_memory:
         return
-    capacity = float(layout.memory_capacity[host])
-    reason = (
-        f"{layout.hosts[host]} memory {share:.0%} > {band.overload:.0%}: "
-        f"unload to {band.release:.0%}"
-    )
-    _unload(draft, host, (share - band.release) * capacity, layout.memory, 0.0, reason)
+    share, capacity = float(layout.settled_memory()[host]), float(layout.memory_capacity[host])
+    name, excess = layout.hosts[host], 0.0
+    if share > band.overload:
+        excess = (share - band.release) * capacity
+        reason = f"{name} memory {share:.0%} > {band.overload:.0%}: unload to {band.release:.0%}"
+    if seen.shortage > draft.policy.detection.shortage * capacity and seen.shortage > excess:
+        excess = seen.shortage - layout.leaving_memory[host]
+        reason = f"{name} lacks {format_size(seen.shortage)} of memory: unload as much"
+    if excess > 0:
+        _unload(draft, host, excess, layout.memory, 0.0, reason)
 
 
 def _unload(

@@ -81,6 +81,11 @@ class Detection(Schema):
     steal: Fraction = Field(
         0.10, description="vCPUs waiting for more of the time: overload, whatever CPU says"
     )
+    shortage: Fraction = Field(
+        0.05,
+        description="a host or its VMs visibly lacking more of its memory than it has free (guests "
+        "that swap while their balloon holds memory; tasks of the host that wait for it): overload",
+    )
 
 
 class Capacity(Schema):

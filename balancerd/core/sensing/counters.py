@@ -8,9 +8,12 @@ import numpy as np
 from balancerd.core.columns import Bools, Floats, Ints
 from balancerd.core.model import Host
 from balancerd.core.observation import HostCounters, VMCounters, VMReading
+from balancerd.core.units import MIB
 
 # QEMU's own threads (migration, I/O) are billed to the VM beside its vCPUs: room for two cores.
 VM_SLACK_CORES = 2.0
+# A guest that swaps so many bytes a second lacks all that its balloon holds.
+SWAPPING = float(MIB)
 # Clocks of two readings differ a little; more than this above all cores is not a measurement.
 HOST_SLACK = 0.10
 
@@ -41,6 +44,8 @@ class Seen:
     network: Floats
     block: Floats
     dirty_rate: Floats
+    strained_seconds: Floats  # for which it stood still for want of memory, or as good as that
+    lacking: Floats  # bytes that it lacks while it does
     core: Floats
     size: Floats
     most: Floats
@@ -87,6 +92,8 @@ def seen_vms(
         network=_column([c.network_bytes for c in counters]),
         block=_column([c.block_bytes for c in counters]),
         dirty_rate=np.where(_sane(dirty), dirty, np.nan),
+        strained_seconds=_column([c.swapped for c in counters]) / SWAPPING,
+        lacking=_column([c.ballooned for c in counters]),
         core=core,
         size=size,
         most=size + VM_SLACK_CORES * core,
@@ -117,6 +124,7 @@ def seen_hosts(
     good = _sane(busy) & _sane(total) & _sane(free) & (free <= total) & (total > 0)
     size = _column([hosts[name].cpu for name in names])
     nothing = np.full(len(names), np.nan)
+    memory = np.where(good, np.maximum(total - pools - free, 0.0), 0.0)
     return Seen(
         names=names,
         told=good,
@@ -124,10 +132,12 @@ def seen_hosts(
         at=_column([at for at, _ in readings.values()]),
         cpu_seconds=busy,
         steal_seconds=nothing,
-        memory=np.where(good, np.maximum(total - pools - free, 0.0), 0.0).astype(np.int64),
+        memory=memory.astype(np.int64),
         network=nothing,
         block=nothing,
         dirty_rate=nothing,
+        strained_seconds=_column([c.memory_stalled for c in counters]),
+        lacking=memory,
         core=_column([core_of(hosts[name]) for name in names]),
         size=size,
         most=size * (1 + HOST_SLACK),

@@ -40,6 +40,7 @@ class Tracks:
     steal_seconds: Floats
     network: Floats
     block: Floats
+    strained_seconds: Floats
     void: Floats
     points: tuple[Points, ...]  # oldest first
     loads: Loads
@@ -48,7 +49,7 @@ class Tracks:
     def none(cls) -> "Tracks":
         """Of nobody."""
         empty = np.empty(0)
-        return cls((), empty, empty, empty, empty, empty, empty, (), Loads.of({}))
+        return cls((), empty, empty, empty, empty, empty, empty, empty, (), Loads.of({}))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -71,6 +72,7 @@ class Tracks:
             steal_seconds=taken(self.steal_seconds, rows),
             network=taken(self.network, rows),
             block=taken(self.block, rows),
+            strained_seconds=taken(self.strained_seconds, rows),
             void=taken(self.void, rows),
             points=tuple(points),
             loads=_taken_loads(self.loads, names, rows),
@@ -96,6 +98,7 @@ def _taken_loads(loads: Loads, names: tuple[str, ...], rows: Ints) -> Loads:
         np.append(loads.readings, 0)[rows],
         taken(loads.since, rows),
         taken(loads.dirty_rate, rows),
+        taken(loads.shortage, rows),
     )
 
 
@@ -127,6 +130,7 @@ def follow(tracks: Tracks, seen: Seen, window: float) -> tuple[Tracks, dict[str,
         steal_seconds=np.where(fresh, seen.steal_seconds, old.steal_seconds),
         network=np.where(fresh, seen.network, old.network),
         block=np.where(fresh, seen.block, old.block),
+        strained_seconds=np.where(fresh, seen.strained_seconds, old.strained_seconds),
         void=void,
         points=points,
         loads=_loads(old, seen, step, points, begin),
@@ -197,6 +201,7 @@ def _loads(
         readings=np.where(known, count, before.readings),
         since=np.where(known, since, before.since),
         dirty_rate=np.where(known, seen.dirty_rate, before.dirty_rate),
+        shortage=np.where(known, _shortage(old, seen, span), before.shortage),
     )
 
 
@@ -205,6 +210,13 @@ def _steal(old: Tracks, seen: Seen, span: Floats) -> Floats:
     waited = np.maximum(seen.steal_seconds - old.steal_seconds, 0.0)
     share = np.minimum(waited / (span * np.maximum(seen.size / seen.core, 1.0)), 1.0)
     return np.where(np.isnan(share), 0.0, share)
+
+
+def _shortage(old: Tracks, seen: Seen, span: Floats) -> Floats:
+    """Bytes of memory lacked, by the share of the time that this showed; 0 where it is not told."""
+    share = np.clip((seen.strained_seconds - old.strained_seconds) / span, 0.0, 1.0)
+    lacked = share * np.maximum(seen.lacking, 0.0)
+    return np.where(np.isnan(lacked), 0.0, lacked)
 
 
 def _rate(before: Floats, after: Floats, span: Floats) -> Floats:
