@@ -11,7 +11,7 @@ SEEDS ?= 7000-7999
 BENCH ?=
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 PRIVILEGED := $(shell if [ "$$(id -u)" = 0 ] || command -v sudo >/dev/null; then echo yes; fi)
-SYSTEM_PACKAGES := gcc git libvirt-dev pkg-config python3-dev python3-venv
+SYSTEM_PACKAGES := gcc git groff-base libvirt-dev pkg-config python3-dev python3-venv
 
 .PHONY: help venv lint demo test lab lab-down bench soak guards clean
 
