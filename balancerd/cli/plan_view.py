@@ -225,8 +225,8 @@ def refusal_rows(refusals: Iterable[Refusal]) -> list[Row]:
 
 
 REFUSALS = (
-    Column("VM", lambda row: row["vm"] or NOTHING, style=lambda _: "bold"),
-    Column("NOT TO", lambda row: row["host"] or "anywhere"),
+    Column("VM", lambda row: row["vm"] or f"host {row['host']}", style=lambda _: "bold"),
+    Column("NOT TO", lambda row: (row["host"] or "anywhere") if row["vm"] else NOTHING),
     Column("RULE", lambda row: row["rule"]),
     Column("WHY", lambda row: row["why"], wrap=True),
     Column("WOULD HELP", lambda row: row["do"], wrap=True),

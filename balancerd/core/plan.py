@@ -87,7 +87,7 @@ Action = Move | Sleep | Wake
 class Refusal:
     """Why a candidate was not taken: the constraint, its numbers, and what would have to change."""
 
-    vm: str
+    vm: str  # "" where it is about a host as a whole: that it is emptied, or sleeps
     host: str  # the target refused; "" where the VM may not move at all
     constraint: str
     detail: str

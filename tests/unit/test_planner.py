@@ -445,3 +445,54 @@ def test_a_host_is_woken_for_vms_that_would_have_no_room_should_theirs_fail() ->
     assert told(planned(dark, policy(power={"reserve": 0}), SLEPT)) == []
     small = SPARE.replace("d 1c 4G", "d 1c 24G").replace("h5 10c 64G", "h5 10c 8G")
     assert told(planned(off(site(small), "h5"), policy(power={"reserve": 1}), SLEPT)) == []
+
+
+def test_a_plan_that_packs_says_why_hosts_stay_on_and_counts_who_turned_their_vms_down() -> None:
+    """Dies when a host that could not be emptied leaves no refusal behind, or its VMs no count."""
+    snapshot = site("h1 10c 64G: a 1c 8G, b 3c 8G | h2 10c 64G: c 5c 8G | h3 10c 64G: d 5c 4G")
+    made = planned(snapshot, policy("pack", power=PACKING))
+    assert told(made) == []
+    hosts = {refusal.host: refusal for refusal in made.refusals if not refusal.vm}
+    assert set(hosts) == {"h1", "h2", "h3"}
+    assert made.refusal_counts["no room"] == 3
+    detail = "its VMs expect 5.00 cores, the others have 3.96 to fill"
+    assert (hosts["h2"].detail, hosts["h2"].remedy) == (detail, "free 1.04 cores on other hosts")
+    assert "refused" in made.reason
+
+
+def test_rules_that_keep_a_host_from_being_emptied_are_told_with_its_vm() -> None:
+    """Dies when what a search asks about and is forbidden is forgotten."""
+    snapshot = site("h1 10c 64G: a 1c 8G | h2 10c 64G: c 2c 8G")
+    made = planned(snapshot, policy("pack", rule("apart", "a c"), power=PACKING))
+    assert told(made) == []
+    assert ("a", "h2", "apart") in {(r.vm, r.host, r.constraint) for r in made.refusals}
+    assert made.refusal_counts == {"apart": 2, "no room": 2}
+
+
+def test_hosts_that_a_vm_cannot_reach_are_counted_when_packing_fails_for_it() -> None:
+    snapshot = site("h1 10c 64G: a 1c 8G | h2 10c 64G: c 2c 8G | h3 10c 64G: d 2c 8G")
+    pins = rule("pin", "a", "h1"), rule("pin", "c", "h2"), rule("pin", "d", "h3")
+    made = planned(snapshot, policy("pack", *pins, power=PACKING))
+    assert made.refusal_counts == {"not reachable": 6, "no room": 3}
+
+
+def just_moved(vm: str) -> PastMove:
+    return PastMove(vm, "h2", "h1", NOW - 60, Outcome.DONE)
+
+
+def test_a_plan_tells_of_vms_that_never_move_whatever_its_objective() -> None:
+    """Dies when packing passes over them in silence."""
+    snapshot = site("h1 10c 64G: a 1c 8G | h2 10c 64G: c 2c 8G")
+    history = History((just_moved("a"),))
+    made = planned(snapshot, policy("pack", power=PACKING), history)
+    assert ("a", "cool-down") in {(r.vm, r.constraint) for r in made.refusals}
+
+
+def test_the_refusals_kept_are_not_all_of_one_kind() -> None:
+    """Dies when the first twenty are kept, whatever they say."""
+    resting = ", ".join(f"r{number} 0.1c 1G" for number in range(30))
+    snapshot = site(f"h1 10c 64G: {resting} | h2 10c 64G: c 5c 8G | h3 10c 64G: d 5c 8G")
+    history = History(tuple(just_moved(f"r{number}") for number in range(30)))
+    made = planned(snapshot, policy("pack", power=PACKING), history)
+    assert made.refusal_counts["cool-down"] == 30
+    assert {refusal.constraint for refusal in made.refusals} == {"cool-down", "no room"}

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from balancerd.core.placing.constraints import forbids
 from balancerd.core.placing.layout import Floats, Ints
 from balancerd.core.planner.search import GAIN, VISIT, Search
 
@@ -38,7 +37,7 @@ def relocation(search: Search, blocks: Ints) -> Change | None:
     gains = relief[:, np.newaxis] - search.burden(blocks, targets)
     for gain, row, column in _best(gains):
         change = Change(gain, int(blocks[row]), int(targets[column]))
-        if not forbids(search.layout, change.block, change.target):
+        if not search.forbids(change.block, change.target):
             return change
     return None
 
@@ -54,7 +53,7 @@ def exchange(search: Search, here: int) -> Change | None:
     for gain, row, column in _best(gains):
         block, back = int(blocks[row]), int(others[column])
         there = int(search.layout.place[back])
-        if not forbids(search.layout, block, there) and not forbids(search.layout, back, here):
+        if not search.forbids(block, there) and not search.forbids(back, here):
             return Change(gain, block, there, back)
     return None
 

@@ -8,15 +8,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from balancerd.core.placing.constraints import forbids
 from balancerd.core.placing.layout import Bools, Floats, Ints
+from balancerd.core.plan import Refusal
 from balancerd.core.planner.draft import Draft
 from balancerd.core.planner.search import Search
 from balancerd.core.planner.settle import settle
-from balancerd.core.units import counted
+from balancerd.core.units import counted, format_size
 
 SETTLE = 1_500_000  # pairs weighed to make room for what is on one host
 ROUNDING = 1e-9
+Obstacle = tuple[str, str, str]  # why a host stays on: the kind, its numbers, what would help
 
 
 @dataclass(slots=True)
@@ -53,15 +54,17 @@ class Closing:
         was_open, before, work = bool(search.open_[host]), layout.place.copy(), search.work
         search.open_[host] = search.own[host] = False
         self._limit(moves)
-        obstacle = "moves per host" if moves > most else self._shortage(host)
+        obstacle = self._too_many(moves, most) or self._shortage(host)
         self.is_full |= moves > self.draft.room() - self._moved()
-        obstacle = obstacle or self._empty(host, most, search.cost() + self.host_price[host])
-        if not obstacle:
-            self._explain(host)
-            return
-        self.draft.counts[obstacle] += 1
+        if obstacle is None:
+            obstacle = self._empty(host, most)
+            if obstacle is None:
+                self._explain(host)
+                return
+            _take_back(search, before)
+            self.draft.counts.update(search.turning_down(search.on(host)))
+        self.draft.note(Refusal("", layout.hosts[host], *obstacle))
         self.in_vain += search.work - work
-        _take_back(search, before)
         search.open_[host], search.own[host] = was_open, True
 
     def _most(self) -> int:
@@ -79,31 +82,53 @@ class Closing:
         limit = bands.cpu.landing * fill * search.layout.cpu_capacity
         search.cpu_limit = np.maximum(limit, search.cpu())
 
-    def _shortage(self, host: int) -> str:
+    def _too_many(self, moves: int, most: int) -> Obstacle | None:
+        """Whether emptying a host takes more moves than it may."""
+        if moves <= most:
+            return None
+        limits = self.draft.policy.limits
+        if most == limits.moves_per_host:
+            return (
+                "moves per host",
+                f"{moves} moves of at most {most}",
+                "raise limits.moves_per_host",
+            )
+        detail = f"{moves} moves, and {most} are left of this plan's {limits.per_plan}"
+        return "moves per plan", detail, "raise limits.per_plan"
+
+    def _shortage(self, host: int) -> Obstacle | None:
         """What all open hosts together have too little of to take what is on this one."""
         search, layout = self.search, self.search.layout
-        open_ = search.open_
-        free = np.maximum(0.0, search.cpu_limit - search.cpu())[open_].sum()
-        space = np.maximum(0.0, search.memory_limit - layout.used_memory)[open_].sum()
-        short = layout.used_cpu[host] > free * (1 + ROUNDING)
-        if layout.policy.capacity.enforce_memory:
-            short |= layout.used_memory[host] > space * (1 + ROUNDING)
-        return "no room" if short else ""
+        open_, asked = search.open_, float(layout.used_cpu[host])
+        free = float(np.maximum(0.0, search.cpu_limit - search.cpu())[open_].sum())
+        if asked > free * (1 + ROUNDING):
+            detail = f"its VMs expect {asked:.2f} cores, the others have {free:.2f} to fill"
+            return "no room", detail, f"free {asked - free:.2f} cores on other hosts"
+        asked = float(layout.used_memory[host])
+        free = float(np.maximum(0.0, search.memory_limit - layout.used_memory)[open_].sum())
+        if layout.policy.capacity.enforce_memory and asked > free * (1 + ROUNDING):
+            detail = f"it holds {format_size(asked)}, the others have room for {format_size(free)}"
+            return "no room", detail, f"free {format_size(asked - free)} of memory on other hosts"
+        return None
 
-    def _empty(self, host: int, most: int, bound: float) -> str:
-        """Move everything off the host, at a cost below the bound; why that cannot be, or ""."""
-        search, moved = self.search, self._moved()
+    def _empty(self, host: int, most: int) -> Obstacle | None:
+        """Move everything off the host for less than it saves; why that cannot be, or None."""
+        search, moved, cost = self.search, self._moved(), self.search.cost()
         search.soften()
         blocks = search.layout.blocks_on(host)
         size = {b: self._shares(b, host) for b in blocks}
         for block in sorted(blocks, key=lambda b: (-size[b], b)):
             if not self._insert(block):
-                return "no room"
+                vm = search.layout.blocks[block][0]
+                return "no room", f"no other host may take {vm}", f"balancerctl why-not {vm} HOST"
         if not settle(search, SETTLE):
-            return "no room"
-        if search.cost() >= bound:
-            return "not worth its moves"
-        return "moves per host" if self._moved() - moved > most else ""
+            detail = f"its {counted(len(blocks), 'block')} of VMs and what makes way find no places"
+            return "no room", detail, ""
+        asked, saved = search.cost() - cost, float(self.host_price[host])
+        if asked >= saved:
+            detail = f"its moves cost {asked:.4g}, and it is worth {saved:.4g} to switch it off"
+            return "not worth its moves", detail, "lower costs.move or raise costs.host"
+        return self._too_many(self._moved() - moved, most)
 
     def _shares(self, block: int, host: int) -> float:
         search, layout = self.search, self.search.layout
@@ -129,7 +154,7 @@ class Closing:
             rows = targets[ties]
             price = layout.peak[rows] / np.maximum(layout.cpu_capacity[rows], ROUNDING)
             best = ties[np.lexsort((-self._use()[rows], price))[0]]
-            if not forbids(layout, block, int(targets[best])):
+            if not search.forbids(block, int(targets[best])):
                 layout.move(block, int(targets[best]))
                 return True
             cost[best] = np.inf

@@ -18,6 +18,7 @@ from balancerd.core.policies.choices import Objective
 from balancerd.core.policies.policy import Policy
 
 TOLD = 20  # refusals kept in full; the others are counted
+ALIKE = 5  # of them by one rule: many of a kind tell no more than a few
 
 
 @dataclass(slots=True)
@@ -37,6 +38,7 @@ class Draft:
     cold: dict[str, str] = field(default_factory=dict)  # VMs that are shut off -> target
     told: list[Refusal] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
+    _noted: set[Refusal] = field(default_factory=set)
     _used: tuple[int, int] = (0, 0)  # steps counted so far, and the VMs in them
     contradictory: set[str] = field(default_factory=set)  # VMs whose rules cannot all be kept
     declined: str = ""  # what was not worth its cost
@@ -106,8 +108,10 @@ class Draft:
         return len(self.layout.blocks[block]) <= self.room()
 
     def movable(self) -> Bools:
-        """Blocks that may be moved by what is left to decide; says nothing of the others."""
+        """Blocks that may be moved by what is left to decide; says why of those that never may."""
         layout = self.layout
+        for refusal in layout.fixed.values():
+            self.note(refusal)
         movable = np.asarray(layout.gives[layout.place])
         named = [layout.block_of[vm] for vm in self.contradictory if vm in layout.block_of]
         movable[[*layout.moved, *layout.fixed, *named]] = False
@@ -120,10 +124,17 @@ class Draft:
         self.steps.append(Step(block, source, target, reason, seat=self.layout.seat(block)))
 
     def note(self, refusal: Refusal) -> None:
-        """Count a refusal, and keep it if there is still room and it is new."""
-        self.counts[refusal.constraint] += 1
+        """Count a refusal if it is new, and keep it if there is still room."""
+        if refusal not in self._noted:
+            self._noted.add(refusal)
+            self.counts[refusal.constraint] += 1
+            self._keep(refusal)
+
+    def _keep(self, refusal: Refusal) -> None:
         if len(self.told) < TOLD and refusal not in self.told:
-            self.told.append(refusal)
+            alike = sum(refusal.constraint == other.constraint for other in self.told)
+            if alike < ALIKE:
+                self.told.append(refusal)
 
     def note_nowhere(self, block: int) -> None:
         """Count why every host refuses a block, and keep the one that came closest."""
@@ -136,8 +147,8 @@ class Draft:
             closest = list(counted.values())[-1]
             use = self.layout.expected_cpu()[closest]
             refusal = refuses(self.layout, block, int(closest[np.argmin(use)]))
-            if refusal and len(self.told) < TOLD and refusal not in self.told:
-                self.told.append(refusal)
+            if refusal:
+                self._keep(refusal)
 
     def best_target(
         self, block: int, among: Bools | None = None, *, fill: float | None = None

@@ -11,8 +11,8 @@ from itertools import combinations
 import numpy as np
 
 from balancerd.core.ordering.order import Want
-from balancerd.core.placing.constraints import forbids
 from balancerd.core.placing.layout import Bools, Ints
+from balancerd.core.plan import Refusal
 from balancerd.core.planner.adopt import adopt
 from balancerd.core.planner.changes import relocation, take
 from balancerd.core.planner.draft import Draft
@@ -33,6 +33,7 @@ def ease(draft: Draft) -> None:
     if draft.policy.costs.crowding:
         search = easing(draft)
         _ease(search)
+        _note(draft, search)
         _hand_over(draft, search)
 
 
@@ -64,6 +65,17 @@ def _hand_over(draft: Draft, search: Search) -> None:
         for home in (int(search.home[block]),)
     ]
     adopt(draft, wants, search.cost_of)
+
+
+def _note(draft: Draft, search: Search) -> None:
+    """Say what rules forbade, and of hosts that stay crowded which others turn down their VMs."""
+    for refusal in search.forbidden.values():
+        draft.note(refusal)
+    for host in np.flatnonzero(search.cpu() > search.crowded + GAIN):
+        draft.counts.update(search.turning_down(search.on(int(host))))
+        over, name = float(search.cpu()[host] - search.crowded[host]), search.layout.hosts[host]
+        detail = f"{over:.2f} cores above costs.crowded cost less than any moves that spare them"
+        draft.note(Refusal("", name, "not worth its moves", detail, "raise costs.crowding"))
 
 
 def _reason(host: str, use: float) -> str:
@@ -163,7 +175,7 @@ def _send(search: Search, block: int) -> bool:
     for index in np.argsort(cost, kind="stable"):
         if not np.isfinite(cost[index]):
             return False
-        if not forbids(search.layout, block, int(targets[index])):
+        if not search.forbids(block, int(targets[index])):
             search.layout.move(block, int(targets[index]))
             return True
     return False

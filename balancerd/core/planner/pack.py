@@ -38,6 +38,8 @@ def pack(draft: Draft) -> None:
     closing.sizes[turning] = 0
     while closing.in_vain < IN_VAIN and (host := closing.next_host()) is not None:
         closing.close(host)
+    for refusal in search.forbidden.values():
+        draft.note(refusal)
     if not closing.reasons:
         return
     polish(search, POLISH)

@@ -6,13 +6,14 @@ lowers it most, `settle` does so again and again. Nothing here looks at a clock:
 pairs that were weighed, and ends a search at the same change on every machine.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from balancerd.core.placing.constraints import soft_cost, soft_cost_of_group
+from balancerd.core.placing.constraints import forbidding, soft_cost, soft_cost_of_group
 from balancerd.core.placing.layout import Bools, Floats, Ints, Layout
+from balancerd.core.plan import Refusal
 
 EPSILON = 1e-9
 GAIN = 1e-7  # a change that gains less is none
@@ -46,6 +47,8 @@ class Search:
     crowding: float = 0.0
     crowded: Floats = field(default_factory=lambda: np.zeros(0))
     work: int = 0
+    # Changes that would have been the best, but for a rule: block and target, and what it says.
+    forbidden: dict[tuple[int, int], Refusal] = field(default_factory=dict)
     cpu_price: Floats = field(init=False)
     memory_price: Floats = field(init=False)
     reach: Bools = field(init=False)  # by signature and host
@@ -199,6 +202,37 @@ class Search:
         """Whether each block may go to each target, whatever room there is."""
         welcome = self.open_[targets] | (self.own[targets] & (self.home[blocks] == targets))
         return np.asarray(welcome & self.reach[self.layout.signature[blocks], targets])
+
+    def forbids(self, block: int, target: int) -> bool:
+        """Whether a rule keeps a block off a host whatever room there is; remembers what it says.
+
+        Many small arrays: to be asked only of what is about to be done.
+        """
+        check = forbidding(self.layout, block, target)
+        if check and (block, target) not in self.forbidden:
+            self.forbidden[block, target] = check.refusal(self.layout, block, target)
+        return check is not None
+
+    def turning_down(self, blocks: Ints) -> dict[str, int]:
+        """How many open hosts turn down each of the blocks, by the first reason; rules apart."""
+        layout, hosts, column = self.layout, np.flatnonzero(self.open_), blocks[:, np.newaxis]
+        left, counts = self.reach[layout.signature[column], hosts], dict[str, int]()
+        counts["not reachable"] = int(left.size - left.sum())
+        for name, short in self._short(column, hosts):
+            counts[name] = int((left & short).sum())
+            left &= ~short
+        return {name: count for name, count in counts.items() if count}
+
+    def _short(self, column: Ints, hosts: Ints) -> Iterator[tuple[str, Bools]]:
+        """What hosts (columns) lack room in for blocks (rows)."""
+        cpu, memory, variance, now = self._held(lambda used, by: used[hosts] + by[column])
+        if self.layout.policy.capacity.enforce_memory:
+            yield "memory", memory > self.memory_limit[hosts] * (1 + EPSILON)
+        if variance is not None:
+            cpu = cpu + self.layout.factor * np.sqrt(np.maximum(variance, 0.0))
+        yield "CPU", cpu > self.cpu_limit[hosts] * (1 + EPSILON)
+        if self.busy is not None and now is not None:
+            yield "busy", now > self.busy[hosts] * (1 + EPSILON)
 
     def targets(self, blocks: Ints) -> Ints:
         """The hosts that any of the blocks may go to, in order."""

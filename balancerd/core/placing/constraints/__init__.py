@@ -9,7 +9,7 @@ from balancerd.core.placing.constraints.definition import Violation, violations
 from balancerd.core.placing.constraints.fast import (
     accepts,
     all_refusals,
-    forbids,
+    forbidding,
     refuses,
     refusing,
 )
@@ -26,7 +26,7 @@ __all__ = [
     "accepts",
     "all_refusals",
     "contradictions",
-    "forbids",
+    "forbidding",
     "refuses",
     "refuses_move",
     "refusing",

@@ -32,6 +32,11 @@ class Check:
     refused: Callable[[Layout, int, Rows], Bools]
     explain: Callable[[Layout, int, int], Explanation]
 
+    def refusal(self, layout: Layout, block: int, host: int) -> Refusal:
+        """Why the host, which refuses the block, does so."""
+        names = layout.blocks[block][0], layout.hosts[host]
+        return Refusal(*names, self.name, *self.explain(layout, block, host))
+
 
 def accepts(layout: Layout, block: int, rows: Ints | None = None) -> Bools:
     """Which of the hosts would take the block now; its own host never does."""
@@ -46,30 +51,22 @@ def refuses(layout: Layout, block: int, host: int) -> Refusal | None:
     """Why a host would not take a block; None if it would."""
     for check in CHECKS:
         if check.refused(layout, block, host):
-            detail, remedy = check.explain(layout, block, host)
-            name = layout.blocks[block][0]
-            return Refusal(name, layout.hosts[host], check.name, detail, remedy)
+            return check.refusal(layout, block, host)
     return None
 
 
-def forbids(layout: Layout, block: int, host: int) -> bool:
-    """Whether a host would not take a block however much room it had."""
-    return any(
-        bool(check.refused(layout, block, host)) for check in CHECKS if check.name not in ROOM
-    )
+def forbidding(layout: Layout, block: int, host: int) -> Check | None:
+    """The first rule by which a host would not take a block however much room it had; or None."""
+    for check in RULES:
+        if check.refused(layout, block, host):
+            return check
+    return None
 
 
 def all_refusals(layout: Layout, block: int, host: int) -> tuple[Refusal, ...]:
     """Everything that keeps a block off a host, not only the first."""
     return tuple(
-        Refusal(
-            layout.blocks[block][0],
-            layout.hosts[host],
-            check.name,
-            *check.explain(layout, block, host),
-        )
-        for check in CHECKS
-        if check.refused(layout, block, host)
+        check.refusal(layout, block, host) for check in CHECKS if check.refused(layout, block, host)
     )
 
 
@@ -340,3 +337,4 @@ CHECKS = (
     Check("VMs", _too_many, _explain_too_many),
     Check("busy", _busy, _explain_busy),
 )
+RULES = tuple(check for check in CHECKS if check.name not in ROOM)
