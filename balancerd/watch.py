@@ -135,6 +135,8 @@ class Watch:
         """Record every change of a host's power that is seen, the first sight included."""
         for name, host in snapshot.cluster.hosts.items():
             old = before.get(name)
+            if old is host:
+                continue
             if host.power is not PowerState.UNKNOWN and (old is None or old.power != host.power):
                 self._recorder.keep(self._ledger.record_power, name, host.power, snapshot.at)
 

@@ -123,30 +123,46 @@ class Lessons:
             return _NOTHING_KNOWN[figure]
         known = (figure, "vm", vm) in self.parts
         width = self.widths.get((figure, known), _UNSEEN[figure]).width
-        return Correction(exp(self._offset(figure, method, link, vm)), exp(width))
+        return Correction(exp(_offset(self.parts, figure, method, link, vm)), exp(width))
 
-    def after(self, lesson: Lesson) -> "Lessons":
-        """With one more migration taken in. Figures that are not positive teach nothing."""
+    def after(self, *lessons: Lesson) -> "Lessons":
+        """With more migrations taken in, oldest first. What is known is copied but once for all."""
         parts, widths = dict(self.parts), dict(self.widths)
-        for figure, (model, actual) in lesson.figures.items():
-            if not (0.0 < model < 1e18 and 0.0 < actual < 1e18):
-                continue
-            error = log(actual / model)
-            known = (figure, "vm", lesson.vm) in parts
-            expected = self._offset(figure, lesson.method, lesson.link, lesson.vm)
-            width = widths.get((figure, known), _UNSEEN[figure])
-            widths[figure, known] = width.after(_clipped(error - expected))
-            rest = _clipped(error)
-            for kind, name in (("method", lesson.method), ("link", lesson.link), ("vm", lesson.vm)):
-                if name:
-                    part = parts.get((figure, kind, name), _UNTOLD)
-                    part = parts[figure, kind, name] = part.after(rest, REMEMBERED[kind])
-                    rest -= part.shrunk
+        for lesson in lessons:
+            for figure, (model, actual) in lesson.figures.items():
+                _take_in(parts, widths, lesson, figure, model, actual)
         return Lessons(MappingProxyType(parts), MappingProxyType(widths))
 
-    def _offset(self, figure: str, method: str, link: str, vm: str) -> float:
-        names = (("method", method), ("link", link), ("vm", vm))
-        return sum(self.parts.get((figure, *name), _UNTOLD).shrunk for name in names)
+
+def _take_in(
+    parts: dict[tuple[str, str, str], Part],
+    widths: dict[tuple[str, bool], Width],
+    lesson: Lesson,
+    figure: str,
+    model: float,
+    actual: float,
+) -> None:
+    """One figure of a migration. One that is not positive teaches nothing."""
+    if not (0.0 < model < 1e18 and 0.0 < actual < 1e18):
+        return
+    error = log(actual / model)
+    known = (figure, "vm", lesson.vm) in parts
+    expected = _offset(parts, figure, lesson.method, lesson.link, lesson.vm)
+    width = widths.get((figure, known), _UNSEEN[figure])
+    widths[figure, known] = width.after(_clipped(error - expected))
+    rest = _clipped(error)
+    for kind, name in (("method", lesson.method), ("link", lesson.link), ("vm", lesson.vm)):
+        if name:
+            part = parts.get((figure, kind, name), _UNTOLD)
+            part = parts[figure, kind, name] = part.after(rest, REMEMBERED[kind])
+            rest -= part.shrunk
+
+
+def _offset(
+    parts: Mapping[tuple[str, str, str], Part], figure: str, method: str, link: str, vm: str
+) -> float:
+    names = (("method", method), ("link", link), ("vm", vm))
+    return sum(parts.get((figure, *name), _UNTOLD).shrunk for name in names)
 
 
 UNTAUGHT = Lessons()

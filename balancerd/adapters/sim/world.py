@@ -296,8 +296,8 @@ class World:
 
     def states(self, hosts: Iterable[str]) -> Mapping[str, PowerState]:
         """The power state of each host."""
-        power = self._state.machines.power
-        return {name: POWER_STATES[Power(power[self._state.host[name]])] for name in hosts}
+        power, host = self._state.machines.power.tolist(), self._state.host
+        return {name: POWER_STATES[power[host[name]]] for name in hosts}
 
     def wake(self, host: str) -> None:
         """Switch a host on."""

@@ -29,6 +29,7 @@ class PastLessons:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._lessons: Lessons | None = None
+        self._new: list[Lesson] = []  # not taken in yet
         self._rollbacks = 0
 
     def add(self, intent: Row, conclusion: Conclusion) -> None:
@@ -38,13 +39,15 @@ class PastLessons:
             return
         actual = (conclusion.seconds, conclusion.bytes, conclusion.downtime)
         names = (intent["vm"], intent["method"], intent["basis"])
-        self._lessons = self._lessons.after(_lesson(*names, *actual))
+        self._new.append(_lesson(*names, *actual))
 
     def now(self) -> Lessons:
         """All lessons up to now."""
         if self._lessons is None or self._rollbacks != self._database.rollbacks:
             self._rollbacks = self._database.rollbacks
-            self._lessons = self._read()
+            self._lessons, self._new = self._read(), []
+        if self._new:
+            self._lessons, self._new = self._lessons.after(*self._new), []
         return self._lessons
 
     def _read(self) -> Lessons:
@@ -55,11 +58,13 @@ class PastLessons:
             " ORDER BY conclusions.id DESC LIMIT ?",
             (READ_AT_MOST,),
         )
-        lessons = Lessons()
-        for vm, method, basis, seconds, sent, downtime in reversed(list(rows)):
-            paused = None if downtime is None else from_milliseconds(downtime)
-            lessons = lessons.after(_lesson(vm, method, basis, seconds, sent, paused))
-        return lessons
+        return Lessons().after(*map(_lesson_of, reversed(rows)))
+
+
+def _lesson_of(row: Row) -> Lesson:
+    vm, method, basis, seconds, sent, downtime = row
+    paused = None if downtime is None else from_milliseconds(downtime)
+    return _lesson(vm, method, basis, seconds, sent, paused)
 
 
 def _lesson(

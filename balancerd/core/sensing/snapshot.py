@@ -97,8 +97,10 @@ def freeze_reason(snapshot: Snapshot, detection: Detection) -> str:
     if snapshot.split_brains:
         split = snapshot.split_brains[0]
         return f"{split.vm} ({split.uuid}) runs on {' and '.join(split.hosts)} at once"
-    asked = [h for h in snapshot.cluster.hosts.values() if h.power is not PowerState.OFF]
     unknown = snapshot.unknown_hosts()
+    if not unknown:
+        return ""
+    asked = [h for h in snapshot.cluster.hosts.values() if h.power is not PowerState.OFF]
     if len(unknown) > detection.unknown_hosts * len(asked):
         return f"{len(unknown)} of {len(asked)} hosts are not known: {', '.join(sorted(unknown))}"
     return ""
