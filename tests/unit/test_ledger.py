@@ -503,7 +503,7 @@ def test_the_newest_snapshot_is_the_last_one_recorded(ledger: Ledger) -> None:
 
 def test_a_damaged_document_is_one_sentence(ledger: Ledger) -> None:
     ledger.record_inventory(SITE)
-    ledger.database.execute("UPDATE newest_snapshot SET cluster_file = x'00112233'")
+    ledger.database.execute("UPDATE newest_snapshot SET figures = x'00112233'")
     with pytest.raises(LedgerError, match="a document in the ledger is damaged"):
         Reader(ledger.database).snapshot()
 

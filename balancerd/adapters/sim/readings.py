@@ -1,7 +1,7 @@
 """What the simulated hosts say when they are read: the same facts and counters as libvirt's."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import ceil
 
@@ -22,7 +22,7 @@ from balancerd.core.observation import (
     VMReading,
 )
 
-POWER_STATES = {
+POWER_STATES: Mapping[int, PowerState] = {
     Power.OFF: PowerState.OFF,
     Power.WAKING: PowerState.WAKING,
     Power.ON: PowerState.ON,

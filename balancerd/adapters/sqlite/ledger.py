@@ -19,9 +19,9 @@ from balancerd.adapters.sqlite.maintenance import (
     newest_backup,
     prune,
 )
-from balancerd.adapters.sqlite.plans import Snapshots
 from balancerd.adapters.sqlite.power import PowerTimes
 from balancerd.adapters.sqlite.schema import LEDGER
+from balancerd.adapters.sqlite.snapshots import Snapshots
 from balancerd.core.model import Host, PowerState, Snapshot
 from balancerd.core.observation import JobReport
 from balancerd.core.past.history import WEEK, History

@@ -1,34 +1,22 @@
-"""Plans as they were made and as they went on, with the snapshots they were made of."""
+"""Plans as they were made and as they went on."""
 
 import hashlib
-import json
-import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
+from operator import attrgetter
 from typing import Any
+
+import numpy as np
 
 from balancerd.adapters.sqlite import audit
 from balancerd.adapters.sqlite.database import Database
-from balancerd.core.files.cluster_text import ClusterWriter
+from balancerd.adapters.sqlite.packing import Column, pack, unpack
 from balancerd.core.files.codec import encode, to_json, to_milliseconds
-from balancerd.core.model import Snapshot
 from balancerd.core.past.record import PlanState
 from balancerd.core.plan import Action, Move, Plan, Sleep
-from balancerd.ports import LedgerError
 
-_COMPRESSION = 1  # a third larger than the best, at a fifth of its time
-
-
-def pack(text: str) -> bytes:
-    """JSON text, compressed: what the BLOB columns hold."""
-    return zlib.compress(text.encode(), _COMPRESSION)
-
-
-def unpack(blob: bytes) -> Any:
-    """The document that `pack` was given; LedgerError where the blob is not its work."""
-    try:
-        return json.loads(zlib.decompress(blob))
-    except (zlib.error, ValueError) as error:
-        raise LedgerError(f"a document in the ledger is damaged: {error}") from None
+# What a plan says of each host, by the names in its document: the fields of the plan.
+_TABLES = {"hosts_before": "before", "hosts_after": "after", "assessments": "assessments"}
 
 
 def record_policy(database: Database, name: str, text: str, at: float) -> None:
@@ -39,32 +27,6 @@ def record_policy(database: Database, name: str, text: str, at: float) -> None:
         " ON CONFLICT (name, sha256) DO UPDATE SET used_at = excluded.used_at",
         (name, digest, text, at, at),
     )
-
-
-class Snapshots:
-    """Snapshots on their way into the ledger; one that is kept twice is packed once."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._packed: tuple[Snapshot, bytes] | None = None
-        self._writer = ClusterWriter()
-
-    def keep_newest(self, snapshot: Snapshot) -> None:
-        """Keep it as the cluster as last observed."""
-        self._database.execute(
-            "INSERT OR REPLACE INTO newest_snapshot (id, at, cluster_file) VALUES (1, ?, ?)",
-            (snapshot.at, self._pack(snapshot)),
-        )
-
-    def keep_for(self, plan: int, snapshot: Snapshot) -> None:
-        """Keep it as what a plan was made of."""
-        values = {"plan": plan, "at": snapshot.at, "cluster_file": self._pack(snapshot)}
-        self._database.insert("snapshots", values)
-
-    def _pack(self, snapshot: Snapshot) -> bytes:
-        if self._packed is None or self._packed[0] is not snapshot:
-            self._packed = (snapshot, pack(self._writer.text(snapshot)))
-        return self._packed[1]
 
 
 def record_plan(database: Database, plan: Plan, state: PlanState) -> int:
@@ -112,28 +74,43 @@ def _plan_row(database: Database, plan: Plan, state: PlanState) -> dict[str, Any
         "power_actions": len(plan.actions) - len(plan.moves),
         "refusal_counts": to_json(dict(plan.refusal_counts)),
         "certificate": None if certificate is None else to_json(encode(certificate)),
-        "tables": pack(to_json({key: _columns(x) for key, x in plan_tables(plan).items()})),
+        "tables": _packed_tables(plan),
     }
 
 
-def plan_tables(plan: Plan) -> dict[str, tuple[Any, ...]]:
-    """What a plan says of each host: by far its largest part, so kept apart."""
+def _packed_tables(plan: Plan) -> bytes:
+    """What a plan says of each host: by far its largest part, so kept apart, and by columns."""
+    words: dict[str, list[str]] = {}
+    columns: dict[str, Column] = {}
+    for table, field in _TABLES.items():
+        for name, values in _columns(getattr(plan, field)):
+            key = f"{table}.{name}"
+            if isinstance(values[0], str):  # few different ones for many hosts
+                code = {word: number for number, word in enumerate(dict.fromkeys(values))}
+                words[key], values = list(code), [code[word] for word in values]
+            columns[key] = np.array(values)
+    return pack(words, columns)
+
+
+def _columns(items: tuple[Any, ...]) -> Iterator[tuple[str, Sequence[Any]]]:
+    """Each field's name with what the items have in it; nothing where there are no items."""
+    if items:
+        names = [field.name for field in fields(items[0])]
+        yield from zip(names, zip(*map(attrgetter(*names), items), strict=True), strict=True)
+
+
+def tables_of(blob: bytes) -> dict[str, list[dict[str, Any]]]:
+    """What a plan's tables hold, by the names in its document: a dict for each host."""
+    words, columns = unpack(blob)
+    found: dict[str, dict[str, list[Any]]] = {table: {} for table in _TABLES}
+    for key, column in columns.items():
+        table, _, name = key.partition(".")
+        values = column.tolist()
+        found[table][name] = [words[key][code] for code in values] if key in words else values
     return {
-        "hosts_before": plan.before,
-        "hosts_after": plan.after,
-        "assessments": plan.assessments,
+        table: [dict(zip(each, row, strict=True)) for row in zip(*each.values(), strict=True)]
+        for table, each in found.items()
     }
-
-
-def _columns(items: tuple[Any, ...]) -> dict[str, list[Any]]:
-    """A table by columns, which takes a third of the time and room of one by rows."""
-    names = [field.name for field in fields(items[0])] if items else []
-    return {name: [getattr(item, name) for item in items] for name in names}
-
-
-def rows_of(columns: dict[str, list[Any]]) -> list[dict[str, Any]]:
-    """The rows of a table that `_columns` has turned."""
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def _action_row(plan: int, action: Action) -> tuple[Any, ...]:

@@ -14,9 +14,10 @@ from balancerd.adapters.sqlite.database import Database
 from balancerd.adapters.sqlite.deeds import PastDeeds
 from balancerd.adapters.sqlite.intents import RecentMoves
 from balancerd.adapters.sqlite.lock import is_locked
-from balancerd.adapters.sqlite.plans import rows_of, unpack
+from balancerd.adapters.sqlite.plans import tables_of
 from balancerd.adapters.sqlite.power import PowerTimes
-from balancerd.core.files.cluster_file import snapshot_of
+from balancerd.adapters.sqlite.snapshots import snapshot_of
+from balancerd.core.files.cluster_file import cluster_file
 from balancerd.core.files.plan_document import plan_of
 from balancerd.core.model import Snapshot
 from balancerd.core.past.history import WEEK, History
@@ -147,7 +148,6 @@ class Reader:
             " WHERE plan = ? ORDER BY id",
             (row["id"],),
         )
-        tables = {} if row["tables"] is None else unpack(row["tables"])
         return plan_of(
             {
                 **_item(row),
@@ -161,7 +161,7 @@ class Reader:
                     if action["kind"] != "move"
                 ],
                 "refusals": [dict(refusal) for refusal in refusals],
-                **{key: rows_of(columns) for key, columns in tables.items()},
+                **({} if row["tables"] is None else tables_of(row["tables"])),
             }
         )
 
@@ -201,16 +201,16 @@ class Reader:
 
     def cluster_file(self, plan: int | None = None) -> Item | None:
         """The cluster as last observed, or what a plan was made of; None where it is not kept."""
-        if plan is None:
-            row = self.database.row("SELECT cluster_file FROM newest_snapshot")
-        else:
-            row = self.database.row("SELECT cluster_file FROM snapshots WHERE plan = ?", (plan,))
-        return None if row is None else unpack(row[0])
+        snapshot = self.snapshot(plan)
+        return None if snapshot is None else cluster_file(snapshot)
 
     def snapshot(self, plan: int | None = None) -> Snapshot | None:
         """The same as a value."""
-        document = self.cluster_file(plan)
-        return None if document is None else snapshot_of(document)
+        table = "newest_snapshot" if plan is None else "snapshots WHERE plan = ?"
+        found = self.database.row(
+            f"SELECT figures, definitions FROM {table}", () if plan is None else (plan,)
+        )
+        return None if found is None else snapshot_of(*found)
 
     def policy(self, plan: int | None = None) -> tuple[str, str] | None:
         """Name and text of the policy that was last put in force, or that a plan was made under."""

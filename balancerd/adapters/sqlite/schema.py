@@ -92,7 +92,7 @@ _TABLES = (
         power_actions INTEGER NOT NULL,
         refusal_counts TEXT NOT NULL, -- JSON: candidates not taken, by constraint
         certificate TEXT, -- JSON: what the independent checker found
-        tables BLOB -- zlib of JSON: assessments, hosts before and after; not of old empty plans
+        tables BLOB -- packed: assessments, hosts before and after; not of old empty plans
     ) STRICT""",
     "CREATE INDEX plans_by_time ON plans (at)",
     "CREATE INDEX plans_open ON plans (id) WHERE state IN ('proposed', 'running')",
@@ -138,12 +138,14 @@ _TABLES = (
     f"""CREATE TABLE snapshots ( -- the cluster that a plan was made of
         plan INTEGER PRIMARY KEY REFERENCES plans (id) ON DELETE CASCADE,
         {_moment("at")},
-        cluster_file BLOB NOT NULL -- zlib of JSON
+        figures BLOB NOT NULL, -- packed: all that changes from one snapshot to the next
+        definitions BLOB NOT NULL -- zlib, in pieces, of lines of JSON: hosts, VMs, links
     ) STRICT""",
     f"""CREATE TABLE newest_snapshot ( -- the cluster as last observed
         id INTEGER PRIMARY KEY CHECK (id = 1),
         {_moment("at")},
-        cluster_file BLOB NOT NULL -- zlib of JSON
+        figures BLOB NOT NULL, -- packed: all that changes from one snapshot to the next
+        definitions BLOB NOT NULL -- zlib, in pieces, of lines of JSON: hosts, VMs, links
     ) STRICT""",
     f"""CREATE TABLE intents ( -- every act, written before it was done
         id INTEGER PRIMARY KEY AUTOINCREMENT,
