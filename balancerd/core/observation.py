@@ -148,6 +148,15 @@ class Preflight:
     pages: tuple[Pages, ...] = ()
 
 
+class Against(StrEnum):
+    """What hosts speak against, where they object to a move before it began."""
+
+    MOVE = "move"  # this VM on its way to this host
+    SOURCE = "source"  # all that leaves the source
+    TARGET = "target"  # all that goes to the target
+    PAIR = "pair"  # all that goes from one to the other
+
+
 @dataclass(frozen=True, slots=True)
 class JobReport:
     """News of a migration that a backend runs or watches.
@@ -163,10 +172,12 @@ class JobReport:
     progress: JobProgress | None = None
     ended: bool = False
     begun: bool = True  # False: the hypervisor was not even asked; a job it has is not this one
+    answered: bool = False  # the source itself ended the call: it is not at work on it any more
     error: str = ""
     error_code: int = 0
     error_domain: int = 0
     objection: str = ""  # what the hosts lack, where they refused before a byte was sent
+    against: Against = Against.MOVE  # what else the objection holds for
     bytes: int | None = None
     iterations: int | None = None
     downtime: float | None = None  # seconds

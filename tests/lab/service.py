@@ -80,8 +80,10 @@ def _band(band: Band) -> str:
 class Service:
     """One record directory, its configuration, and the process that works on it."""
 
-    def __init__(self, rig: Rig, directory: Path, policy_text: str) -> None:
-        self.rig = rig
+    def __init__(
+        self, rig: Rig, directory: Path, policy_text: str, cycle: float = CYCLE_SECONDS
+    ) -> None:
+        self.rig, self.cycle = rig, cycle
         self.directory = directory
         self.process: subprocess.Popen[str] | None = None
         self.log = directory / "log"
@@ -98,7 +100,7 @@ class Service:
 site = "lab"
 state_directory = "state"
 policy = "policy.toml"
-cycle = "{CYCLE_SECONDS}s"
+cycle = "{self.cycle}s"
 tls = false
 
 [storage]
@@ -132,10 +134,19 @@ shared = ["/lab/shared"]
 
     def close(self) -> None:
         """Whatever became of the test, nothing goes on afterwards; a failed one shows the story."""
+        self.kill()
+        self.tell()  # pytest keeps what is written to itself unless the test failed
+
+    def kill(self) -> None:
+        """End balancerd, if it runs."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
-        if self.log.exists():  # pytest keeps what is written to itself unless the test failed
+            self.process = None
+
+    def tell(self) -> None:
+        """Write down what happened."""
+        if self.log.exists():
             sys.stdout.write(self.log.read_text())
             sys.stdout.writelines(self.ctl(*verb) for verb in TABLES)
 
@@ -182,7 +193,7 @@ shared = ["/lab/shared"]
     def after_cycles(self, count: int) -> None:
         """Wait until so many more cycles are done."""
         goal = self.cycles() + count
-        self.until(lambda: self.cycles() >= goal, 60 + 8 * count * CYCLE_SECONDS, f"{count} cycles")
+        self.until(lambda: self.cycles() >= goal, 60 + 8 * count * self.cycle, f"{count} cycles")
 
     def until(self, happened: Callable[[], object], seconds: float, what: str) -> None:
         """Wait for something, for as long as a slow machine may need; the test fails where it does

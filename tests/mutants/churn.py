@@ -4,7 +4,7 @@ from tests.mutants.mutant import Mutant
 
 BREAKERS, HISTORY = "tests/unit/test_breakers.py", "tests/unit/test_history.py"
 CONSTRAINTS, VETOES = "tests/unit/test_constraints.py", "tests/unit/test_vetoes.py"
-LOOP = "tests/unit/test_loop.py"
+LOOP, OBJECTIONS = "tests/unit/test_loop.py", "tests/unit/test_objections.py"
 
 CHURN = (
     Mutant(
@@ -142,5 +142,29 @@ CHURN = (
         "        if False:\n",
         "tests/unit/test_planner.py",
         protects="no VM is moved because its vCPUs wait where no other VM is that they wait for",
+    ),
+    Mutant(
+        "a host that turned one VM away",
+        "core/placing/survey.py",
+        "    if found.hosts:\n",
+        "    if False:\n",
+        OBJECTIONS,
+        protects="a host that lacks what every migration needs is not tried with each VM in turn",
+    ),
+    Mutant(
+        "a plan hears what one of its moves was told",
+        "core/executing/executor.py",
+        "        if move.method is not Method.COLD:\n            said =",
+        "        if False:\n            said =",
+        OBJECTIONS,
+        protects="the rest of a plan is not sent where its first move was turned away",
+    ),
+    Mutant(
+        "what hosts lack is not held against a VM",
+        "core/past/breakers.py",
+        " and move.against is Against.MOVE",
+        "",
+        OBJECTIONS,
+        protects="a VM whose hosts have no certificates may still go elsewhere",
     ),
 )

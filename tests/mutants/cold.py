@@ -56,9 +56,25 @@ COLD = (
     Mutant(
         "what may be on its way is waited for",
         "core/executing/cold.py",
-        "waited < PATIENCE",
+        "waited < patience",
         "waited < 0.0",
         MOVES,
         protects="a cold move under way is not called failed, or lost",
+    ),
+    Mutant(
+        "a call that was not answered is waited for",
+        "core/executing/cold.py",
+        "ANSWERED if answered and finding is STAYED",
+        "ANSWERED if finding is STAYED",
+        MOVES,
+        protects="a cold move is not given up while its source may be at work on it",
+    ),
+    Mutant(
+        "what stood before the answer does not count",
+        "core/executing/verification.py",
+        " and told.at <= task.pair_since",
+        "",
+        MOVES,
+        protects="a cold move is not given up on what was seen while it was under way",
     ),
 )

@@ -118,8 +118,8 @@ STARTS = (
     Mutant(
         "the gate is asked again at the start",
         "core/executing/executor.py",
-        "refusal = gate.refuses(move) or self._over_budget(move)",
-        "refusal = self._over_budget(move)",
+        "refusal = gate.refuses(move) or self._objected(move) or self._over_budget(move)",
+        "refusal = self._objected(move) or self._over_budget(move)",
         EXECUTOR,
         protects="a move that a rule or a host's room forbids by now is dropped",
     ),
@@ -240,8 +240,8 @@ STARTS = (
     Mutant(
         "a link's budget of a day",
         "core/executing/executor.py",
-        "refusal = gate.refuses(move) or self._over_budget(move)",
-        "refusal = gate.refuses(move)",
+        "refusal = gate.refuses(move) or self._objected(move) or self._over_budget(move)",
+        "refusal = gate.refuses(move) or self._objected(move)",
         BREAKERS,
         protects="no link carries more in a day than it was given",
     ),

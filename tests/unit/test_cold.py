@@ -11,9 +11,17 @@ from balancerd.adapters.sim.world import World
 from balancerd.adapters.sqlite.ledger import Ledger
 from balancerd.adapters.sqlite.samples import SamplesStore
 from balancerd.core.check import check
-from balancerd.core.executing.cold import PATIENCE, TABLE, judge_cold, may_carry
+from balancerd.core.executing.cold import (
+    ANSWERED,
+    PATIENCE,
+    STAYED,
+    TABLE,
+    judge_cold,
+    may_carry,
+)
 from balancerd.core.executing.execution import Stage
 from balancerd.core.executing.messages import Ask, Intended, Located, StartMigration
+from balancerd.core.executing.migration import SILENCE
 from balancerd.core.executing.reconcile import Act
 from balancerd.core.explain import Decision, why
 from balancerd.core.model import (
@@ -27,7 +35,7 @@ from balancerd.core.model import (
     Snapshot,
     VMState,
 )
-from balancerd.core.observation import Location, Presence
+from balancerd.core.observation import JobReport, Location, Presence
 from balancerd.core.past.history import History, Outcome, PastMove
 from balancerd.core.plan import Plan, Sleep
 from balancerd.core.policies.policy import Policy
@@ -178,6 +186,43 @@ def test_what_may_be_on_its_way_is_waited_for() -> None:
         assert judge_cold(*pair, waited=PATIENCE).outcome is end
     assert judge_cold(P.SHUTOFF, P.UNREACHABLE, waited=1e9).outcome is None
     assert judge_cold(P.RUNNING, P.RUNNING, waited=0.0).outcome is Outcome.QUARANTINED
+
+
+def test_a_call_that_its_source_has_answered_is_waited_for_no_longer_than_need_be() -> None:
+    """Dies if anything but "still there" is believed sooner: it may have been carried half-way."""
+    for pair in product(P, P):
+        sooner = judge_cold(*pair, waited=ANSWERED, answered=True)
+        stayed = pair[1] is P.ABSENT and TABLE.get(pair) is STAYED
+        assert sooner == (STAYED if stayed else judge_cold(*pair, waited=ANSWERED))
+    assert judge_cold(P.SHUTOFF, P.ABSENT, ANSWERED - 1.0, answered=True).outcome is None
+
+
+@pytest.mark.parametrize(
+    ("answered", "outcome"), [(True, Outcome.FAILED), (False, None), (None, None)]
+)
+def test_a_cold_move_that_never_began_is_soon_given_up_if_the_source_says_so(
+    answered: bool | None, outcome: Outcome | None
+) -> None:
+    """Dies if the end of a call is enough, though its source was lost; or a call without an end."""
+    run = begun()
+    if answered is not None:
+        end = JobReport("a", "h1", "h2", run.view.now, ended=True, answered=answered, error="no")
+        run.feed(end)
+    run.feed(at=run.view.now + SILENCE + 1.0)
+    run.located(1, P.SHUTOFF, P.ABSENT)
+    run.feed(at=run.view.now + ANSWERED)
+    run.located(1, P.SHUTOFF, P.ABSENT)
+    assert run.outcome() is outcome
+
+
+def test_what_was_seen_before_the_answer_says_nothing_of_what_came_after() -> None:
+    run = begun()
+    run.feed(at=run.view.now + SILENCE + 1.0)
+    run.located(1, P.SHUTOFF, P.ABSENT)
+    late = run.view.now + ANSWERED
+    run.feed(JobReport("a", "h1", "h2", late, ended=True, answered=True, error="no"), at=late)
+    run.located(1, P.SHUTOFF, P.ABSENT)
+    assert run.outcome() is None
 
 
 def test_only_a_vm_that_is_off_goes_and_only_where_there_is_nothing_of_it() -> None:

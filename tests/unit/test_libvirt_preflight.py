@@ -71,20 +71,21 @@ def test_a_disk_in_a_pool_is_seen_once_it_is_there(connection: libvirt.virConnec
 
 
 @pytest.mark.parametrize(
-    ("reason", "lacking"),
+    ("reason", "lacking", "against"),
     [
-        ("Unable to access credentials /etc/pki/qemu/ca-cert.pem: No such file", "h1 or h2 is"),
-        ("Unable to access credentials /etc/pki/qemu/server-cert.pem: No such file", "h2 is"),
-        ("Unable to access credentials /etc/pki/qemu/client-cert.pem: No such file", "h1 is"),
-        ("The server certificate /etc/pki/qemu/server-cert.pem is not yet active", "h2 is"),
+        ("Unable to access credentials /etc/pki/qemu/ca-cert.pem: None", "h1 or h2", "pair"),
+        ("Unable to access credentials /etc/pki/qemu/server-cert.pem: None", "h2", "target"),
+        ("Unable to access credentials /etc/pki/qemu/client-cert.pem: None", "h1", "source"),
+        ("The server certificate /etc/pki/qemu/server-cert.pem is not yet active", "h2", "target"),
     ],
 )
 def test_a_refusal_for_want_of_certificates_says_whose_and_what_to_do(
-    reason: str, lacking: str
+    reason: str, lacking: str, against: str
 ) -> None:
     cause = f"internal error: unable to execute QEMU command 'object-add': {reason}"
-    said = not_encrypted(cause, "h1", "h2")
-    assert said.startswith(f"{lacking} not set up for encrypted migrations: {reason}; ")
+    said, closed = not_encrypted(cause, "h1", "h2")
+    assert closed == against
+    assert said.startswith(f"{lacking} is not set up for encrypted migrations: {reason}; ")
     assert said.endswith("or say tls = false")
 
 
@@ -99,7 +100,7 @@ def test_a_refusal_for_want_of_certificates_says_whose_and_what_to_do(
 )
 def test_what_breaks_in_other_ways_is_not_taken_for_a_want_of_certificates(cause: str) -> None:
     """Dies if any word of TLS will do: a stream that broke after it had begun is a failure."""
-    assert not_encrypted(cause, "h1", "h2") == ""
+    assert not_encrypted(cause, "h1", "h2") == ("", "move")
 
 
 @pytest.mark.parametrize(

@@ -1,27 +1,35 @@
 """After hosts objected to a move: another target, then a rest; never the same again at once."""
 
-from itertools import pairwise
+from dataclasses import replace
+from itertools import pairwise, permutations
 from pathlib import Path
 
 import pytest
 
 from balancerd.adapters.sim.world import World
 from balancerd.adapters.sqlite.ledger import Ledger
+from balancerd.adapters.sqlite.proof import verify
 from balancerd.adapters.sqlite.reader import Reader
 from balancerd.adapters.sqlite.samples import SamplesStore
+from balancerd.core.executing.execution import Stage
+from balancerd.core.observation import Against
 from balancerd.core.past.breakers import breakers
 from balancerd.core.past.history import History, Outcome, PastMove, rests_until
 from balancerd.core.past.objections import objections
+from balancerd.core.past.record import Conclusion, Intent, IntentKind
 from balancerd.core.placing.constraints import refuses
 from balancerd.core.placing.survey import lay_out
 from balancerd.core.planner.worth import _failing
 from balancerd.core.policies.limits import Limits
 from balancerd.core.policies.policy import Policy
 from balancerd.loop import Loop
+from tests.executions import Run
+from tests.executions import move as a_move
 from tests.sites import NOW, planned, policy, site, told
 from tests.worlds import a_scenario, a_world
 
 LIMITS = Limits(backoff=100.0, cooldown=100.0, cooldown_max=1000.0)
+BARE = "h2 is not set up for encrypted migrations"
 WHY = "the CPU of h2 lacks what the VM was given"
 CROWDED = "h1 16c 64G: a 8c 16G, b 7c 8G | h2 16c 64G: | h3 16c 64G: c 2c 1G"
 
@@ -30,15 +38,20 @@ def objected(vm: str, target: str, at: float) -> PastMove:
     return PastMove(vm, "h1", target, at, Outcome.OBJECTED, detail=WHY)
 
 
-def moved(vm: str, at: float) -> PastMove:
-    return PastMove(vm, "h9", "h1", at, Outcome.DONE)
+def moved(vm: str, at: float, target: str = "h1") -> PastMove:
+    return PastMove(vm, "h9", target, at, Outcome.DONE)
+
+
+def refused(against: Against, vm: str = "a", at: float = NOW) -> PastMove:
+    """What a move from h1 to h2 was told that concerns others, too."""
+    return PastMove(vm, "h1", "h2", at, Outcome.OBJECTED, detail=BARE, against=against)
 
 
 def test_the_back_off_doubles_with_each_objection_and_ends_with_a_move() -> None:
     """Dies if it stays the same, has no end, or outlives the VM's next move."""
 
     def until(*moves: PastMove, now: float = NOW) -> float | None:
-        said = objections(History(moves), LIMITS, now).get(("a", "h2"))
+        said = objections(History(moves), LIMITS, now).moves.get(("a", "h2"))
         return said.until if said else None
 
     assert until(objected("a", "h2", NOW)) == NOW + 100.0
@@ -82,6 +95,83 @@ def test_an_objection_is_neither_a_disturbance_nor_a_failed_migration() -> None:
     said = objected("a", "h2", NOW)
     assert rests_until([said], LIMITS) == 0.0
     assert _failing(History((said,) * 10)) == _failing(History())
+
+
+@pytest.mark.parametrize(
+    ("against", "closed"),
+    [
+        (Against.TARGET, {("h1", "h2"), ("h3", "h2")}),
+        (Against.SOURCE, {("h1", "h2"), ("h1", "h3")}),
+        (Against.PAIR, {("h1", "h2")}),
+        (Against.MOVE, set()),
+    ],
+)
+def test_what_a_host_lacks_for_any_move_closes_it_for_all(
+    against: Against, closed: set[tuple[str, str]]
+) -> None:
+    """Dies if each VM has to be told anew, or ways are closed that nobody spoke of."""
+    found = objections(History((refused(against),)), LIMITS, NOW)
+    assert {way for way in permutations(("h1", "h2", "h3"), 2) if found.between(*way)} == closed
+
+
+def test_a_closed_host_is_tried_again_less_and_less_often_until_a_move_gets_there() -> None:
+    def until(*moves: PastMove) -> float | None:
+        said = objections(History(moves), LIMITS, NOW).between("h3", "h2")
+        return said.until if said else None
+
+    said = [refused(Against.TARGET, vm, NOW - 5.0) for vm in "abc"]
+    assert until(said[0]) == NOW + 95.0
+    assert until(*said) == NOW + 395.0
+    assert until(*said, moved("d", NOW - 1.0, "h2")) is None
+    assert until(*said, moved("d", NOW - 1.0, "h4")) == NOW + 395.0
+    assert until(moved("d", NOW - 9.0, "h2"), *said) == NOW + 395.0
+
+
+@pytest.mark.parametrize("against", [Against.SOURCE, Against.TARGET, Against.PAIR])
+def test_no_vm_rests_for_what_its_hosts_lack(against: Against) -> None:
+    """Dies if two such objections open the VM's breaker: it may be able to go elsewhere."""
+    history = History(tuple(refused(against, "a", NOW - at) for at in (3.0, 2.0, 1.0)))
+    assert breakers(history, LIMITS, NOW) == breakers(History(), LIMITS, NOW)
+
+
+def test_no_vm_is_planned_to_a_host_that_another_one_was_told_to_be_closed() -> None:
+    """Dies if only the VM that was told looks elsewhere."""
+    snapshot, rules = site(CROWDED), policy("quiet", limits={"backoff": 300.0})
+    history = History((refused(Against.TARGET, "gone", NOW - 60.0),))
+    plan = planned(snapshot, rules, history)
+    assert plan.moves
+    assert all(move.target == "h3" for move in plan.moves)
+    layout = lay_out(snapshot, rules, history, NOW)
+    for vm in ("a", "b"):
+        refusal = refuses(layout, layout.block_of[vm], layout.host_row["h2"])
+        assert refusal is not None
+        assert (refusal.constraint, BARE in refusal.detail) == ("objection", True)
+
+
+def test_what_one_move_of_a_plan_was_told_the_others_need_not_hear() -> None:
+    """Dies if the rest of the plan is tried, VM by VM, on a host that turned the first away."""
+    run = Run(a_move(1, "a", "h1", "h2"), a_move(2, "b", "h3", "h2"), a="h1", b="h3")
+    history = History((refused(Against.TARGET, "a", run.view.now),))
+    run.view = replace(run.view, history=history)
+    run.feed()
+    assert (run.stage(1), run.stage(2)) == (Stage.DROPPED, Stage.DROPPED)
+    assert BARE in run.execution.tasks[2].detail
+
+
+def test_one_objection_to_all_moves_is_told_once(tmp_path: Path) -> None:
+    """Dies if what it is against is not on record, or told for each of the VMs."""
+    with Ledger(tmp_path / "ledger.db") as ledger:
+        for number, vm in enumerate("ab"):
+            at = NOW + number
+            intent = ledger.intend(Intent(IntentKind.MIGRATE, at, "h1", vm, target="h2"))
+            assert intent is not None
+            told = Outcome.OBJECTED, BARE
+            ledger.conclude(Conclusion(intent, at, *told, against=Against.TARGET))
+        assert [move.against for move in ledger.history(NOW + 2).moves] == [Against.TARGET] * 2
+        assert Reader(ledger.database).status(NOW + 2).objections == (f"all to h2: {BARE}",)
+        assert not verify(ledger.database).fault
+    with Ledger(tmp_path / "ledger.db") as again:
+        assert [move.against for move in again.history(NOW + 2).moves] == [Against.TARGET] * 2
 
 
 @pytest.fixture

@@ -10,7 +10,15 @@ from balancerd.core.executing.executor import INTEND_AGAIN
 from balancerd.core.executing.messages import Ask, Conclude, EndPlan, Intend, Intended, Located
 from balancerd.core.executing.preflight import objection
 from balancerd.core.model import Method
-from balancerd.core.observation import JobReport, Location, Pages, Preflight, Presence, Side
+from balancerd.core.observation import (
+    Against,
+    JobReport,
+    Location,
+    Pages,
+    Preflight,
+    Presence,
+    Side,
+)
 from balancerd.core.past.history import Outcome
 from balancerd.core.units import GIB, MIB
 from tests.executions import START, Run, move
@@ -136,6 +144,8 @@ def test_certificates_that_are_missing_are_an_objection_and_no_failure() -> None
     run.feed(at=START + 1)
     run.located(1, Presence.RUNNING, Presence.ABSENT)
     assert run.outcome() is Outcome.OBJECTED
+    (conclude,) = (one for one in run.commands if isinstance(one, Conclude))
+    assert conclude.conclusion.against is Against.TARGET
     assert run.stage(1) is Stage.DROPPED
     assert run.stage(2) is not Stage.DROPPED
 
@@ -158,9 +168,8 @@ def test_a_refusal_is_believed_only_where_both_hosts_confirm_it(
 
 
 def _refused() -> JobReport:
-    return JobReport(
-        "a", "h1", "h2", START, ended=True, error="no", error_code=1, objection="no certificates"
-    )
+    said: dict[str, Any] = {"objection": "no certificates", "against": Against.TARGET}
+    return JobReport("a", "h1", "h2", START, ended=True, error="no", error_code=1, **said)
 
 
 def test_a_pause_between_an_objection_and_its_record_forgets_the_objection() -> None:

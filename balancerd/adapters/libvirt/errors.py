@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import libvirt
 
+from balancerd.core.observation import Against
 from balancerd.ports import BackendError
 
 
@@ -19,27 +20,28 @@ def code(error: libvirt.libvirtError) -> int:
     return int(error.get_error_code() or 0)
 
 
-def not_encrypted(cause: str, source: str, target: str) -> str:
-    """What hosts that refused an encrypted migration lack, by QEMU's words; "" if not that.
+def not_encrypted(cause: str, source: str, target: str) -> tuple[str, Against]:
+    """What hosts that refused an encrypted migration lack, by QEMU's words, and whose moves wait
+    for it; "" if it was not that.
 
-    It reads its certificates just before it would listen or connect, and refuses those that are
+    QEMU reads its certificates just before it would listen or connect, and refuses those that are
     not there, have expired, or by its host's clock are not yet valid. The target serves, the
     source is its client; which of them lacks a CA's certificate, it does not tell.
     """
     said = cause.lower()
     if "object-add" not in said or not ("credentials" in said or "certificate" in said):
-        return ""
-    lacking = f"{source} or {target}"
+        return "", Against.MOVE
+    lacking, against = f"{source} or {target}", Against.PAIR
     if "/server-" in said:
-        lacking = target
+        lacking, against = target, Against.TARGET
     elif "/client-" in said:
-        lacking = source
+        lacking, against = source, Against.SOURCE
     _, found, reason = cause.partition("'object-add': ")
     detail = reason if found else cause
     return (
         f"{lacking} is not set up for encrypted migrations: {detail}; "
         "install libvirt's certificates for QEMU, or say tls = false"
-    )
+    ), against
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from balancerd.adapters.libvirt.locate import condition_of, find
 from balancerd.adapters.libvirt.order import Order, flags_of, milliseconds, parameters_of
 from balancerd.adapters.libvirt.states import BLOCKED, RUNNING, Job
 from balancerd.core.model import Method
-from balancerd.core.observation import JobProgress, JobReport
+from balancerd.core.observation import Against, JobProgress, JobReport
 from balancerd.ports import BackendError
 
 LOG = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class Migration:
         self._figures = Figures()
         self._progress: JobProgress | None = None
         self._downtime_set = False
-        self._asked = False
+        self._asked = self._answered = False
 
     def run(self) -> JobReport:
         """Migrate; the report of the end. Blocks until then: for a thread of its own."""
@@ -120,7 +120,14 @@ class Migration:
         try:
             domain.migrateToURI3(order.target.reach, parameters, flags)
         finally:
+            self._answered = self._is_alive(domain)
             self._ended.set()
+
+    @staticmethod
+    def _is_alive(domain: libvirt.virDomain) -> bool:
+        """Whether the source is still connected: then the call's end was its own answer."""
+        connection: libvirt.virConnect = domain.connect()  # type: ignore[no-untyped-call]
+        return bool(connection.isAlive())
 
     def _look_once_more(self, domain: libvirt.virDomain) -> None:
         """Raise BackendError where the call must not be made at all."""
@@ -205,24 +212,27 @@ class Migration:
         if figures == Figures() and self._progress is not None:
             last = self._progress
             figures = Figures(last.processed, last.iteration, seconds=last.elapsed)
+        objection, against = self._objection(error)
         return self._report(
             progress=self._progress,
             ended=True,
             begun=self._asked,
+            answered=self._answered,
             error="" if error is None else error.cause,
             error_code=0 if error is None else error.code,
             error_domain=0 if error is None else error.domain,
-            objection=self._objection(error),
+            objection=objection,
+            against=against,
             bytes=figures.bytes,
             iterations=figures.iterations,
             downtime=figures.downtime,
             seconds=figures.seconds,
         )
 
-    def _objection(self, error: BackendError | None) -> str:
+    def _objection(self, error: BackendError | None) -> tuple[str, Against]:
         """What the hosts lack, where they refused before memory flowed; "" for anything else."""
         if error is None or not self.order.encrypted or self._progress is not None:
-            return ""
+            return "", Against.MOVE
         return not_encrypted(error.cause, self.order.source.name, self.order.target.name)
 
     def _report(self, **news: Any) -> JobReport:

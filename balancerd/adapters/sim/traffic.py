@@ -349,6 +349,7 @@ class Traffic:
             at=state.at,
             progress=None if row is None else progress(row, state.now),
             ended=True,
+            answered=state.answers(source),
             error=ending.error,
             error_code=ending.code,
             error_domain=ending.domain,

@@ -10,7 +10,7 @@ from balancerd.adapters.sqlite.lessons import basis_of, to_text
 from balancerd.adapters.sqlite.proof import line_of
 from balancerd.core.files.codec import from_milliseconds, to_milliseconds
 from balancerd.core.model import Method
-from balancerd.core.observation import JobReport
+from balancerd.core.observation import Against, JobReport
 from balancerd.core.past.history import NEVER_BEGUN, REMEMBERED, Outcome, PastMove
 from balancerd.core.past.record import Conclusion, Intent, IntentKind
 from balancerd.ports import LedgerError
@@ -85,6 +85,7 @@ def conclude(database: Database, conclusion: Conclusion) -> Row:
             "error_code": conclusion.error_code,
             "error_domain": conclusion.error_domain,
             "adopted": conclusion.adopted,
+            "against": conclusion.against,
         }
         subject = intent["vm"] or intent["host"]
         event = audit.append(database, conclusion.at, "conclusion", subject, line_of(row))
@@ -171,7 +172,7 @@ class RecentMoves:
         self._rollbacks = self._database.rollbacks
         rows = self._database.rows(
             "SELECT intent, vm, host, target, predicted_bytes,"
-            " conclusions.at, outcome, conclusions.detail, bytes"
+            " conclusions.at, outcome, conclusions.detail, bytes, against"
             " FROM conclusions JOIN intents ON intents.id = intent"
             " WHERE kind = 'migrate' AND conclusions.at > ?"
             " ORDER BY conclusions.at, conclusions.id",
@@ -182,8 +183,9 @@ class RecentMoves:
 
 def _conclusion(row: Row) -> Conclusion:
     """As much of a conclusion as the memory of moves is made of."""
-    outcome = Outcome(row["outcome"])
-    return Conclusion(row["intent"], row["at"], outcome, row["detail"], bytes=row["bytes"])
+    outcome, against = Outcome(row["outcome"]), Against(row["against"])
+    told = row["intent"], row["at"], outcome, row["detail"]
+    return Conclusion(*told, bytes=row["bytes"], against=against)
 
 
 def _past_move(intent: Row, conclusion: Conclusion) -> PastMove:
@@ -194,4 +196,4 @@ def _past_move(intent: Row, conclusion: Conclusion) -> PastMove:
         sent = 0 if outcome in NEVER_BEGUN else intent["predicted_bytes"]
     said = conclusion.detail if outcome is Outcome.OBJECTED else ""
     ways = intent["vm"], intent["host"], intent["target"]
-    return PastMove(*ways, conclusion.at, outcome, sent, said)
+    return PastMove(*ways, conclusion.at, outcome, sent, said, conclusion.against)

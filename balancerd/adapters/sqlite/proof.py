@@ -9,6 +9,7 @@ from sqlite3 import Row
 from balancerd.adapters.sqlite import audit
 from balancerd.adapters.sqlite.audit import Verdict
 from balancerd.adapters.sqlite.database import Database
+from balancerd.core.observation import Against
 
 _TOLD = """SELECT conclusions.*, events.detail AS told FROM conclusions
     LEFT JOIN events ON events.id = event ORDER BY conclusions.id"""
@@ -28,9 +29,9 @@ def line_of(row: Row | dict[str, object]) -> str:
     )
     codes = f"; code {row['error_code']}/{row['error_domain']}" if row["error_code"] else ""
     adopted = "; adopted" if row["adopted"] else ""
-    return (
-        f"intent {row['intent']}: {words}" + (f" ({figures})" if figures else "") + codes + adopted
-    )
+    closed = f"; against the {row['against']}" if row["against"] != Against.MOVE else ""
+    what = f"intent {row['intent']}: {words}" + (f" ({figures})" if figures else "")
+    return what + codes + adopted + closed
 
 
 def verify(database: Database) -> Verdict:

@@ -79,15 +79,17 @@ class Reader:
         )
 
     def _objections(self, since: float) -> tuple[str, ...]:
-        """The newest objection to each move, sorted."""
+        """The newest objection to each move, or to all that a host is concerned with, sorted."""
         rows = self.database.rows(
-            "SELECT vm, target, detail, max(conclusions.at) FROM conclusions"
-            " JOIN intents ON intents.id = intent"
-            " WHERE outcome = 'objected' AND conclusions.at > ?"
-            " GROUP BY vm, target ORDER BY vm, target",
+            "SELECT CASE against WHEN 'target' THEN 'all to ' || target"
+            " WHEN 'source' THEN 'all from ' || host"
+            " WHEN 'pair' THEN 'all from ' || host || ' to ' || target"
+            " ELSE vm || ' to ' || target END AS moves, detail, max(conclusions.at)"
+            " FROM conclusions JOIN intents ON intents.id = intent"
+            " WHERE outcome = 'objected' AND conclusions.at > ? GROUP BY moves ORDER BY moves",
             (since,),
         )
-        return tuple(f"{vm} to {target}: {detail}" for vm, target, detail, _ in rows)
+        return tuple(f"{moves}: {detail}" for moves, detail, _ in rows)
 
     def newest_cycle(self) -> Cycle | None:
         """The daemon's last completed cycle."""

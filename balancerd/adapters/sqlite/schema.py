@@ -186,6 +186,7 @@ _TABLES = (
         error_code INTEGER NOT NULL,
         error_domain INTEGER NOT NULL,
         adopted INTEGER NOT NULL CHECK (adopted IN (0, 1)), -- another process saw the start
+        against TEXT NOT NULL, -- what an objection holds for: move, source, target, pair
         event INTEGER NOT NULL -- its line of the audit
     ) STRICT""",
     "CREATE INDEX conclusions_by_time ON conclusions (at)",

@@ -25,6 +25,7 @@ from balancerd.core.model import Method, Snapshot
 from balancerd.core.observation import JobReport
 from balancerd.core.past.breakers import Breakers, State, breakers
 from balancerd.core.past.history import History
+from balancerd.core.past.objections import Objections, objections
 from balancerd.core.past.record import Intent, IntentKind, PlanState
 from balancerd.core.placing.constraints import Gate
 from balancerd.core.plan import Action, Move, Refusal, Sleep, Wake
@@ -178,6 +179,10 @@ class _Starts:
     def _breakers(self) -> Breakers:
         return breakers(self._view.history, self._view.policy.limits, self._view.now)
 
+    @cached_property
+    def _objections(self) -> Objections:
+        return objections(self._view.history, self._view.policy.limits, self._view.now)
+
     def try_to(self, number: int) -> tuple[Task, tuple[Command, ...]]:
         """Start a waiting task if everything allows it; drop it if something never will."""
         task, view, execution = self._tasks[number], self._view, self._execution
@@ -211,7 +216,7 @@ class _Starts:
         if not committed and self._waits_for_its_set(task, fellows):
             return task, ()
         gate = self._gate or self._make_gate()
-        refusal = gate.refuses(move) or self._over_budget(move)
+        refusal = gate.refuses(move) or self._objected(move) or self._over_budget(move)
         if refusal:
             detail = f"{refusal.constraint}: {refusal.detail}"
             return task.to(Stage.DROPPED, view.now, detail), ()
@@ -221,6 +226,13 @@ class _Starts:
         else:
             task = replace(task, cleared=0.0)
         return migration.check(task, replace(view, snapshot=self._snapshot), move.number)
+
+    def _objected(self, move: Move) -> Refusal | None:
+        """What hosts told another VM since the plan was made, and would tell this one, too."""
+        said = None
+        if move.method is not Method.COLD:
+            said = self._objections.between(move.source, move.target)
+        return Refusal(move.vm, move.target, "objection", str(said)) if said else None
 
     def _over_budget(self, move: Move) -> Refusal | None:
         return over_budget(move, self._tasks.values(), self._execution.created, self._view)

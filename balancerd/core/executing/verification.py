@@ -18,7 +18,7 @@ from balancerd.core.executing.execution import OUTCOME_STAGE, Stage, Task, View
 from balancerd.core.executing.messages import Acted, Ask, Command, Conclude, Located, Settle, Watch
 from balancerd.core.executing.reconcile import DOWN, GONE, Act, Finding, judge, may_watch
 from balancerd.core.model import PowerState
-from balancerd.core.observation import JobReport, Presence
+from balancerd.core.observation import Against, JobReport, Presence
 from balancerd.core.past.history import Outcome
 from balancerd.core.past.record import Conclusion
 from balancerd.core.policies.limits import Limits
@@ -105,7 +105,10 @@ def located(task: Task, event: Located, view: View) -> Step:
     if pair[0] is Presence.RUNNING_WITH_JOB:
         return _job_goes_on(task, pair[1], view)
     stood = event.location.at - task.pair_since
-    finding = (judge_cold if task.is_cold else judge)(*pair, stood)
+    if task.is_cold:
+        finding = judge_cold(*pair, stood, answered=_has_answered(task))
+    else:
+        finding = judge(*pair, stood)
     if finding.outcome is None:
         return _wait(task, finding.detail)
     if _may_be_elsewhere(finding):
@@ -115,6 +118,14 @@ def located(task: Task, event: Located, view: View) -> Step:
     if stood < _to_be_confirmed(task, finding):
         return _wait(task, f"{finding.detail}; {task.foreign or 'to be confirmed'}")
     return _ruled(task, finding, pair, view)
+
+
+def _has_answered(task: Task) -> bool:
+    """Whether nobody is at work on our call any more, and was not when the pair was first seen."""
+    if task.foreign:
+        return True  # it was never made, or refused
+    told = task.report
+    return told is not None and told.ended and told.answered and told.at <= task.pair_since
 
 
 def _as_ordered(task: Task, source: Presence, target: Presence) -> tuple[Presence, Presence]:
@@ -246,6 +257,12 @@ def _downtime(task: Task) -> float | None:
     return report.downtime + max(0.0, task.resumed - report.at if task.resumed else 0.0)
 
 
+def _against(task: Task) -> Against:
+    """What an objection holds for; of all other ends, nothing but the move itself."""
+    objected = task.outcome is Outcome.OBJECTED and task.report is not None
+    return task.report.against if objected and task.report else Against.MOVE
+
+
 def _conclude(task: Task, view: View) -> Step:
     outcome, report = task.outcome, task.report
     assert outcome is not None
@@ -262,6 +279,7 @@ def _conclude(task: Task, view: View) -> Step:
         error_code=report.error_code if report else 0,
         error_domain=report.error_domain if report else 0,
         adopted=task.adopted,
+        against=_against(task),
     )
     ended = task.to(OUTCOME_STAGE[outcome], view.now)
     return ended, (Conclude(task.move.number, conclusion),)

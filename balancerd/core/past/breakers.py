@@ -13,6 +13,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import TypeVar
 
+from balancerd.core.observation import Against
 from balancerd.core.past.history import WEEK, History, Outcome, PastMove
 from balancerd.core.policies.limits import Limits
 from balancerd.core.same import Same
@@ -81,7 +82,7 @@ def breaker(scope: Scope, moves: Sequence[PastMove], limits: Limits, now: float)
     for move in reversed(moves):
         if move.outcome is Outcome.DONE:
             break
-        if move.outcome in rule.failures and moves[-1].at - move.at <= rule.memory:
+        if _is_failure(move, rule) and moves[-1].at - move.at <= rule.memory:
             failed.append(move)
     if len(failed) < rule.trips:
         return CLOSED
@@ -90,6 +91,11 @@ def breaker(scope: Scope, moves: Sequence[PastMove], limits: Limits, now: float)
     if now < until:
         return Breaker(State.OPEN, len(failed), until)
     return Breaker(State.HALF_OPEN, len(failed), until) if now < until + rule.memory else CLOSED
+
+
+def _is_failure(move: PastMove, rule: Rule) -> bool:
+    """Whether a move counts as one: what hosts object to all moves says nothing of its VM."""
+    return move.outcome in rule.failures and move.against is Against.MOVE
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from enum import StrEnum
 from functools import cached_property
 
 from balancerd.core.lessons import UNTAUGHT, Lessons
+from balancerd.core.observation import Against
 from balancerd.core.past.vetoes import Deed
 from balancerd.core.policies.limits import LONGEST_REST, Limits
 from balancerd.core.policies.policy import Policy
@@ -46,6 +47,7 @@ class PastMove:
     outcome: Outcome
     bytes: int = 0  # sent, or predicted where nobody saw it end
     detail: str = ""  # what was said against it, where hosts objected
+    against: Against = Against.MOVE  # and what else that holds for
 
 
 @dataclass(frozen=True)

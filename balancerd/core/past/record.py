@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from balancerd.core.lessons import MODEL_ONLY, Basis
 from balancerd.core.model import Method
+from balancerd.core.observation import Against
 from balancerd.core.past.history import Outcome
 
 
@@ -81,6 +82,7 @@ class Conclusion:
     error_code: int = 0
     error_domain: int = 0
     adopted: bool = False  # another balancerd process saw the start
+    against: Against = Against.MOVE  # what an objection holds for
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from balancerd.core.columns import Forecasts, Loads, taken
 from balancerd.core.model import ABSURD_BYTES, ABSURD_CORES, Host, PowerState, Snapshot
 from balancerd.core.past.breakers import State, breakers
 from balancerd.core.past.history import History, Outcome, rests_until
-from balancerd.core.past.objections import Objection, objections
+from balancerd.core.past.objections import ANY, Objection, Objections, objections
 from balancerd.core.placing.groups import blocks_of, domains_of, groups_of
 from balancerd.core.placing.layout import (
     CHARGED,
@@ -45,7 +45,7 @@ def lay_out(snapshot: Snapshot, policy: Policy, history: History, now: float) ->
         fixed={block_of[vm]: fixed[vm] for vm in sorted(fixed, reverse=True) if vm in block_of},
         barred=_barred(drawn.host_row, policy, history, now),
         returning=_returning(block_of, drawn.host_row, snapshot, policy, history, now),
-        objected=_objected(block_of, drawn.host_row, policy, history, now),
+        objected=_objected(block_of, drawn.host_row, snapshot, policy, history, now),
     )
 
 
@@ -287,16 +287,30 @@ def _returning(
 def _objected(
     block_of: Mapping[str, int],
     row: Mapping[str, int],
+    snapshot: Snapshot,
     policy: Policy,
     history: History,
     now: float,
 ) -> dict[int, dict[int, Objection]]:
     """Where blocks do not go because their hosts objected."""
     objected: dict[int, dict[int, Objection]] = {}
-    for (vm, target), said in sorted(objections(history, policy.limits, now).items()):
+    found, placement = objections(history, policy.limits, now), snapshot.cluster.placement
+    if found.hosts:
+        closed = {source: _closed(found, source, row) for source in row}
+        for vm in block_of:
+            objected.setdefault(block_of[vm], {}).update(closed[placement[vm]])
+    for (vm, target), said in sorted(found.moves.items()):
         if vm in block_of and target in row:
             objected.setdefault(block_of[vm], {})[row[target]] = said
     return objected
+
+
+def _closed(found: Objections, source: str, row: Mapping[str, int]) -> dict[int, Objection]:
+    """The hosts to which nothing goes from this one."""
+    named = {target for start, target in found.hosts if start in (source, ANY)}
+    targets = row.keys() - {source} if ANY in named else row.keys() & named - {source}
+    said = {target: found.between(source, target) for target in sorted(targets)}
+    return {row[target]: one for target, one in said.items() if one is not None}
 
 
 def _charge(layout: Layout) -> None:

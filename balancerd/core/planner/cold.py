@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from balancerd.core.model import VM, Method, PowerState
 from balancerd.core.past.breakers import Breakers, breakers
-from balancerd.core.past.objections import objections
-from balancerd.core.placing.constraints.cold import Objections, refuses_cold, stays
+from balancerd.core.past.objections import Objections, objections
+from balancerd.core.placing.constraints.cold import refuses_cold, stays
 from balancerd.core.plan import Move, Refusal
 from balancerd.core.planner.draft import Draft
 
@@ -62,7 +62,7 @@ class _Search:
         return cls(
             draft,
             breakers(draft.history, limits, draft.now),
-            dict(objections(draft.history, limits, draft.now)),
+            objections(draft.history, limits, draft.now),
             {name: float(layout.used_memory[layout.host_row[name]]) for name in open_},
         )
 

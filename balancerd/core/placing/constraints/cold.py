@@ -7,16 +7,14 @@ not be, it does not go.
 from balancerd.core.model import VM, ExclusionKind, VMState
 from balancerd.core.moving.tie import tie
 from balancerd.core.past.breakers import Breakers, State
-from balancerd.core.past.objections import Objection
+from balancerd.core.past.objections import Objections
 from balancerd.core.placing.layout import Layout
 from balancerd.core.placing.needs import lacks, needs_of
 from balancerd.core.placing.pools import pool_of
 from balancerd.core.plan import Refusal
 from balancerd.core.policies.rule import ConstraintRule, matches
 from balancerd.core.policies.tags import rules_in_force
-from balancerd.core.units import format_size, format_time
-
-Objections = dict[tuple[str, str], Objection]
+from balancerd.core.units import format_size
 
 
 def stays(layout: Layout, vm: VM) -> Refusal | None:
@@ -76,10 +74,9 @@ def refuses_cold(
         return Refusal(vm.name, target, rule.kind, rule.name)
     if any(one.state is State.OPEN for one in halted.of(vm.name, source, target)):
         return Refusal(vm.name, target, "back-off", "moves like it came to nothing")
-    said = objected.get((vm.name, target))
+    said = objected.moves.get((vm.name, target))
     if said is not None:
-        detail = f"{said.detail}; not tried again before {format_time(said.until)}"
-        return Refusal(vm.name, target, "objection", detail)
+        return Refusal(vm.name, target, "objection", str(said))
     return None
 
 

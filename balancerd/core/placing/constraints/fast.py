@@ -218,8 +218,7 @@ def _objects(layout: Layout, block: int, rows: Rows) -> Bools:
 
 
 def _explain_objection(layout: Layout, block: int, host: int) -> Explanation:
-    said = layout.objected[block][host]
-    return f"{said.detail}; not tried again before {format_time(said.until)}", ""
+    return str(layout.objected[block][host]), ""
 
 
 def _memory_short(layout: Layout, block: int, rows: Rows) -> Bools:

@@ -70,7 +70,7 @@ class Gate:
         if vm is None or cluster.placement.get(move.vm) != move.source:
             return Refusal(move.vm, move.target, "gone", f"it is not on {move.source} any more")
         halted = breakers(self.history, limits, self.now)
-        objected = dict(objections(self.history, limits, self.now))
+        objected = objections(self.history, limits, self.now)
         return stays(self.layout, vm) or refuses_cold(
             self.layout, vm, move.target, halted, objected
         )
