@@ -21,3 +21,18 @@ class Same(Generic[T]):
 
     def __hash__(self) -> int:
         return id(self.value)
+
+
+class Alike(Generic[T]):
+    """A tuple as a key by what is in it; of two, what is the same object is not looked into."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: tuple[T, ...]) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Alike) and other.value == self.value
+
+    def __hash__(self) -> int:
+        return len(self.value)

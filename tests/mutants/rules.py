@@ -244,9 +244,9 @@ RULES = (
     ),
     Mutant(
         "what is kept free is not",
-        "core/placing/survey.py",
-        "spare = 1.0 - _kept_free(row, rules)",
-        "spare = 1.0 - 0.0 * _kept_free(row, rules)",
+        "core/placing/inventory.py",
+        "spare = 1.0 - _kept_free(row, rules.value)",
+        "spare = 1.0 - 0.0 * _kept_free(row, rules.value)",
         f"{CONSTRAINTS}::test_rules_for_groups_of_hosts_numbers_and_headroom",
     ),
     Mutant(

@@ -1,21 +1,59 @@
 """Rules about VMs among each other: which VMs move as one, and which belong to which group."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from balancerd.core.model import Host, Snapshot
-from balancerd.core.placing.layout import Group, Ints
+from balancerd.core.placing.layout import Floats, Group, Ints
 from balancerd.core.policies.rule import ConstraintRule, matches, meant
+from balancerd.core.same import Alike, Same
 
 AMONG_VMS = ("apart", "together", "one-of")
 
 
-def blocks_of(
-    vms: Sequence[str], snapshot: Snapshot, rules: Sequence[ConstraintRule]
-) -> tuple[tuple[str, ...], ...]:
+@dataclass(frozen=True, eq=False, slots=True)
+class Blocks:
+    """The sets in which VMs move: the names in each block, and the block of each name."""
+
+    names: tuple[tuple[str, ...], ...]
+    of: dict[str, int]
+    home: Ints  # the same by VM, in their own order
+
+    @classmethod
+    def named(cls, names: tuple[tuple[str, ...], ...], vms: Sequence[str]) -> "Blocks":
+        """The blocks of these names, made of these VMs."""
+        of = {vm: index for index, block in enumerate(names) for vm in block}
+        return cls(names, of, np.array([of[vm] for vm in vms], dtype=np.int64))
+
+    def summed(self, values: Floats) -> Floats:
+        """What the VMs have, by block."""
+        return np.bincount(self.home, values, len(self.names)).astype(np.float64)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Groups:
+    """The groups, and for each block those that it belongs to, with how many of its VMs."""
+
+    groups: list[Group]
+    of: dict[int, tuple[tuple[int, int], ...]]
+
+
+def blocks_of(vms: tuple[str, ...], snapshot: Snapshot, rules: Sequence[ConstraintRule]) -> Blocks:
     """Sets of VMs on one host that "together" rules tie to each other; VMs under way stay alone."""
+    tying = [r for r in rules if r.kind == "together" and r.scope == "host" and r.weight is None]
+    return _tied(vms, snapshot, tying) if tying else _alone(Same(vms))
+
+
+@lru_cache(maxsize=1)
+def _alone(vms: Same[tuple[str, ...]]) -> Blocks:
+    return Blocks.named(tuple((vm,) for vm in vms.value), vms.value)
+
+
+def _tied(vms: Sequence[str], snapshot: Snapshot, rules: Sequence[ConstraintRule]) -> Blocks:
     placement, flights = snapshot.cluster.placement, snapshot.cluster.flights
     leader: dict[str, str] = {}
 
@@ -26,8 +64,6 @@ def blocks_of(
 
     here = set(vms) - flights.keys()
     for rule in rules:
-        if rule.kind != "together" or rule.scope != "host" or rule.weight is not None:
-            continue
         first: dict[str, str] = {}
         for vm in meant(here, rule.vms):
             a, b = find(first.setdefault(placement[vm], vm)), find(vm)
@@ -35,22 +71,21 @@ def blocks_of(
     blocks: defaultdict[str, list[str]] = defaultdict(list)
     for vm in vms:
         blocks[find(vm)].append(vm)
-    return tuple(tuple(blocks[vm]) for vm in sorted(blocks))
+    return Blocks.named(tuple(tuple(blocks[vm]) for vm in sorted(blocks)), vms)
 
 
-def groups_of(
-    rules: Sequence[ConstraintRule], block_of: Mapping[str, int]
-) -> tuple[list[Group], dict[int, tuple[tuple[int, int], ...]]]:
-    """The groups, and for each block those that it belongs to, with how many of its VMs."""
+@lru_cache(maxsize=1)
+def groups_of(rules: Alike[ConstraintRule], blocks: Same[Blocks]) -> Groups:
+    """The groups that rules make of the VMs of these blocks."""
     groups: list[Group] = []
-    counts: defaultdict[int, Counter[int]] = defaultdict(Counter)
-    for rule in rules:
+    block_of, counts = blocks.value.of, defaultdict[int, Counter[int]](Counter)
+    for rule in rules.value:
         if rule.kind not in AMONG_VMS:
             continue
         for vm in meant(block_of, rule.vms):
             counts[block_of[vm]][len(groups)] += 1
         groups.append(_group(rule))
-    return groups, {block: tuple(sorted(count.items())) for block, count in counts.items()}
+    return Groups(groups, {block: tuple(sorted(count.items())) for block, count in counts.items()})
 
 
 def _group(rule: ConstraintRule) -> Group:

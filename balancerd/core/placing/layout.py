@@ -64,13 +64,7 @@ class Layout:
     domains: dict[str, Ints]  # scope -> the domain each host lies in
     used_now: Floats  # CPU as the host measures it, and what was placed there since
     used_cpu: Floats
-    used_variance: Floats
     used_memory: Floats
-    used_vcpus: Floats
-    used_count: Ints
-    leaving_cpu: Floats  # of the above, what is already on its way out
-    leaving_variance: Floats
-    leaving_memory: Floats
     # per block
     blocks: tuple[tuple[str, ...], ...]
     block_of: dict[str, int]
@@ -80,13 +74,7 @@ class Layout:
     memory: Floats
     vcpus: Floats
     origin: Ints
-    place: Ints
     signature: Ints  # which row of `allowed`, `reachable` and `aversion` holds for it
-    fixed: dict[int, Refusal]  # blocks that may not move at all
-    # memory of what was done: until when a time in the future bars a way
-    barred: dict[int, dict[int, float]]  # source -> target -> the pair's back-off
-    returning: dict[int, dict[int, float]]  # block -> the host it came from
-    objected: dict[int, dict[int, Objection]]  # block -> target -> what hosts said against it
     # rules
     rules: tuple[ConstraintRule, ...]  # all that are in force
     allowed: Bools  # by signature and host: pins and avoidances leave it open
@@ -96,11 +84,34 @@ class Layout:
     bound: Ints  # blocks that may not be everywhere
     groups: list[Group]
     groups_of: dict[int, tuple[tuple[int, int], ...]]  # block -> (group, how many of it)
-    present: list[dict[int, int]]  # per group: domain -> VMs of the group charged there
     nodes: Nodes | None = None  # NUMA nodes, where VMs of the site are bound to some
     pools: Pools | None = None  # of huge pages, where VMs of the site have some
     big: tuple[float, float] = (0.0, 0.0)  # vCPUs and bytes of the VM that room is made for
+    # memory of what was done: until when a time in the future bars a way
+    barred: dict[int, dict[int, float]] = field(default_factory=dict)  # source -> target
+    returning: dict[int, dict[int, float]] = field(default_factory=dict)  # block -> where it was
+    # block -> target -> what hosts said against it
+    objected: dict[int, dict[int, Objection]] = field(default_factory=dict)
+    fixed: dict[int, Refusal] = field(default_factory=dict)  # blocks that may not move at all
+    # what changes, beside `used_now`, `used_cpu` and `used_memory`
+    place: Ints = field(init=False)
+    used_variance: Floats = field(init=False)
+    used_vcpus: Floats = field(init=False)
+    used_count: Ints = field(init=False)
+    leaving_cpu: Floats = field(init=False)  # of what is used, what is already on its way out
+    leaving_variance: Floats = field(init=False)
+    leaving_memory: Floats = field(init=False)
+    present: list[dict[int, int]] = field(init=False)  # per group: domain -> VMs of it there
     moved: set[int] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        count = len(self.hosts)
+        self.place = self.origin.copy()
+        self.used_variance, self.used_vcpus = np.zeros(count), np.zeros(count)
+        self.used_count = np.zeros(count, dtype=np.int64)
+        self.leaving_cpu, self.leaving_variance = np.zeros(count), np.zeros(count)
+        self.leaving_memory = np.zeros(count)
+        self.present = [{} for _ in self.groups]
 
     @property
     def factor(self) -> float:

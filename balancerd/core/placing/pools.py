@@ -72,6 +72,8 @@ def lay_out_pools(
     hosts: Sequence[Host], blocks: Sequence[Sequence[str]], vms: Mapping[str, VM]
 ) -> Pools | None:
     """The pools of a site, with nothing in use yet; None where no VM has huge pages."""
+    if not any(vm.huge_pages for vm in vms.values()):
+        return None
     paged = {
         block: [vms[name] for name in names if vms[name].huge_pages]
         for block, names in enumerate(blocks)

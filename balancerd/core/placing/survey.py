@@ -1,249 +1,210 @@
-"""From values to arrays: draws up the layout of a snapshot under a policy."""
+"""From values to arrays: draws up the layout of a snapshot under a policy.
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+Most of a site is the same in the next snapshot: hosts, VMs, blocks, groups and reach are worked out
+anew only where what they rest on changed. What the snapshot tells is put together once for it, with
+what the past says once for a moment: a plan is made and begun on the same ground.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
 from balancerd.core.columns import Forecasts, Loads, taken
-from balancerd.core.model import ABSURD_BYTES, ABSURD_CORES, Host, PowerState, Snapshot
+from balancerd.core.model import ABSURD_BYTES, ABSURD_CORES, Snapshot
 from balancerd.core.past.breakers import State, breakers
 from balancerd.core.past.history import History, Outcome, rests_until
 from balancerd.core.past.objections import ANY, Objection, Objections, objections
-from balancerd.core.placing.groups import blocks_of, domains_of, groups_of
+from balancerd.core.placing.groups import Blocks, blocks_of, groups_of
+from balancerd.core.placing.inventory import Guests, Hosts, guests_of, hosts_of
 from balancerd.core.placing.layout import (
-    CHARGED,
     UNSEEN_SHARE,
     UNSEEN_SPREAD,
     Bools,
     Floats,
     Ints,
     Layout,
-    is_sane,
-    memory_capacity,
 )
 from balancerd.core.placing.movable import fixed_vms
 from balancerd.core.placing.pools import lay_out_pools
-from balancerd.core.placing.reach import Reach, reach
+from balancerd.core.placing.reach import reach
 from balancerd.core.placing.room import big_vm
 from balancerd.core.placing.seating import homes, landing_seat, lay_out_nodes
 from balancerd.core.policies.choices import Objective
 from balancerd.core.policies.policy import Policy
-from balancerd.core.policies.rule import ConstraintRule, meant
 from balancerd.core.policies.tags import rules_in_force
-from balancerd.core.same import Same
-from balancerd.core.sensing.counters import core_of
+from balancerd.core.same import Alike, Same
 
 
 def lay_out(snapshot: Snapshot, policy: Policy, history: History, now: float) -> Layout:
     """The layout of what was observed. A VM on a host that does not exist is left out."""
-    drawn = _drawn_once(Same(snapshot), Same(policy))
-    fixed, block_of = fixed_vms(snapshot, policy, history, now), drawn.block_of
-    return replace(
-        drawn.copy(),
-        fixed={block_of[vm]: fixed[vm] for vm in sorted(fixed, reverse=True) if vm in block_of},
-        barred=_barred(drawn.host_row, policy, history, now),
-        returning=_returning(block_of, drawn.host_row, snapshot, policy, history, now),
-        objected=_objected(block_of, drawn.host_row, snapshot, policy, history, now),
-    )
+    return _with_past(Same(snapshot), Same(policy), Same(history), now).copy()
 
 
 @lru_cache(maxsize=1)
-def _drawn_once(snapshot: Same[Snapshot], policy: Same[Policy]) -> Layout:
-    """What does not depend on the past or the time. What is planned on a snapshot is looked at
-    again on the same one as it starts; nobody changes this layout."""
-    return _drawn_up(snapshot.value, policy.value)
+def _with_past(
+    snapshot: Same[Snapshot], policy: Same[Policy], history: Same[History], now: float
+) -> Layout:
+    """With what was done before; nobody changes this layout."""
+    layout = _drawn_up(snapshot, policy).copy()
+    seen, by, past, block_of = snapshot.value, policy.value, history.value, layout.block_of
+    fixed = fixed_vms(seen, by, past, now)
+    layout.fixed = {block_of[vm]: fixed[vm] for vm in sorted(fixed, reverse=True) if vm in block_of}
+    layout.barred = _barred(layout.host_row, by, past, now)
+    layout.returning = _returning(block_of, layout.host_row, seen, by, past, now)
+    layout.objected = _objected(block_of, layout.host_row, seen, by, past, now)
+    return layout
 
 
-def _drawn_up(snapshot: Snapshot, policy: Policy) -> Layout:
-    cluster = snapshot.cluster
-    hosts = tuple(sorted(cluster.hosts))
-    row = {name: index for index, name in enumerate(hosts)}
-    values = [cluster.hosts[name] for name in hosts]
-    vms = [
-        name
-        for name in sorted(cluster.vms)
-        if cluster.placement.get(name) in row and cluster.vms[name].state in CHARGED
-    ]
-    rules = rules_in_force(cluster, policy)
-    blocks = blocks_of(vms, snapshot, rules)
-    block_of = {vm: index for index, block in enumerate(blocks) for vm in block}
-    place = np.array([row[cluster.placement[block[0]]] for block in blocks], dtype=np.int64)
-    home = np.array([block_of[vm] for vm in vms], dtype=np.int64)
-    cores = _floats(core_of(host) for host in values)
-    cpu, variance, memory, vcpus = _demands(vms, home, len(blocks), snapshot)
-    groups, memberships = groups_of(rules, block_of)
-    found = reach(blocks, place, values, cluster.vms, rules)
-    spare = 1.0 - _kept_free(row, rules)
-    now_used, absurd = _measured(hosts, snapshot)
-    open_ = _open(values, snapshot, rules) & ~absurd
-    count = len(hosts)
-    layout = Layout(
-        snapshot=snapshot,
-        policy=policy,
-        hosts=hosts,
-        host_row=row,
-        cpu_capacity=spare * _floats(host.cpu if is_sane(host) else 0.0 for host in values),
-        memory_capacity=spare
-        * _floats(memory_capacity(host, policy) if is_sane(host) else 0.0 for host in values),
-        vcpu_capacity=_floats(
-            (host.cores or host.cpu) * policy.capacity.cpu_overcommit if is_sane(host) else 0.0
-            for host in values
-        ),
-        receives=open_ & _not_draining(hosts, snapshot),
-        gives=open_,
-        peak=_floats(host.power_curve[-1] if host.power_curve else 1.0 for host in values),
-        curves=_curves(values),
-        domains=domains_of(values, rules),
-        used_now=now_used,
-        used_cpu=_overhead(hosts, snapshot, 0),
-        used_variance=np.zeros(count),
-        used_memory=_overhead(hosts, snapshot, 1),
-        used_vcpus=np.zeros(count),
-        used_count=np.zeros(count, dtype=np.int64),
-        leaving_cpu=np.zeros(count),
-        leaving_variance=np.zeros(count),
-        leaving_memory=np.zeros(count),
-        blocks=blocks,
-        block_of=block_of,
-        now=_now(vms, home, cores[place[home]], cpu, snapshot),
-        cpu=cpu,
-        variance=variance,
-        memory=memory,
-        vcpus=vcpus,
-        origin=place,
-        place=place.copy(),
-        signature=found.signature,
-        fixed={},
-        barred={},
-        returning={},
-        objected={},
-        rules=rules,
-        allowed=found.allowed,
-        reachable=found.reachable,
-        aversion=found.aversion,
-        needs=found.needs,
-        bound=_bound(found),
-        groups=groups,
-        groups_of=memberships,
-        present=[{} for _ in groups],
-        nodes=lay_out_nodes(values, blocks, snapshot, policy),
-        pools=lay_out_pools(values, blocks, cluster.vms),
-    )
+@lru_cache(maxsize=1)
+def _drawn_up(snapshot: Same[Snapshot], policy: Same[Policy]) -> Layout:
+    """What depends neither on the past nor on the time; nobody changes this layout."""
+    cluster = snapshot.value.cluster
+    rules = rules_in_force(cluster, policy.value)
+    values = tuple(cluster.hosts[name] for name in sorted(cluster.hosts))
+    hosts = hosts_of(Alike(values), policy, Alike(rules))
+    guests, place = _placed(guests_of(Same(cluster.vms)), hosts, cluster.placement)
+    blocks = blocks_of(guests.names, snapshot.value, rules)
+    at = np.zeros(len(blocks.names), dtype=np.int64)
+    at[blocks.home] = place
+    demand = _Demand.of(guests, blocks, hosts.core[place], snapshot.value)
+    layout = _composed(snapshot.value, policy.value, hosts, blocks, demand, at)
     _charge(layout)
-    if policy.objective is Objective.DEFRAGMENT:
+    if policy.value.objective is Objective.DEFRAGMENT:
         size = big_vm(layout)
         layout.big = size.vcpus, size.memory
     return layout
 
 
-def _bound(found: Reach) -> Ints:
-    """Blocks that pins or avoidances keep off some host."""
-    free = np.asarray(found.allowed.all(axis=1))
-    return np.flatnonzero(~free[found.signature])
+def _placed(guests: Guests, hosts: Hosts, placement: Mapping[str, str]) -> tuple[Guests, Ints]:
+    """The VMs on hosts that there are, and the row of each one's host."""
+    rows = [hosts.row.get(placement.get(name, ""), -1) for name in guests.names]
+    place = np.array(rows, dtype=np.int64)
+    return guests.only(place >= 0), place[place >= 0]
 
 
-def _floats(values: Iterable[float]) -> Floats:
-    return np.array(list(values), dtype=np.float64)
+@dataclass(frozen=True, eq=False, slots=True)
+class _Demand:
+    """What each block asks for. A VM of which nothing is known counts with a guess on the safe
+    side."""
+
+    now: Floats  # CPU at this moment, what it waits for included
+    cpu: Floats  # expected
+    variance: Floats
+    memory: Floats
+    vcpus: Floats
+
+    @classmethod
+    def of(cls, guests: Guests, blocks: Blocks, cores: Floats, snapshot: Snapshot) -> "_Demand":
+        """`cores` is what a core is worth where each VM is."""
+        forecasts = Forecasts.of(snapshot.forecasts)
+        rows = forecasts.rows(guests.names)
+        cpu, spread = taken(forecasts.cpu, rows), taken(forecasts.spread, rows)
+        known = (np.abs(cpu) < ABSURD_CORES) & (np.abs(spread) < ABSURD_CORES)
+        cpu = np.where(known, np.maximum(cpu, 0.0), UNSEEN_SHARE * guests.sizes)
+        spread = np.where(known, np.maximum(spread, 0.0), UNSEEN_SPREAD * guests.sizes)
+        expected = blocks.summed(cpu)
+        now = blocks.summed(_asked(guests, cores, snapshot))
+        return cls(
+            np.where(np.abs(now) < ABSURD_CORES, np.maximum(now, 0.0), expected),
+            expected,
+            blocks.summed(spread * spread),
+            blocks.summed(guests.memory),
+            blocks.summed(guests.vcpus),
+        )
 
 
-def _measured(hosts: Sequence[str], snapshot: Snapshot) -> tuple[Floats, Bools]:
+def _asked(guests: Guests, cores: Floats, snapshot: Snapshot) -> Floats:
+    """CPU that each VM asks for now; NaN where that is not known.
+
+    A VM that may use less than one whole core waits for that one, so what it waits for is a share
+    of the core and not of its own size.
+    """
+    loads = Loads.of(snapshot.loads)
+    rows = loads.rows(guests.names)
+    return taken(loads.cpu, rows) + taken(loads.steal, rows) * np.maximum(guests.sizes, cores)
+
+
+def _composed(
+    snapshot: Snapshot, policy: Policy, hosts: Hosts, blocks: Blocks, demand: _Demand, place: Ints
+) -> Layout:
+    """The layout with nothing on its hosts yet but their overhead."""
+    cluster, rules = snapshot.cluster, rules_in_force(snapshot.cluster, policy)
+    found = reach(blocks, place, hosts, cluster.vms, rules)
+    grouped = groups_of(Alike(rules), Same(blocks))
+    now, absurd = _measured(hosts, snapshot)
+    open_ = _open(hosts, snapshot) & ~absurd
+    return Layout(
+        snapshot=snapshot,
+        policy=policy,
+        hosts=hosts.names,
+        host_row=hosts.row,
+        cpu_capacity=hosts.cpu_capacity,
+        memory_capacity=hosts.memory_capacity,
+        vcpu_capacity=hosts.vcpu_capacity,
+        receives=open_ & ~_among(hosts, snapshot.draining),
+        gives=open_,
+        peak=hosts.peak,
+        curves=hosts.curves,
+        domains=hosts.domains,
+        used_now=now,
+        used_cpu=_overhead(hosts, snapshot, 0),
+        used_memory=_overhead(hosts, snapshot, 1),
+        blocks=blocks.names,
+        block_of=blocks.of,
+        now=demand.now,
+        cpu=demand.cpu,
+        variance=demand.variance,
+        memory=demand.memory,
+        vcpus=demand.vcpus,
+        origin=place,
+        signature=found.signature,
+        rules=rules,
+        allowed=found.allowed,
+        reachable=found.reachable,
+        aversion=found.aversion,
+        needs=found.needs,
+        bound=found.bound,
+        groups=grouped.groups,
+        groups_of=grouped.of,
+        nodes=lay_out_nodes(hosts.values, blocks.names, snapshot, policy),
+        pools=lay_out_pools(hosts.values, blocks.names, cluster.vms),
+    )
+
+
+def _measured(hosts: Hosts, snapshot: Snapshot) -> tuple[Floats, Bools]:
     """CPU of each host now, 0 where it is not known; and whether what is told of it is absurd."""
     loads = Loads.of(snapshot.host_loads)
-    now = taken(loads.cpu, loads.rows(tuple(hosts)))
+    now = taken(loads.cpu, loads.rows(hosts.names))
     sane = (now >= 0) & (now < ABSURD_CORES)
     return np.where(sane, now, 0.0), ~sane & ~np.isnan(now)
 
 
-def _overhead(hosts: Sequence[str], snapshot: Snapshot, which: int) -> Floats:
-    values = _floats(snapshot.overhead.get(name, (0.0, 0))[which] for name in hosts)
+def _overhead(hosts: Hosts, snapshot: Snapshot, which: int) -> Floats:
+    values = np.zeros(len(hosts.names))
+    for name, told in snapshot.overhead.items():
+        if name in hosts.row:
+            values[hosts.row[name]] = told[which]
     return np.where(np.abs(values) < ABSURD_BYTES, np.maximum(values, 0.0), 0.0)
 
 
-def _open(hosts: Sequence[Host], snapshot: Snapshot, rules: Sequence[ConstraintRule]) -> Bools:
+def _open(hosts: Hosts, snapshot: Snapshot) -> Bools:
     """Hosts that VMs may leave or enter at all."""
-    names = snapshot.cluster.hosts
-    barred = {
-        name
-        for rule in rules
-        if rule.kind == "exclude" and not rule.vms
-        for name in meant(names, rule.hosts)
-    }
     absurd = {
         name
         for name, (cpu, memory) in snapshot.overhead.items()
         if not (0 <= cpu < ABSURD_CORES and 0 <= memory < ABSURD_BYTES)
     }
-    closed = snapshot.unknown_hosts() | barred | absurd
-    return np.array(
-        [h.power is PowerState.ON and is_sane(h) and h.name not in closed for h in hosts],
-        dtype=np.bool_,
-    )
+    closed = snapshot.unknown_hosts() | absurd
+    return hosts.open & ~_among(hosts, closed)
 
 
-def _kept_free(row: Mapping[str, int], rules: Sequence[ConstraintRule]) -> Floats:
-    """The share of each host that "headroom" rules keep free; of several the largest."""
-    shares = np.zeros(len(row))
-    for rule in rules:
-        if rule.kind == "headroom":
-            rows = [row[name] for name in meant(row, rule.hosts)]
-            shares[rows] = np.maximum(shares[rows], rule.share or 0.0)
-    return shares
-
-
-def _not_draining(hosts: Sequence[str], snapshot: Snapshot) -> Bools:
-    return np.array([name not in snapshot.draining for name in hosts], dtype=np.bool_)
-
-
-def _curves(hosts: Sequence[Host]) -> tuple[tuple[Floats, Ints], ...]:
-    """The different power curves, each with the rows of the hosts that have it."""
-    rows: dict[tuple[float, ...], list[int]] = {}
-    for row, host in enumerate(hosts):
-        if host.power_curve:
-            rows.setdefault(host.power_curve, []).append(row)
-    return tuple((_floats(curve), np.array(found)) for curve, found in rows.items())
-
-
-def _demands(
-    vms: Sequence[str], home: Ints, count: int, snapshot: Snapshot
-) -> tuple[Floats, Floats, Floats, Floats]:
-    """CPU, variance of CPU, memory and vCPUs of each block; `home` is the block of each VM.
-
-    A VM of which nothing is known counts with a guess on the safe side.
-    """
-    values = [snapshot.cluster.vms[name] for name in vms]
-    forecasts = Forecasts.of(snapshot.forecasts)
-    rows = forecasts.rows(tuple(vms))
-    cpu, spread = taken(forecasts.cpu, rows), taken(forecasts.spread, rows)
-    known = (np.abs(cpu) < ABSURD_CORES) & (np.abs(spread) < ABSURD_CORES)
-    sizes = _floats(vm.size for vm in values)
-    cpu = np.where(known, np.maximum(cpu, 0.0), UNSEEN_SHARE * sizes)
-    spread = np.where(known, np.maximum(spread, 0.0), UNSEEN_SPREAD * sizes)
-    memory = _floats(min(max(0, vm.memory), ABSURD_BYTES) for vm in values)
-    vcpus = _floats(vm.vcpus for vm in values)
-    sums = [_summed(home, x, count) for x in (cpu, spread * spread, memory, vcpus)]
-    return sums[0], sums[1], sums[2], sums[3]
-
-
-def _summed(home: Ints, values: Floats, count: int) -> Floats:
-    return np.bincount(home, values, count).astype(np.float64)
-
-
-def _now(
-    vms: Sequence[str], home: Ints, cores: Floats, expected: Floats, snapshot: Snapshot
-) -> Floats:
-    """CPU each block asks for now, what it waits for included; else what is expected of it.
-
-    `cores` is what a core is worth where each VM is: a VM that may use less than one whole core
-    waits for that one, so what it waits for is a share of the core and not of its own size.
-    """
-    loads = Loads.of(snapshot.loads)
-    rows = loads.rows(tuple(vms))
-    sizes = _floats(snapshot.cluster.vms[name].size for name in vms)
-    asked = taken(loads.cpu, rows) + taken(loads.steal, rows) * np.maximum(sizes, cores)
-    sums = _summed(home, asked, len(expected))
-    return np.where(np.abs(sums) < ABSURD_CORES, np.maximum(sums, 0.0), expected)
+def _among(hosts: Hosts, names: frozenset[str] | set[str]) -> Bools:
+    """Which hosts have one of these names."""
+    among = np.zeros(len(hosts.names), dtype=np.bool_)
+    among[[hosts.row[name] for name in names if name in hosts.row]] = True
+    return among
 
 
 def _barred(
