@@ -1,7 +1,9 @@
 """Changes to a placement that gain most: a block goes elsewhere, or two change places.
 
 All blocks of a host are weighed at once, each with every host or with every block that could come
-in its place.
+in its place. Of exchanges there are many and few are any good, so the cheap half is weighed first:
+what it saves the host that is looked at. What cannot gain even if the other one pays nothing is not
+weighed to the end.
 """
 
 from collections.abc import Iterator
@@ -48,10 +50,13 @@ def exchange(search: Search, here: int) -> Change | None:
     others = _partners(search, here, len(blocks))
     if not len(blocks) or not len(others):
         return None
-    gains = _exchanges(search, here, blocks, others)
-    search.work += VISIT + gains.size
-    for gain, row, column in _best(gains):
-        block, back = int(blocks[row]), int(others[column])
+    search.work += VISIT + len(blocks) * len(others)
+    rows, columns = _promising(search, here, blocks, others)
+    gains = _exchanges(search, here, blocks[rows], others[columns])
+    if search.swayed:
+        gains -= _unease(search, here, blocks, others)[rows, columns]
+    for gain, _, pair in _best(gains[np.newaxis]):
+        block, back = int(blocks[rows[pair]]), int(others[columns[pair]])
         there = int(search.layout.place[back])
         if not search.forbids(block, there) and not search.forbids(back, here):
             return Change(gain, block, there, back)
@@ -68,20 +73,47 @@ def _partners(search: Search, here: int, rows: int) -> Ints:
     return found[:: 1 + len(found) * rows // LOOK]
 
 
-def _exchanges(search: Search, here: int, blocks: Ints, others: Ints) -> Floats:
-    """The gain of each exchange of a block here (row) for one elsewhere (column)."""
-    row, a, there = blocks[:, np.newaxis], np.array([here]), search.layout.place[others]
-    cost = search.altered(a, row, -1, others) + search.altered(there, row, 1, others)
-    cost -= search.as_is(a) + search.as_is(there)
-    home = search.home
-    cost += search.price[row] * (1.0 * (home[row] != there) - (home[row] != here))
-    cost += search.price[others] * (1.0 * (home[others] != here) - (home[others] != there))
-    cost[~search.may(row, there)] = np.inf
+def _promising(search: Search, here: int, blocks: Ints, others: Ints) -> tuple[Ints, Ints]:
+    """Pairs of a block here and one elsewhere, by index, whose exchange may gain; in order.
+
+    Left out are those that would not even if the other host had nothing to bear for it. Soft rules
+    may reward any: with them no pair is left out.
+    """
     if search.swayed:
-        cost += search.unease(blocks, there) + search.unease(others, a)[:, 0]
-        # What soft groups make of two of their VMs depends on where both are.
-        cost[search.social[row] & search.social[others]] = np.inf
+        rows, columns = np.indices((len(blocks), len(others)))
+        return rows.ravel(), columns.ravel()
+    there, home, a = search.layout.place[others], search.home, np.array([here])
+    least = search.price[blocks] * np.where(home[blocks] == here, 1.0, -1.0)
+    owed = search.price[others] * (1.0 * (home[others] != here) - (home[others] != there))
+    worth = search.as_is(a) - least
+    beyond = search.as_is(there) - owed
+    rows = np.flatnonzero(worth + beyond.max() > 0.0)
+    columns = np.flatnonzero(beyond + worth.max() > 0.0)
+    here_after = search.altered(a, blocks[rows, np.newaxis], -1, others[columns])
+    row, column = np.nonzero(worth[rows, np.newaxis] + beyond[columns] - here_after > 0.0)
+    return rows[row], columns[column]
+
+
+def _exchanges(search: Search, here: int, blocks: Ints, others: Ints) -> Floats:
+    """The gain of each exchange of a block here for one elsewhere, pair by pair."""
+    a, there, home = np.array([here]), search.layout.place[others], search.home
+    cost = search.altered(a, blocks, -1, others) + search.altered(there, blocks, 1, others)
+    cost -= search.as_is(a) + search.as_is(there)
+    cost += search.price[blocks] * (1.0 * (home[blocks] != there) - (home[blocks] != here))
+    cost += search.price[others] * (1.0 * (home[others] != here) - (home[others] != there))
+    cost[~search.may(blocks, there)] = np.inf
     return -cost
+
+
+def _unease(search: Search, here: int, blocks: Ints, others: Ints) -> Floats:
+    """What soft rules cost more by each exchange of a block here (row) for one elsewhere (column).
+
+    What soft groups make of two of their VMs depends on where both are: they are not exchanged.
+    """
+    there, a = search.layout.place[others], np.array([here])
+    unease = search.unease(blocks, there) + search.unease(others, a)[:, 0]
+    unease[search.social[blocks][:, np.newaxis] & search.social[others]] = np.inf
+    return unease
 
 
 def take(search: Search, change: Change) -> None:
@@ -94,7 +126,7 @@ def take(search: Search, change: Change) -> None:
 
 def _best(gains: Floats) -> Iterator[tuple[float, int, int]]:
     """Gains worth having, the largest first, with their rows and columns; the first few."""
-    for _ in range(TRIES):
+    for _ in range(TRIES if gains.size else 0):
         row, column = divmod(int(np.argmax(gains)), gains.shape[1])
         gain = float(gains[row, column])
         if not gain > GAIN:
