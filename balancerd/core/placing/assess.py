@@ -8,12 +8,14 @@ says nothing that waiting vCPUs do not say better. What was not seen for `warm_u
 verdict to act on.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from math import isfinite
 
 import numpy as np
 
-from balancerd.core.columns import Floats, Loads
+from balancerd.core.columns import Bools, Floats, Loads
 from balancerd.core.model import ABSURD_CORES, Gap, Host, Load, PowerState, Snapshot
 from balancerd.core.past.history import History
 from balancerd.core.placing.layout import Layout
@@ -21,6 +23,8 @@ from balancerd.core.placing.survey import lay_out
 from balancerd.core.plan import Assessment, Verdict
 from balancerd.core.policies.policy import Policy
 from balancerd.core.units import format_duration, format_size
+
+_OFF = (PowerState.OFF, PowerState.WAKING, PowerState.SLEEPING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +42,35 @@ def assess(snapshot: Snapshot, policy: Policy, now: float) -> tuple[Assessment, 
 
 def assess_layout(layout: Layout, now: float) -> tuple[Assessment, ...]:
     """The same, where the layout was already drawn up."""
-    cpu, memory = layout.settled_cpu().tolist(), layout.settled_memory().tolist()
-    strains = [Strain(*both) for both in zip(*_strains(layout), strict=True)]
+    figures = (layout.settled_cpu(), layout.settled_memory(), *_strains(layout))
     gaps = {gap.name: gap for gap in reversed(layout.snapshot.gaps) if gap.subject == "host"}
+    asleep = _asleep(layout, ~np.any(figures, axis=0) & (layout.used_count == 0), gaps)
+    seen = zip(layout.hosts, *(column.tolist() for column in figures), strict=True)
     return tuple(
-        _assess(layout, row, gaps.get(name), cpu[row], memory[row], strains[row], now)
-        for row, name in enumerate(layout.hosts)
+        asleep.get(row)
+        or _assess(layout, row, gaps.get(name), cpu, memory, Strain(waiting, lacked), now)
+        for row, (name, cpu, memory, waiting, lacked) in enumerate(seen)
     )
 
 
-def _strains(layout: Layout) -> tuple[list[float], list[float]]:
+def _asleep(layout: Layout, idle: Bools, gaps: Mapping[str, Gap]) -> dict[int, Assessment]:
+    """Of the idle hosts those that are off and of which nothing else is told: on a site that is
+    packed they are the most by far."""
+    loads, hosts = layout.snapshot.host_loads, layout.snapshot.cluster.hosts
+    rows = [(row, layout.hosts[row]) for row in np.flatnonzero(idle).tolist()]
+    return {
+        row: _off(name, hosts[name].power)
+        for row, name in rows
+        if hosts[name].power in _OFF and name not in gaps and name not in loads
+    }
+
+
+@lru_cache(maxsize=2**14)
+def _off(name: str, power: PowerState) -> Assessment:
+    return Assessment(name, Verdict.ASLEEP, f"it is {power}")
+
+
+def _strains(layout: Layout) -> tuple[Floats, Floats]:
     """By host: the share of the time that its VMs' vCPUs had to wait, where large VMs weigh more;
     and the bytes of memory that they lack."""
     snapshot, rows = layout.snapshot, layout.host_row
@@ -58,9 +81,9 @@ def _strains(layout: Layout) -> tuple[list[float], list[float]]:
     sizes = np.array([vm.size if (vm := cluster.vms.get(n)) else 0.0 for n in loads.names])
     waits = np.bincount(placed, sizes * _told(loads.steal), nowhere + 1)
     total = np.bincount(placed, sizes, nowhere + 1)
-    lacked = np.bincount(placed, _told(loads.shortage), nowhere + 1)
+    lacked: Floats = np.bincount(placed, _told(loads.shortage), nowhere + 1).astype(np.float64)
     waiting = waits / np.where(total > 0, total, 1.0)
-    return waiting[:nowhere].tolist(), lacked[:nowhere].tolist()
+    return waiting[:nowhere], lacked[:nowhere]
 
 
 def _told(column: Floats) -> Floats:
@@ -104,7 +127,7 @@ def _without_load(snapshot: Snapshot, host: Host, gap: Gap | None) -> tuple[Verd
     """Verdicts that do not depend on how busy the host is."""
     if gap is not None:
         return Verdict.UNKNOWN, f"{gap.kind}: {gap.detail}"
-    if host.power in (PowerState.OFF, PowerState.WAKING, PowerState.SLEEPING):
+    if host.power in _OFF:
         return Verdict.ASLEEP, f"it is {host.power}"
     if host.power is not PowerState.ON:
         return Verdict.UNKNOWN, "its power state is not known"

@@ -20,6 +20,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
+import numpy as np
+
 from balancerd.core.check import check
 from balancerd.core.model import PowerState, Snapshot
 from balancerd.core.past.history import History
@@ -111,8 +113,9 @@ def _frozen(draft: Draft) -> str:
     reason = freeze_reason(snapshot, detection)
     if reason:
         return f"{reason}: nothing is planned"
-    unknown = [a.host for a in draft.assessments if a.verdict is Verdict.UNKNOWN]
-    watched = sum(a.verdict is not Verdict.ASLEEP for a in draft.assessments)
+    rows = np.flatnonzero(draft.judged(Verdict.UNKNOWN)).tolist()
+    unknown = [draft.layout.hosts[row] for row in rows]
+    watched = int((~draft.judged(Verdict.ASLEEP)).sum())
     if len(unknown) <= detection.unknown_hosts * watched:
         return ""
     if all(snapshot.cluster.hosts[name].power is PowerState.ON for name in unknown):

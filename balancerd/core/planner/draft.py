@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
@@ -10,12 +11,13 @@ from balancerd.core.model import Host, PowerState
 from balancerd.core.ordering.order import Step
 from balancerd.core.past.history import History, may_be_woken
 from balancerd.core.placing.constraints import accepts, refuses, refusing, soft_cost
-from balancerd.core.placing.layout import Bools, Floats, Layout
+from balancerd.core.placing.layout import Bools, Floats, Ints, Layout
 from balancerd.core.placing.nodes import Seat
 from balancerd.core.plan import Assessment, Refusal, Verdict
 from balancerd.core.planner.paths import Paths
 from balancerd.core.policies.choices import Objective
 from balancerd.core.policies.policy import Policy
+from balancerd.core.same import Same
 
 TOLD = 20  # refusals kept in full; the others are counted
 ALIKE = 5  # of them by one rule: many of a kind tell no more than a few
@@ -70,22 +72,24 @@ class Draft:
         """The policy in force."""
         return self.layout.policy
 
-    def verdict(self, host: int) -> Verdict:
-        """What the assessment says of a host."""
-        return self.assessments[host].verdict
+    def judged(self, *verdicts: Verdict) -> Bools:
+        """Hosts of which the assessment says one of these."""
+        found = _verdicts(Same(self.assessments))
+        return np.isin(found, [_NUMBER[verdict] for verdict in verdicts])
 
     def awake(self) -> Bools:
         """Hosts that are on, or that the draft wakes."""
-        asleep = (Verdict.ASLEEP, Verdict.UNKNOWN)
-        awake = np.array([a.verdict not in asleep for a in self.assessments], dtype=np.bool_)
+        awake = ~self.judged(Verdict.ASLEEP, Verdict.UNKNOWN)
         awake[list(self.wakes)] = True
         return awake
 
     def serving(self) -> Bools:
         """Hosts whose capacity counts: awake, known, not draining; overloaded ones too."""
         layout = self.layout
-        staying = [name not in layout.snapshot.draining for name in layout.hosts]
-        return self.awake() & (layout.gives | layout.receives) & np.array(staying, dtype=np.bool_)
+        serving = self.awake() & (layout.gives | layout.receives)
+        draining = layout.snapshot.draining & layout.host_row.keys()
+        serving[[layout.host_row[name] for name in draining]] = False
+        return serving
 
     def room(self) -> int:
         """How many more VMs may be moved by this plan."""
@@ -222,6 +226,15 @@ class Draft:
         value = self.layout.snapshot.cluster.hosts[self.layout.hosts[host]]
         capacity = float(self.layout.cpu_capacity[host])
         return (value.watts(1.0) or capacity) / capacity, -capacity, value.name
+
+
+_NUMBER = {verdict: number for number, verdict in enumerate(Verdict)}
+
+
+@lru_cache(maxsize=1)
+def _verdicts(assessments: Same[tuple[Assessment, ...]]) -> Ints:
+    """The verdict on each host, as a number."""
+    return np.array([_NUMBER[a.verdict] for a in assessments.value], dtype=np.int64)
 
 
 def _use_after(layout: Layout, block: int) -> tuple[Floats, Floats]:

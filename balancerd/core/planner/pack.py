@@ -92,12 +92,12 @@ def closable(draft: Draft, search: Search) -> Bools:
     staying = np.bincount(layout.place[~search.movable], minlength=len(layout.hosts))
     sizes = np.array([len(block) for block in layout.blocks], dtype=np.int64)
     here = np.bincount(layout.place, sizes, len(layout.hosts))
-    verdicts = [a.verdict in (Verdict.IDLE, Verdict.NORMAL) for a in draft.assessments]
-    woken, min_on = draft.history.woken, draft.policy.power.min_on
-    rested = [draft.now - woken.get(name, -np.inf) >= min_on for name in layout.hosts]
     closable = layout.gives & (layout.used_count > 0) & (staying == 0)
     closable &= here == layout.used_count  # else something is on its way there
-    closable &= np.array(verdicts, dtype=np.bool_) & np.array(rested, dtype=np.bool_)
+    closable &= draft.judged(Verdict.IDLE, Verdict.NORMAL)
+    woken = draft.history.woken.items()
+    fresh = [name for name, at in woken if draft.now - at < draft.policy.power.min_on]
+    closable[[layout.host_row[name] for name in fresh if name in layout.host_row]] = False
     filled = draft.layout.moved.difference(redirectable(draft))
     closable[[int(layout.place[block]) for block in filled]] = False
     return np.asarray(closable)

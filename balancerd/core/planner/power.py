@@ -51,7 +51,8 @@ def sleep(draft: Draft) -> None:
         return
     layout, bands = draft.layout, draft.policy.thresholds
     on, serving, failover = draft.awake(), draft.serving(), Failover.of(layout)
-    spare = [row for row in range(len(layout.hosts)) if _may_sleep(draft, row)]
+    empty = np.flatnonzero(layout.receives & (layout.used_count == 0)).tolist()
+    spare = [row for row in empty if _may_sleep(draft, row)]
     for row in sorted(spare, key=lambda r: (draft.price(r), r), reverse=True):
         left = on.copy()
         left[row] = False
@@ -84,12 +85,13 @@ def _missing(draft: Draft, failover: Failover, on: Bools, left: Bools) -> set[in
 
 
 def _may_sleep(draft: Draft, row: int) -> bool:
+    """Whether a host that is empty was so for long enough."""
     layout, rules, history = draft.layout, draft.policy.power, draft.history
     name = layout.hosts[row]
     host = layout.snapshot.cluster.hosts[name]
-    if host.power is not PowerState.ON or not host.can_sleep or not layout.receives[row]:
+    if host.power is not PowerState.ON or not host.can_sleep:
         return False
-    if layout.used_count[row] or any(row in (step.source, step.target) for step in draft.steps):
+    if any(row in (step.source, step.target) for step in draft.steps):
         return False
     idle = history.idle_since.get(name)
     rested = rules.idle_for <= 0 if idle is None else draft.now - idle >= rules.idle_for

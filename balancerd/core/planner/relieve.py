@@ -1,5 +1,7 @@
 """Stage two: overloaded hosts give up the cheapest set of VMs that brings them under `release`."""
 
+import numpy as np
+
 from balancerd.core.moving.cost import way_at
 from balancerd.core.placing.layout import Floats, Layout
 from balancerd.core.plan import Verdict
@@ -13,11 +15,7 @@ ROUNDING = 1e-6
 
 def relieve(draft: Draft) -> None:
     """Decide the moves off overloaded hosts, the most overloaded first."""
-    overloaded = [
-        row
-        for row in range(len(draft.layout.hosts))
-        if draft.verdict(row) is Verdict.OVERLOADED and draft.layout.gives[row]
-    ]
+    overloaded = np.flatnonzero(draft.judged(Verdict.OVERLOADED) & draft.layout.gives).tolist()
     draft.layout.receives[overloaded] = False
     draft.mended = len(draft.steps)
     for row in sorted(overloaded, key=lambda r: (-draft.assessments[r].cpu, r)):

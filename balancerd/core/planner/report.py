@@ -1,9 +1,9 @@
 """From a finished draft to a plan: numbered actions, predictions, figures, and one sentence."""
 
-from collections import Counter
 from dataclasses import replace
+from functools import lru_cache
 
-from balancerd.core.placing.layout import Layout
+from balancerd.core.placing.layout import Bools, Layout
 from balancerd.core.placing.objective import score
 from balancerd.core.plan import Action, Certificate, HostFigures, Plan, Sleep, Verdict, Wake
 from balancerd.core.planner.cold import cold_moves
@@ -14,22 +14,9 @@ from balancerd.core.units import counted
 
 def empty_plan(draft: Draft, reason: str) -> Plan:
     """No actions, and why."""
-    value, figures = score(draft.origin, draft.awake()), _figures(draft.origin, draft, woken=False)
-    return Plan(
-        at=draft.now,
-        policy=draft.policy.name,
-        objective=str(draft.policy.objective),
-        actions=(),
-        reason=reason,
-        score_before=value,
-        score_after=value,
-        assessments=draft.assessments,
-        before=figures,
-        after=figures,
-        refusals=tuple(draft.told),
-        refusal_counts=dict(sorted(draft.counts.items())),
-        certificate=Certificate(0, (), {}),
-    )
+    value = score(draft.origin, draft.awake())
+    plan = _plan(draft, (), reason, value, value)
+    return replace(plan, after=plan.before, certificate=Certificate(0, (), {}))
 
 
 def condemned(draft: Draft, certificate: Certificate) -> Plan:
@@ -42,14 +29,28 @@ def finished(draft: Draft) -> Plan:
     """The draft as a plan not yet checked."""
     before = score(draft.origin, draft.awake())
     actions, after = _actions(draft)
-    plan = empty_plan(draft, _sentence(draft, before, after))
-    return replace(
-        plan,
+    plan = _plan(draft, actions, _sentence(draft, before, after), before, after)
+    on = draft.awake()
+    on[list(draft.sleeps)] = False
+    return replace(plan, after=_figures(draft.layout, on))
+
+
+def _plan(
+    draft: Draft, actions: tuple[Action, ...], reason: str, before: float, after: float
+) -> Plan:
+    """The plan without its figures of afterwards; scores before and after."""
+    return Plan(
+        at=draft.now,
+        policy=draft.policy.name,
+        objective=str(draft.policy.objective),
         actions=actions,
+        reason=reason,
         score_before=before,
         score_after=after,
-        after=_figures(draft.layout, draft, woken=True),
-        certificate=None,
+        assessments=draft.assessments,
+        before=_figures(draft.origin, ~draft.judged(Verdict.ASLEEP, Verdict.UNKNOWN)),
+        refusals=tuple(draft.told),
+        refusal_counts=dict(sorted(draft.counts.items())),
     )
 
 
@@ -72,23 +73,23 @@ def _actions(draft: Draft) -> tuple[tuple[Action, ...], float]:
     return (*wakes.values(), *moves, *sleeps), value
 
 
-def _figures(layout: Layout, draft: Draft, *, woken: bool) -> tuple[HostFigures, ...]:
-    cpu, memory = layout.expected_cpu(), layout.expected_memory()
-    asleep = (Verdict.ASLEEP, Verdict.UNKNOWN)
-    on = [assessment.verdict not in asleep for assessment in draft.assessments]
-    if woken:
-        on = [
-            (is_on or row in draft.wakes) and row not in draft.sleeps
-            for row, is_on in enumerate(on)
-        ]
+def _figures(layout: Layout, on: Bools) -> tuple[HostFigures, ...]:
+    columns = layout.expected_cpu(), layout.expected_memory(), layout.used_count, on
+    lists = [column.tolist() for column in columns]
     return tuple(
-        HostFigures(name, float(cpu[r]), float(memory[r]), int(layout.used_count[r]), on[r])
-        for r, name in enumerate(layout.hosts)
+        HostFigures(*figures) if any(figures[1:]) else _idle(figures[0])
+        for figures in zip(layout.hosts, *lists, strict=True)
     )
 
 
+@lru_cache(maxsize=2**14)
+def _idle(host: str) -> HostFigures:
+    """A host that is off: most of a site that is packed."""
+    return HostFigures(host, 0.0, 0.0, 0, on=False)
+
+
 def _sentence(draft: Draft, before: float, after: float) -> str:
-    counts = Counter(assessment.verdict for assessment in draft.assessments)
+    overloaded = int(draft.judged(Verdict.OVERLOADED).sum())
     moves = sum(len(draft.layout.blocks[step.block]) for step in draft.steps) + len(draft.cold)
     done = [
         counted(count, noun)
@@ -107,6 +108,6 @@ def _sentence(draft: Draft, before: float, after: float) -> str:
         return f"nothing to do: {draft.declined}"
     busiest = max((a.cpu for a in draft.assessments), default=0.0)
     return (
-        f"nothing to do: {counted(counts[Verdict.OVERLOADED], 'host overloaded')}, "
+        f"nothing to do: {counted(overloaded, 'host overloaded')}, "
         f"busiest CPU {busiest:.0%}, score {before:.4g}{refused}"
     )
