@@ -4,11 +4,18 @@ Counters only grow until they are reset; `load` turns two readings into rates. N
 checked for sense: NaN, negative and impossible values arrive as they were read.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from enum import StrEnum
+from math import inf, isnan, nan
+from typing import Any, Self, overload
+
+import numpy as np
+from numpy.typing import NDArray
 
 from balancerd.core.model import VM, Host, VMState
+
+Counters = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +66,92 @@ class VMReading:
 
 
 @dataclass(frozen=True, slots=True)
+class ShownVM:
+    """A VM as a host shows it, but for its counters: the same value as long as nothing happens."""
+
+    vm: VM
+    state: VMState
+    job: JobProgress | None = None
+
+
+COUNTERS = tuple(field.name for field in fields(VMCounters))
+_WHOLE = frozenset({"memory_used", "network_bytes", "block_bytes", "swapped", "ballooned"})
+
+
+@dataclass(frozen=True, eq=False)
+class VMReadings(Sequence[VMReading]):
+    """A host's VMs with their counters as columns: what arithmetic on a whole site reads.
+
+    A sequence like any other, whose items are made when they are asked for. `counters` is COUNTERS
+    × VMs. NaN is what is not told; a counter that was itself read as NaN is infinite here, which
+    is believed as little.
+    """
+
+    shown: tuple[ShownVM, ...]
+    counters: Counters
+
+    @classmethod
+    def of(cls, readings: Sequence[VMReading]) -> "VMReadings":
+        """The same readings by columns; nothing to do where they are that already."""
+        if isinstance(readings, VMReadings):
+            return readings
+        columns = [counted(reading.counters) for reading in readings]
+        counters = np.array(columns, dtype=np.float64).reshape(-1, len(COUNTERS)).T
+        return cls(tuple(ShownVM(r.vm, r.state, r.job) for r in readings), counters)
+
+    @overload
+    def __getitem__(self, index: int) -> VMReading: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Self: ...
+
+    def __getitem__(self, index: int | slice) -> "VMReading | VMReadings":
+        if isinstance(index, slice):
+            return VMReadings(self.shown[index], self.counters[:, index])
+        shown, told = self.shown[index], self.counters[:, index].tolist()
+        return VMReading(shown.vm, shown.state, _counters(told), shown.job)
+
+    def __iter__(self) -> Iterator[VMReading]:
+        return (self[index] for index in range(len(self)))
+
+    def __len__(self) -> int:
+        return len(self.shown)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, VMReadings):
+            return NotImplemented
+        same = np.array_equal(self.counters, other.counters, equal_nan=True)
+        return same and self.shown == other.shown
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def counted(counters: VMCounters | None) -> list[float]:
+    """One column of a table of counters; NaN all through where there are none."""
+    if counters is None:
+        return [nan] * len(COUNTERS)
+    return [_column_entry(getattr(counters, name)) for name in COUNTERS]
+
+
+def _column_entry(value: float | None) -> float:
+    if value is None:
+        return nan
+    return inf if isnan(value) else float(value)
+
+
+def _counters(column: list[float]) -> VMCounters | None:
+    """The counters of a column; None where nothing was told."""
+    if all(map(isnan, column)):
+        return None
+    told: dict[str, Any] = {
+        name: int(value) if name in _WHOLE and value != inf else value
+        for name, value in zip(COUNTERS, column, strict=True)
+        if not isnan(value)
+    }
+    return VMCounters(**{"cpu_seconds": None} | told)
+
+
+@dataclass(frozen=True, slots=True)
 class HostReading:
     """One host at one moment, or the error that stands in its place (all else empty then)."""
 
@@ -66,7 +159,7 @@ class HostReading:
     at: float
     facts: Host | None = None
     counters: HostCounters | None = None
-    vms: tuple[VMReading, ...] = ()
+    vms: Sequence[VMReading] = ()
     error: str = ""
 
 

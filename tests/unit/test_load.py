@@ -10,13 +10,20 @@ from hypothesis import strategies as st
 
 from balancerd.core.columns import Loads
 from balancerd.core.model import Host, Load
-from balancerd.core.observation import HostCounters, VMCounters
-from balancerd.core.sensing.counters import Doubt, seen_hosts, seen_vms
+from balancerd.core.observation import HostCounters, VMCounters, VMReading
+from balancerd.core.sensing.counters import Doubt, Seen, seen_hosts, seen_vms
 from balancerd.core.sensing.load import Tracks, follow
+from balancerd.core.sensing.whereabouts import whereabouts
 from balancerd.core.units import GIB, MIB
-from tests.readings import vm_reading
+from tests.readings import host_reading, vm_reading
 
 HOSTS = {name: Host(name, 8.0, 4 * GIB, cores=8) for name in ("h1", "h2")}
+
+
+def seen_on(host: str, at: float, *vms: VMReading) -> tuple[Seen, dict[str, Doubt]]:
+    """The counters of VMs on one host."""
+    shown = [host_reading(host, at, *vms)]
+    return seen_vms(whereabouts(shown, {host}), shown, HOSTS)
 
 
 class Watched:
@@ -28,7 +35,7 @@ class Watched:
     def see(self, at: float, cpu: float | None, host: str = "h1") -> Doubt | None:
         """Read it once more; the doubt there is about the reading."""
         reading = replace(vm_reading("a"), counters=VMCounters(cpu, 0.0, GIB))
-        seen, doubts = seen_vms([("a", host, reading)], {host: at}, HOSTS)
+        seen, doubts = seen_on(host, at, reading)
         self.tracks, more = follow(self.tracks, seen, 60.0)
         return (doubts | more).get("a")
 
@@ -75,10 +82,11 @@ def test_readings_older_than_the_window_do_not_count() -> None:
 
 def test_without_a_window_the_newest_rate_is_the_mean() -> None:
     """Dies when a point that ends as the window begins is left out though it is the newest."""
-    vm = [("a", "h1", replace(vm_reading("a"), counters=VMCounters(2.0)))]
-    before, _ = follow(Tracks.none(), seen_vms(vm, {"h1": 0.0}, HOSTS)[0], 0.0)
-    vm = [("a", "h1", replace(vm_reading("a"), counters=VMCounters(7.0)))]
-    after, _ = follow(before, seen_vms(vm, {"h1": 10.0}, HOSTS)[0], 0.0)
+    vm = vm_reading("a")
+    first, _ = seen_on("h1", 0.0, replace(vm, counters=VMCounters(2.0)))
+    then, _ = seen_on("h1", 10.0, replace(vm, counters=VMCounters(7.0)))
+    before, _ = follow(Tracks.none(), first, 0.0)
+    after, _ = follow(before, then, 0.0)
     assert after.loads["a"].cpu_mean == pytest.approx(0.5)
 
 
@@ -113,8 +121,8 @@ def test_an_impossible_counter_is_a_doubt_and_changes_nothing(cpu: float | None)
     "counters", [VMCounters(0.0, math.nan, GIB), VMCounters(0.0, 0.0, -1), VMCounters(0.0, -1.0)]
 )
 def test_an_impossible_figure_beside_the_cpu_time_is_a_doubt_too(counters: VMCounters) -> None:
-    vms = [("a", "h1", replace(vm_reading("a"), counters=counters))]
-    assert seen_vms(vms, {"h1": 0.0}, HOSTS)[1].keys() == {"a"}
+    _, doubts = seen_on("h1", 0.0, replace(vm_reading("a"), counters=counters))
+    assert doubts.keys() == {"a"}
 
 
 def test_more_cpu_than_the_vm_has_is_a_doubt() -> None:
@@ -144,8 +152,8 @@ def test_bytes_and_waiting_become_rates() -> None:
         (0.0, VMCounters(0.0, 1.0, GIB, 100, 1000, 7.0)),
         (10.0, VMCounters(5.0, 3.0, 2 * GIB, 600, 900, 8.0)),
     ):
-        vms = [("a", "h1", replace(vm_reading("a"), counters=counters))]
-        tracks, _ = follow(tracks, seen_vms(vms, {"h1": at}, HOSTS)[0], 60.0)
+        seen, _ = seen_on("h1", at, replace(vm_reading("a"), counters=counters))
+        tracks, _ = follow(tracks, seen, 60.0)
     load = tracks.loads["a"]
     assert load.steal == pytest.approx(0.1), "2 s of 10 s on each of 2 vCPUs"
     assert load.network == pytest.approx(50.0)
@@ -173,8 +181,8 @@ def test_a_guest_that_swaps_lacks_what_its_balloon_holds(
         (0.0, VMCounters(0.0, swapped=0, ballooned=0)),
         (10.0, VMCounters(5.0, swapped=swapped, ballooned=ballooned)),
     ):
-        vms = [("a", "h1", replace(vm_reading("a"), counters=counters))]
-        tracks, _ = follow(tracks, seen_vms(vms, {"h1": at}, HOSTS)[0], 60.0)
+        seen, _ = seen_on("h1", at, replace(vm_reading("a"), counters=counters))
+        tracks, _ = follow(tracks, seen, 60.0)
     assert tracks.loads["a"].shortage == pytest.approx(shortage)
 
 
@@ -190,11 +198,9 @@ def test_tracks_follow_their_names_when_others_come_and_go() -> None:
     """Dies when rows are taken for names: b would be measured from a's counters."""
     tracks = Tracks.none()
     for at, names in ((0.0, "ab"), (10.0, "bc"), (20.0, "abc")):
-        vms = [
-            (n, "h1", replace(vm_reading(n), counters=VMCounters(at * (ord(n) - 96) / 3)))
-            for n in names
-        ]
-        tracks, doubts = follow(tracks, seen_vms(vms, {"h1": at}, HOSTS)[0], 60.0)
+        vms = [replace(vm_reading(n), counters=VMCounters(at * (ord(n) - 96) / 3)) for n in names]
+        seen, _ = seen_on("h1", at, *vms)
+        tracks, doubts = follow(tracks, seen, 60.0)
         assert not doubts
     assert math.isnan(tracks.loads["a"].cpu), "it was away, and begins anew"
     assert tracks.loads["b"].cpu == pytest.approx(2 / 3)
@@ -204,7 +210,8 @@ def test_tracks_follow_their_names_when_others_come_and_go() -> None:
 def test_a_vm_that_cannot_be_read_keeps_its_load() -> None:
     vm = followed((0, 0.0), (10, 5.0))
     before = vm.load
-    seen, doubts = seen_vms([("a", "h1", None)], {}, HOSTS)
+    shown = [host_reading("h1", 0.0, vm_reading("a", cpu_seconds=1e9))]
+    seen, doubts = seen_vms(whereabouts(shown, fresh=()), shown, HOSTS)
     vm.tracks, _ = follow(vm.tracks, seen, 60.0)
     assert (vm.load, doubts) == (before, {})
 

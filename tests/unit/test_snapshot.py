@@ -263,6 +263,7 @@ def test_vms_that_did_not_change_stay_the_same_object() -> None:
         observed(1030, host_reading("h1", 1030, *readings)), known, {}, DETECTION
     )
     assert same.cluster.vms is first.cluster.vms
+    assert same.cluster.placement is first.cluster.placement
     larger = replace(readings[1], vm=replace(readings[1].vm, memory=8 * GIB))
     other, known = assemble(
         observed(1060, host_reading("h1", 1060, readings[0], larger)), known, {}, DETECTION
@@ -270,3 +271,19 @@ def test_vms_that_did_not_change_stay_the_same_object() -> None:
     assert other.cluster.vms["b"].memory == 8 * GIB
     gone, _ = assemble(observed(1090, host_reading("h1", 1090, larger)), known, {}, DETECTION)
     assert set(gone.cluster.vms) == {"b"}
+
+
+def test_where_vms_are_is_found_anew_as_soon_as_a_host_shows_something_else() -> None:
+    """Dies when a host that fell silent, or a migration that begins, is taken for nothing new."""
+    here, there = vm_reading("a"), vm_reading("b")
+    both = host_reading("h1", 1000, here), host_reading("h2", 1000, there)
+    _, known = assemble(observed(1000, *both), Known(), {}, DETECTION)
+    begun = replace(here, job=JOB)
+    half = replace(here, state=VMState.INCOMING, counters=None)
+    moving = host_reading("h1", 1030, begun), host_reading("h2", 1030, there, half)
+    on_its_way, _ = assemble(observed(1030, *moving), known, {}, DETECTION)
+    assert on_its_way.cluster.flights == {"a": "h2"}
+    quiet = host_reading("h1", 1030, here), silent("h2", 1030)
+    unknown, _ = assemble(observed(1030, *quiet), known, {}, DETECTION)
+    assert unknown.cluster.placement == {"a": "h1", "b": "h2"}
+    assert [exclusion.vm for exclusion in unknown.exclusions] == ["b"]

@@ -1,26 +1,33 @@
 """What the simulated hosts say when they are read: the same facts and counters as libvirt's."""
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from math import ceil
 
 import numpy as np
+from numpy.typing import NDArray
 
 from balancerd.adapters.sim.copies import Copies
 from balancerd.adapters.sim.flights import Flights, Phase
-from balancerd.adapters.sim.machines import Machines, Power
+from balancerd.adapters.sim.machines import NOWHERE, Machines, Power
 from balancerd.adapters.sim.sharing import Floats
 from balancerd.core.model import VM, Host, PowerState, VMState
 from balancerd.core.observation import (
+    COUNTERS,
+    Counters,
     HostCounters,
     HostReading,
     JobProgress,
     Observation,
     Presence,
+    ShownVM,
     VMCounters,
-    VMReading,
+    VMReadings,
+    counted,
 )
+
+Places = NDArray[np.int64]
 
 POWER_STATES: Mapping[int, PowerState] = {
     Power.OFF: PowerState.OFF,
@@ -89,8 +96,22 @@ def progress(row: np.void, now: float) -> JobProgress:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Other:
+    """A copy of a VM that does not just run where the VM is."""
+
+    host: int
+    shown: ShownVM
+    counters: Counters  # one column
+
+
+def _column(counters: VMCounters | None) -> Counters:
+    return np.array([counted(counters)]).T
+
+
 class Reader:
-    """Makes observations. Facts never change and are made once; only counters are new."""
+    """Makes observations. Facts never change and are made once, and what a host shows of its VMs
+    is made anew only where that is not what it showed before; only counters are new."""
 
     def __init__(
         self,
@@ -105,8 +126,11 @@ class Reader:
         self._hosts, self._vms = tuple(hosts), tuple(vms)
         self._machines, self._flights, self._copies = machines, flights, copies
         self._charges = charges
-        self._memory = [vm.memory for vm in vms]
+        self._memory = np.array([float(vm.memory) for vm in vms])
         self._dirtying = dirtying
+        self._running = [ShownVM(vm, VMState.RUNNING) for vm in vms]
+        self._shown: list[tuple[ShownVM, ...]] = [()] * len(self._hosts)
+        self._settled: Places | None = None  # where VMs were as that was made, if none was moving
         self._facts = {
             int(code): tuple(replace(host, power=state) for host in hosts)
             for code, state in POWER_STATES.items()
@@ -133,44 +157,71 @@ class Reader:
                 counters = HostCounters(
                     busy[index], host.memory, max(host.memory - int(charged[index]), 0)
                 )
-                reading = HostReading(host.name, at, facts[index], counters, tuple(vms[index]))
+                reading = HostReading(host.name, at, facts[index], counters, vms(index))
             readings.append(reading)
         return Observation(at, tuple(readings))
 
-    def _vm_readings(self, now: float) -> dict[int, list[VMReading]]:
-        machines = self._machines
-        found: dict[int, list[VMReading]] = defaultdict(list)
-        flights = {int(row["vm"]): row for row in self._flights.rows}
-        used, steal = machines.vm_used.tolist(), machines.vm_steal.tolist()
-        dirty = (self._dirtying * machines.demand).tolist()
-        running = VMState.RUNNING
-        for index, (host, vm) in enumerate(zip(machines.place.tolist(), self._vms, strict=True)):
-            if host >= 0 and index not in flights:
-                counters = VMCounters(
-                    used[index], steal[index], self._memory[index], None, None, dirty[index]
-                )
-                found[host].append(VMReading(vm, running, counters))
-        for index, row in flights.items():
-            self._under_way(row, self._vms[index], used[index], steal[index], now, found)
-        for (index, host), state in self._copies.oddities.items():
-            found[host].append(VMReading(self._vms[index], _STATES[state], None))
-        return found
+    def _vm_readings(self, now: float) -> Callable[[int], VMReadings]:
+        """What each host shows of its VMs: those that just run there, then all others."""
+        place = self._machines.place.astype(np.int64)
+        moving = self._flights.rows["vm"]
+        alone = place.copy()
+        alone[moving] = NOWHERE
+        here = np.flatnonzero(alone >= 0)
+        others = [*self._under_way(now), *self._odd()]
+        host = np.append(place[here], [other.host for other in others]).astype(np.int64)
+        order = np.argsort(host, kind="stable")
+        if others or self._settled is None or not np.array_equal(alone, self._settled):
+            shown = [self._running[vm] for vm in here.tolist()] + [o.shown for o in others]
+            self._show(host[order], [shown[row] for row in order.tolist()])
+            self._settled = None if others else alone
+        columns = [self._counters()[:, here], *(other.counters for other in others)]
+        counters = np.concatenate(columns, axis=1)[:, order]
+        ends = np.cumsum(np.bincount(host, minlength=len(self._hosts))).tolist()
 
-    def _under_way(
-        self,
-        row: np.void,
-        vm: VM,
-        used: float,
-        steal: float,
-        now: float,
-        found: dict[int, list[VMReading]],
-    ) -> None:
-        source, target, phase = int(row["source"]), int(row["target"]), Phase(row["phase"])
-        counters, job = VMCounters(used, steal, vm.memory), progress(row, now)
-        if phase is Phase.PULL:
-            found[source].append(VMReading(vm, VMState.OUTGOING, None, job))
-            found[target].append(VMReading(vm, VMState.RUNNING, counters))
-            return
-        state = VMState.OUTGOING if phase is Phase.SWITCH else VMState.RUNNING
-        found[source].append(VMReading(vm, state, counters, job))
-        found[target].append(VMReading(vm, VMState.INCOMING, None))
+        def of(index: int) -> VMReadings:
+            begin = ends[index - 1] if index else 0
+            return VMReadings(self._shown[index], counters[:, begin : ends[index]])
+
+        return of
+
+    def _show(self, host: Places, shown: list[ShownVM]) -> None:
+        """Keep what each host shows, given in the order of hosts."""
+        ends = np.cumsum(np.bincount(host, minlength=len(self._hosts))).tolist()
+        for index, (begin, end) in enumerate(pairwise([0, *ends])):
+            new = tuple(shown[begin:end])
+            if new != self._shown[index]:
+                self._shown[index] = new
+
+    def _counters(self) -> Counters:
+        """COUNTERS × VMs, of all as if they just ran."""
+        machines = self._machines
+        found = {
+            "cpu_seconds": machines.vm_used,
+            "steal_seconds": machines.vm_steal,
+            "memory_used": self._memory,
+            "dirty_rate": self._dirtying * machines.demand,
+        }
+        untold = np.full(len(self._vms), np.nan)
+        return np.array([found.get(name, untold) for name in COUNTERS])
+
+    def _odd(self) -> Iterator[_Other]:
+        """Copies that do not run where their VM is."""
+        for (index, host), state in self._copies.oddities.items():
+            yield _Other(host, ShownVM(self._vms[index], _STATES[state]), _column(None))
+
+    def _under_way(self, now: float) -> Iterator[_Other]:
+        """Both halves of each VM that is being moved."""
+        for row in self._flights.rows:
+            index = int(row["vm"])
+            vm, used = self._vms[index], float(self._machines.vm_used[index])
+            told = _column(VMCounters(used, float(self._machines.vm_steal[index]), vm.memory))
+            source, target, phase = int(row["source"]), int(row["target"]), Phase(row["phase"])
+            job, untold = progress(row, now), _column(None)
+            if phase is Phase.PULL:
+                yield _Other(source, ShownVM(vm, VMState.OUTGOING, job), untold)
+                yield _Other(target, ShownVM(vm, VMState.RUNNING), told)
+                continue
+            state = VMState.OUTGOING if phase is Phase.SWITCH else VMState.RUNNING
+            yield _Other(source, ShownVM(vm, state, job), told)
+            yield _Other(target, ShownVM(vm, VMState.INCOMING), untold)

@@ -7,7 +7,8 @@ import numpy as np
 
 from balancerd.core.columns import Bools, Floats, Ints
 from balancerd.core.model import Host
-from balancerd.core.observation import HostCounters, VMCounters, VMReading
+from balancerd.core.observation import COUNTERS, Counters, HostCounters, HostReading, VMReadings
+from balancerd.core.sensing.whereabouts import Whereabouts
 from balancerd.core.units import MIB
 
 # QEMU's own threads (migration, I/O) are billed to the VM beside its vCPUs: room for two cores.
@@ -57,57 +58,52 @@ def core_of(host: Host) -> float:
     return host.cpu / host.cores if host.cores else 1.0
 
 
-_NOTHING = VMCounters(None)
-
-
 def seen_vms(
-    vms: Sequence[tuple[str, str, VMReading | None]],
-    times: Mapping[str, float],
-    hosts: Mapping[str, Host],
+    where: Whereabouts, readings: Sequence[HostReading], hosts: Mapping[str, Host]
 ) -> tuple[Seen, dict[str, Doubt]]:
-    """The counters of VMs, given as name, host and, where the VM runs and can be read, reading.
-
-    `times` says when each host was read. Beside them, what cannot be believed by itself.
-    """
-    counters = [r.counters or _NOTHING if r else _NOTHING for _, _, r in vms]
-    told = np.array([reading is not None for _, _, reading in vms], dtype=np.bool_)
-    cpu = _column([c.cpu_seconds for c in counters])
-    steal = _column([c.steal_seconds for c in counters])
-    dirty = _column([c.dirty_rate for c in counters])
-    memory = _column([c.memory_used or 0 for c in counters])
-    steal_told = np.array([c.steal_seconds is not None for c in counters], dtype=np.bool_)
-    good = _sane(cpu) & _sane(memory) & (_sane(steal) | ~steal_told)
-    doubts = {vms[row][0]: _vm_doubt(vms[row][2]) for row in np.flatnonzero(told & ~good).tolist()}
-    cores = {name: core_of(host) for name, host in hosts.items()}
-    core = _column([cores[host] for _, host, _ in vms])
-    size = _column([r.vm.size if r else 0.0 for _, _, r in vms])
+    """The counters of VMs, out of the readings that say where they are; beside them, what cannot
+    be believed by itself."""
+    found = dict(zip(COUNTERS, _counters(where, readings), strict=True))
+    cpu, steal, dirty = found["cpu_seconds"], found["steal_seconds"], found["dirty_rate"]
+    memory = np.where(np.isnan(found["memory_used"]), 0.0, found["memory_used"])
+    good = _sane(cpu) & _sane(memory) & (_sane(steal) | np.isnan(steal))
+    core = _column([core_of(hosts[sight.host]) for sight in where.sights])[where.host]
     return Seen(
-        names=tuple(name for name, _, _ in vms),
-        told=told & good,
-        place=tuple(host for _, host, _ in vms),
-        at=_column([times.get(host) for _, host, _ in vms]),
+        names=where.names,
+        told=where.told & good,
+        place=where.place,
+        at=_column([reading.at for reading in readings])[where.host],
         cpu_seconds=cpu,
         steal_seconds=steal,
         memory=np.where(good, memory, 0.0).astype(np.int64),
-        network=_column([c.network_bytes for c in counters]),
-        block=_column([c.block_bytes for c in counters]),
+        network=found["network_bytes"],
+        block=found["block_bytes"],
         dirty_rate=np.where(_sane(dirty), dirty, np.nan),
-        strained_seconds=_column([c.swapped for c in counters]) / SWAPPING,
-        lacking=_column([c.ballooned for c in counters]),
+        strained_seconds=found["swapped"] / SWAPPING,
+        lacking=found["ballooned"],
         core=core,
-        size=size,
-        most=size + VM_SLACK_CORES * core,
+        size=where.sizes,
+        most=where.sizes + VM_SLACK_CORES * core,
         forgets=False,
-    ), doubts
+    ), {
+        where.names[row]: _vm_doubt({name: column[row] for name, column in found.items()})
+        for row in np.flatnonzero(where.told & ~good).tolist()
+    }
 
 
-def _vm_doubt(reading: VMReading | None) -> Doubt:
-    counters = reading.counters if reading else None
-    if counters is None:
+def _counters(where: Whereabouts, readings: Sequence[HostReading]) -> Counters:
+    """COUNTERS × VMs, in the order of their names."""
+    read = [VMReadings.of(reading.vms).counters for reading in readings]
+    nothing: Counters = np.empty((len(COUNTERS), 0))
+    return np.concatenate([nothing, *read], axis=1)[:, where.row]
+
+
+def _vm_doubt(counters: Mapping[str, float]) -> Doubt:
+    if all(np.isnan(value) for value in counters.values()):
         return Doubt("the host gives no statistics for it", missing=True)
-    if counters.cpu_seconds is None:
+    if np.isnan(counters["cpu_seconds"]):
         return Doubt("the host gives no CPU time for it", missing=True)
-    return Doubt(f"CPU time {counters.cpu_seconds}, memory {counters.memory_used}")
+    return Doubt(f"CPU time {counters['cpu_seconds']}, memory {counters['memory_used']:.0f}")
 
 
 def seen_hosts(

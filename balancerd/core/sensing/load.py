@@ -142,7 +142,7 @@ def _step(old: Tracks, seen: Seen) -> _Step:
     newer = seen.told & ~(seen.at <= old.at)
     based = newer & ~np.isnan(old.at)
     used = seen.cpu_seconds - old.cpu_seconds
-    here = np.array([a == b for a, b in zip(old.place, seen.place, strict=True)], dtype=np.bool_)
+    here = _alike(old.place, seen.place)
     grown = based & here & (used >= 0)
     span = np.where(grown, seen.at - old.at, 1.0)
     cpu = used / span * seen.core
@@ -159,8 +159,14 @@ def _step(old: Tracks, seen: Seen) -> _Step:
     )
 
 
+def _alike(one: tuple[str, ...], other: tuple[str, ...]) -> Bools:
+    if one is other:
+        return np.ones(len(one), dtype=np.bool_)
+    return np.array([a == b for a, b in zip(one, other, strict=True)], dtype=np.bool_)
+
+
 def _where(which: Bools, new: tuple[str, ...], old: tuple[str, ...]) -> tuple[str, ...]:
-    if which.all():
+    if new is old or which.all():
         return new
     pairs = zip(which.tolist(), new, old, strict=True)
     return tuple(here if new_one else there for new_one, here, there in pairs)

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from balancerd.core.columns import Floats, Forecasts, Ints, Loads
-from balancerd.core.model import VM, Host, VMState
+from balancerd.core.columns import Bools, Floats, Forecasts, Ints, Loads
+from balancerd.core.model import Host
 from balancerd.core.observation import HostReading
 from balancerd.core.policies.tables import Detection
 from balancerd.core.sensing.counters import Doubt, seen_hosts, seen_vms
@@ -29,8 +29,7 @@ class Known:
     vm_tracks: Tracks = field(default_factory=Tracks.none)
     pasts: Pasts = field(default_factory=lambda: Pasts.of({}))
     profile: Profile = field(default_factory=Profile.none)
-    vms: Mapping[str, VM] = field(default_factory=dict)
-    placement: Mapping[str, str] = field(default_factory=dict)
+    where: Whereabouts = field(default_factory=Whereabouts.nothing)
     overhead: Mapping[str, tuple[float, int]] = field(default_factory=dict)
 
 
@@ -50,26 +49,33 @@ class Measured:
     host_doubts: dict[str, Doubt]
 
 
-def measure(
-    known: Known,
-    good: Mapping[str, HostReading],
-    hosts: Mapping[str, Host],
-    where: Whereabouts,
-    silent: Collection[str],
-    detection: Detection,
-) -> Measured:
-    """Loads of VMs and hosts. `good` readings are of now; `silent` hosts have no load."""
-    host_tracks, host_doubts = _follow_hosts(known, good, hosts, detection.window)
-    vm_tracks, vm_doubts = _follow_vms(known, good, hosts, where, detection.window)
-    changed = _changed_hosts(known.placement, where.placement)
-    host_tracks = host_tracks.forget(changed)
-    loads = vm_tracks.loads.only(~np.isnan(vm_tracks.loads.cpu))
-    unmeasured = silent | host_doubts.keys()
+@dataclass(frozen=True, slots=True)
+class Showing:
+    """What hosts show, and where VMs are by that. `silent` hosts are not believed."""
+
+    hosts: Mapping[str, Host]
+    good: Mapping[str, HostReading]  # of now
+    readings: tuple[HostReading, ...]  # those that `where` was made of
+    where: Whereabouts
+    silent: Collection[str]
+
+
+def measure(known: Known, showing: Showing, detection: Detection) -> Measured:
+    """Loads of VMs and hosts; silent hosts have none."""
+    where, window = showing.where, detection.window
+    host_tracks, host_doubts = _follow_hosts(known, showing, window)
+    vm_tracks, vm_doubts = _follow_vms(known, showing, window)
+    changed = _changed_hosts(known.where.placement, where.placement)
+    if changed:
+        host_tracks = host_tracks.forget(changed)
+    rated = ~np.isnan(vm_tracks.loads.cpu)
+    loads = vm_tracks.loads.only(rated)
+    unmeasured = {*showing.silent, *host_doubts}
     host_loads = host_tracks.loads.only(
         ~np.isnan(host_tracks.loads.cpu)
         & np.array([name not in unmeasured for name in host_tracks.names], dtype=np.bool_)
     )
-    carried = _Carried.by(host_loads, loads, where.placement)
+    carried = _Carried.by(host_loads, loads, where, rated)
     overhead = _overheads(host_loads, carried)
     overhead |= {n: known.overhead.get(n, (0.0, 0)) for n in changed if n in overhead}
     pasts, profile = _remembered(known, vm_tracks)
@@ -87,30 +93,18 @@ def measure(
     )
 
 
-def _follow_hosts(
-    known: Known, good: Mapping[str, HostReading], hosts: Mapping[str, Host], window: float
-) -> tuple[Tracks, dict[str, Doubt]]:
+def _follow_hosts(known: Known, showing: Showing, window: float) -> tuple[Tracks, dict[str, Doubt]]:
     """Every host's track; a host that was away starts a new one when it comes back."""
+    good = showing.good
     readings = {n: (r.at, r.counters) for n, r in good.items() if r.counters is not None}
-    seen, doubts = seen_hosts(readings, hosts)
+    seen, doubts = seen_hosts(readings, showing.hosts)
     tracks, more = follow(known.host_tracks, seen, window)
     return tracks, doubts | more
 
 
-def _follow_vms(
-    known: Known,
-    good: Mapping[str, HostReading],
-    hosts: Mapping[str, Host],
-    where: Whereabouts,
-    window: float,
-) -> tuple[Tracks, dict[str, Doubt]]:
+def _follow_vms(known: Known, showing: Showing, window: float) -> tuple[Tracks, dict[str, Doubt]]:
     """The track of every VM that is placed; only the copy that runs tells of its demand."""
-    times = {name: reading.at for name, reading in good.items()}
-    vms = [
-        (name, host, reading if host in times and reading.state is VMState.RUNNING else None)
-        for (name, host), reading in zip(where.placement.items(), where.shown.values(), strict=True)
-    ]
-    seen, doubts = seen_vms(vms, times, hosts)
+    seen, doubts = seen_vms(showing.where, showing.readings, showing.hosts)
     tracks, more = follow(known.vm_tracks, seen, window)
     return tracks, doubts | more
 
@@ -129,14 +123,14 @@ def _forecasts(
     where: Whereabouts, pasts: Pasts, profile: Profile, detection: Detection
 ) -> Forecasts:
     """What is expected of each VM; its spread holds the part that a host's VMs have in common."""
-    sizes = np.array([vm.size for vm in where.vms.values()], dtype=np.float64)
+    sizes = where.sizes
     turn = None
     if len(pasts.at) and not np.isnan(pasts.at).all():
         now = float(np.nanmax(pasts.at))
         turn = profile.turn(now - MEMORY, now, now + detection.horizon)
     others = crowd(pasts.level, sizes)
     forecasts = expect(pasts, sizes, detection.trusted_after, others, turn)
-    per_host = len(where.placement) / max(len(set(where.placement.values())), 1)
+    per_host = len(where.names) / max(len(np.unique(where.host)), 1)
     variance = inflated(forecasts.spread**2, profile.together.share, per_host)
     return replace(forecasts, spread=np.sqrt(variance))
 
@@ -150,9 +144,11 @@ class _Carried:
     memory: Ints
 
     @classmethod
-    def by(cls, hosts: Loads, vms: Loads, placement: Mapping[str, str]) -> "_Carried":
-        row, nowhere = hosts.row, len(hosts)
-        place = np.array([row.get(placement[vm], nowhere) for vm in vms], dtype=np.int64)
+    def by(cls, hosts: Loads, vms: Loads, where: Whereabouts, rated: Bools) -> "_Carried":
+        """`rated` are the VMs of which there are loads."""
+        nowhere = len(hosts)
+        rows = [hosts.row.get(sight.host, nowhere) for sight in where.sights]
+        place = np.array(rows, dtype=np.int64)[where.host[rated]]
         memory = np.zeros(nowhere + 1, dtype=np.int64)
         np.add.at(memory, place, vms.memory)
         return cls(
@@ -171,7 +167,7 @@ def _overheads(hosts: Loads, carried: _Carried) -> dict[str, tuple[float, int]]:
 
 def _changed_hosts(before: Mapping[str, str], after: Mapping[str, str]) -> frozenset[str]:
     """Hosts that VMs came to or left since the last observation; none at the first one."""
-    if not before or before == after:
+    if not before or before is after or before == after:
         return frozenset()
     moved = {vm for vm in before.keys() | after.keys() if before.get(vm) != after.get(vm)}
     return frozenset(host for vm in moved for host in (before.get(vm), after.get(vm)) if host)

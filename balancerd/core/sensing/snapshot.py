@@ -5,6 +5,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
+import numpy as np
+
 from balancerd.core.model import (
     ABSURD_BYTES,
     ABSURD_CORES,
@@ -20,12 +22,12 @@ from balancerd.core.model import (
     VMState,
 )
 from balancerd.core.moving.tie import ties
-from balancerd.core.observation import HostReading, Observation
+from balancerd.core.observation import HostReading, Observation, VMReadings
 from balancerd.core.policies.tables import Detection
 from balancerd.core.same import Same
 from balancerd.core.sensing.counters import Doubt
-from balancerd.core.sensing.measurement import Known, Measured, measure
-from balancerd.core.sensing.whereabouts import Whereabouts, split_brains, whereabouts
+from balancerd.core.sensing.measurement import Known, Measured, Showing, measure
+from balancerd.core.sensing.whereabouts import Whereabouts, whereabouts
 
 
 def assemble(
@@ -42,12 +44,17 @@ def assemble(
     """
     now = observation.at
     hosts, gaps = _hosts(observation, known, power, detection)
-    good = {r.host: r for r in observation.readings if not r.error and r.facts is not None}
+    answers = (r for r in observation.readings if not r.error and r.facts is not None)
+    good = {reading.host: _by_columns(reading) for reading in answers}
     readings = {**known.readings, **good}
-    shown = [readings[name] for name in hosts if name in readings and _carries(hosts[name])]
-    where = whereabouts(shown, good.keys(), known.vms)
+    shown = tuple(
+        readings[name]
+        for name, host in hosts.items()
+        if name in readings and (name in good or _carries(host))
+    )
+    where = whereabouts(shown, good.keys(), known.where)
     silent = {gap.name for gap in gaps}
-    measured = measure(known, good, hosts, where, silent, detection)
+    measured = measure(known, Showing(hosts, good, shown, where, silent), detection)
     gaps += [
         Gap("host", name, GapKind.ABSURD, doubt.detail, now)
         for name, doubt in measured.host_doubts.items()
@@ -65,7 +72,7 @@ def assemble(
         exclusions=tuple(
             _exclusions(where, measured.vm_doubts, unknown, _maybe_off(where, hosts, readings))
         ),
-        split_brains=tuple(split_brains(good.values())),
+        split_brains=where.split_brains,
         draining=draining & hosts.keys(),
     )
     return snapshot, Known(
@@ -75,21 +82,20 @@ def assemble(
         vm_tracks=measured.vm_tracks,
         pasts=measured.pasts,
         profile=measured.profile,
-        vms=where.vms,
-        placement=where.placement,
+        where=where,
         overhead={**known.overhead, **measured.overhead},
     )
 
 
+def _by_columns(reading: HostReading) -> HostReading:
+    if isinstance(reading.vms, VMReadings):
+        return reading
+    return replace(reading, vms=VMReadings.of(reading.vms))
+
+
 def _cluster(hosts: dict[str, Host], where: Whereabouts, links: tuple[Link, ...]) -> Cluster:
-    return Cluster(
-        MappingProxyType(hosts),
-        where.vms,
-        MappingProxyType(where.placement),
-        MappingProxyType(where.flights),
-        links,
-        MappingProxyType(where.landing),
-    )
+    ways = (where.placement, where.flights, links, where.landing)
+    return Cluster(MappingProxyType(hosts), where.vms, *ways)
 
 
 def freeze_reason(snapshot: Snapshot, detection: Detection) -> str:
@@ -173,18 +179,19 @@ def _vm_gaps(
     now: float,
 ) -> Iterable[Gap]:
     """Running VMs whose demand is not known well: no figures, absurd ones, or too few yet."""
-    loads, vms = measured.loads, where.vms
-    seen = dict(zip(loads.names, (now - loads.since).tolist(), strict=True))
-    fresh = {name for name in vms if seen.get(name, 0.0) < detection.warm_up}
-    for name in sorted(measured.vm_doubts.keys() | fresh):
-        if vms[name].state is not VMState.RUNNING or where.placement[name] in unknown:
+    loads = measured.vm_tracks.loads
+    known_for = np.where(np.isnan(loads.cpu), 0.0, now - loads.since)
+    rows = np.flatnonzero(known_for < detection.warm_up).tolist()
+    fresh = {loads.names[row]: float(known_for[row]) for row in rows}
+    for name in sorted(measured.vm_doubts.keys() | fresh.keys()):
+        if where.vms[name].state is not VMState.RUNNING or where.placement[name] in unknown:
             continue
         doubt = measured.vm_doubts.get(name)
         if doubt:
             kind = GapKind.NO_STATS if doubt.missing else GapKind.ABSURD
             yield Gap("vm", name, kind, doubt.detail, now)
         else:
-            known = seen.get(name, 0.0)
+            known = fresh[name]
             yield Gap("vm", name, GapKind.WARMING_UP, f"seen for {known:.0f} s", now - known)
 
 
@@ -223,13 +230,18 @@ def _maybe_off(
     Nothing changes there while it is off: what it had when it was last read it still has. Of one
     that was not read since balancerd was started nothing is known.
     """
+    if not where.shut_off:
+        return {}
     dark = [name for name in sorted(hosts) if not _carries(hosts[name])]
     unread = next((name for name in dark if name not in readings), "")
-    had = {vm.vm.name: name for name in dark if name in readings for vm in readings[name].vms}
+    had = {
+        vm.vm.name: name
+        for name in dark
+        if name in readings
+        for vm in VMReadings.of(readings[name].vms).shown
+    }
     found: dict[str, Exclusion] = {}
-    for name, shown in where.shown.items() if had or unread else ():
-        if shown.state is not VMState.SHUTOFF:
-            continue
+    for name in where.shut_off:
         if name in had:
             detail = f"{had[name]}, which is off, had it when it was last read"
             found[name] = Exclusion(name, ExclusionKind.DEFINED_TWICE, detail)

@@ -1,13 +1,17 @@
 """Where each VM is, out of what every host shows of it: copies, halves under way, split brains."""
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from operator import is_
 from types import MappingProxyType
+from typing import NamedTuple
 
+import numpy as np
+
+from balancerd.core.columns import Bools, Floats, Ints
 from balancerd.core.model import VM, SplitBrain, VMState
-from balancerd.core.observation import HostReading, VMReading
+from balancerd.core.observation import HostReading, ShownVM, VMReadings
 
 # States in which a VM holds memory on its host.
 ACTIVE = frozenset(
@@ -35,16 +39,29 @@ _PRECEDENCE = (
 _RANK = {state: rank for rank, state in enumerate(_PRECEDENCE)}
 
 
-@dataclass(frozen=True, slots=True)
-class Copy:
-    """One VM as one host shows it; not fresh: as it showed it when it last answered."""
+class Copy(NamedTuple):
+    """One VM as one host shows it; not fresh: as it showed it when it last answered.
+
+    `row` counts the VMs of all readings, one host's after the other's.
+    """
 
     host: str
-    reading: VMReading
+    shown: ShownVM
     fresh: bool
+    row: int
 
 
 @dataclass(frozen=True, slots=True)
+class Sight:
+    """What one host shows, but for its counters. `machine` tells it from other hosts."""
+
+    host: str
+    machine: str
+    fresh: bool
+    vms: tuple[ShownVM, ...]
+
+
+@dataclass(frozen=True)
 class Whereabouts:
     """Every VM, in order of its name: how it shows itself, where it is, and where it is going.
 
@@ -52,45 +69,113 @@ class Whereabouts:
     are those that some host has a job for; `twice`: which definition to believe nobody knows.
     """
 
-    shown: dict[str, VMReading]  # on the host where it is
+    sights: tuple[Sight, ...]  # what all of this was made of
+    main: Mapping[str, Copy]  # on the host where it is
     vms: Mapping[str, VM]
-    placement: dict[str, str]
-    flights: dict[str, str]
-    landing: dict[str, tuple[int, ...]]  # NUMA nodes that those under way are going to
+    placement: Mapping[str, str]
+    flights: Mapping[str, str]
+    landing: Mapping[str, tuple[int, ...]]  # NUMA nodes that those under way are going to
     ambiguous: frozenset[str]
     busy: frozenset[str]
     twice: frozenset[str]  # shut off, and defined on more than one host
+    split_brains: tuple[SplitBrain, ...]
+
+    @classmethod
+    def nothing(cls) -> "Whereabouts":
+        """Of no VM."""
+        nobody: frozenset[str] = frozenset()
+        empty: Mapping[str, str] = MappingProxyType({})
+        return cls((), {}, {}, empty, empty, {}, nobody, nobody, nobody, ())
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The VMs; entry i of each column is of `names[i]`."""
+        return tuple(self.main)
+
+    @cached_property
+    def place(self) -> tuple[str, ...]:
+        """The host of each VM."""
+        return tuple(self.placement.values())
+
+    @cached_property
+    def host(self) -> Ints:
+        """Which of the sights is of the host of each VM."""
+        row = {sight.host: number for number, sight in enumerate(self.sights)}
+        return np.array([row[host] for host in self.place], dtype=np.int64)
+
+    @cached_property
+    def row(self) -> Ints:
+        """Where each VM's main copy is among the VMs of all readings."""
+        return np.array([copy.row for copy in self.main.values()], dtype=np.int64)
+
+    @cached_property
+    def told(self) -> Bools:
+        """Whose demand is told: those that run, on a host that was read now."""
+        running = VMState.RUNNING
+        told = [copy.fresh and copy.shown.state is running for copy in self.main.values()]
+        return np.array(told, dtype=np.bool_)
+
+    @cached_property
+    def sizes(self) -> Floats:
+        """The most that each VM can ask for, reference cores."""
+        return np.array([vm.size for vm in self.vms.values()], dtype=np.float64)
+
+    @cached_property
+    def shut_off(self) -> tuple[str, ...]:
+        """The VMs that are shut off where they are."""
+        off = VMState.SHUTOFF
+        return tuple(name for name, copy in self.main.items() if copy.shown.state is off)
 
 
 def whereabouts(
-    readings: Iterable[HostReading], fresh: Collection[str], before: Mapping[str, VM] | None = None
+    readings: Iterable[HostReading], fresh: Collection[str], before: Whereabouts | None = None
 ) -> Whereabouts:
     """Where each VM is; `fresh` are the hosts whose readings are of now.
 
-    `before` are the VMs as they were last; where nothing changed they are given back, the same
-    object, so that whatever was worked out from them need not be worked out again.
+    Where hosts show what they showed before, what was found then is given back, and of VMs that
+    stayed the same the same object, so that whatever was worked out from them need not be worked
+    out again.
     """
-    single, several, busy = _copies(readings, fresh)
+    sights = tuple(
+        Sight(
+            reading.host,
+            (reading.facts.uuid if reading.facts else "") or reading.host,
+            reading.host in fresh,
+            VMReadings.of(reading.vms).shown,
+        )
+        for reading in readings
+    )
+    if before is not None and sights == before.sights:
+        return before
+    return _found(sights, before.vms if before else {})
+
+
+def _found(sights: tuple[Sight, ...], before: Mapping[str, VM]) -> Whereabouts:
+    single, several = _copies(sights)
     copies, ambiguous = _told_apart(several)
-    main = {name: min(found, key=_standing) for name, found in copies.items()}
-    single |= {name: (copy.host, copy.reading) for name, copy in main.items()}
-    single = {name: single[name] for name in sorted(single)}
+    busy = {name for name, copy in single.items() if copy.shown.job}
+    busy |= {name for name, found in copies.items() if any(copy.shown.job for copy in found)}
+    main = single | {name: min(found, key=_standing) for name, found in copies.items()}
+    main = {name: main[name] for name in sorted(main)}
     halves = {name: _other_half(main[name], copies[name]) for name in sorted(copies)}
     flights = {name: half for name, half in halves.items() if half is not None}
-    busy |= {n for n, found in copies.items() if any(copy.reading.job for copy in found)}
     return Whereabouts(
-        shown={name: reading for name, (_, reading) in single.items()},
-        vms=_kept({n: _as_shown(reading) for n, (_, reading) in single.items()}, before or {}),
-        placement={name: host for name, (host, _) in single.items()},
-        flights={name: half.host for name, half in flights.items()},
-        landing={n: half.reading.vm.numa for n, half in flights.items() if half.reading.vm.numa},
+        sights=sights,
+        main=main,
+        vms=_kept({name: _as_shown(copy.shown) for name, copy in main.items()}, before),
+        placement=MappingProxyType({name: copy.host for name, copy in main.items()}),
+        flights=MappingProxyType({name: half.host for name, half in flights.items()}),
+        landing=MappingProxyType(
+            {n: half.shown.vm.numa for n, half in flights.items() if half.shown.vm.numa}
+        ),
         ambiguous=ambiguous,
         busy=frozenset(busy),
         twice=frozenset(
             name
             for name, found in copies.items()
-            if len(found) > 1 and main[name].reading.state is VMState.SHUTOFF
+            if len(found) > 1 and main[name].shown.state is VMState.SHUTOFF
         ),
+        split_brains=tuple(_split_brains(sights)),
     )
 
 
@@ -100,28 +185,23 @@ def _kept(vms: dict[str, VM], before: Mapping[str, VM]) -> Mapping[str, VM]:
     return before if same and vms.keys() == before.keys() else MappingProxyType(vms)
 
 
-def _copies(
-    readings: Iterable[HostReading], fresh: Collection[str]
-) -> tuple[dict[str, tuple[str, VMReading]], dict[str, list[Copy]], set[str]]:
-    """VMs that one host alone shows, with that host; all copies of the others, by name; and which
-    of the first have a job."""
-    single: dict[str, tuple[str, VMReading]] = {}
+def _copies(sights: Iterable[Sight]) -> tuple[dict[str, Copy], dict[str, list[Copy]]]:
+    """VMs that one host alone shows; and all copies of the others, by name."""
+    single: dict[str, Copy] = {}
     several: dict[str, list[Copy]] = {}
-    busy: set[str] = set()
-    for reading in readings:
-        host = reading.host
-        for vm in reading.vms:
-            name = vm.vm.name
+    begin = 0
+    for sight in sights:
+        host, fresh = sight.host, sight.fresh
+        for row, shown in enumerate(sight.vms, begin):
+            name, copy = shown.vm.name, Copy(host, shown, fresh, row)
             if name in several:
-                several[name].append(Copy(host, vm, host in fresh))
+                several[name].append(copy)
             elif name in single:
-                first, other = single.pop(name)
-                several[name] = [Copy(first, other, first in fresh), Copy(host, vm, host in fresh)]
+                several[name] = [single.pop(name), copy]
             else:
-                single[name] = (host, vm)
-                if vm.job:
-                    busy.add(name)
-    return single, several, busy - several.keys()
+                single[name] = copy
+        begin += len(sight.vms)
+    return single, several
 
 
 def _told_apart(
@@ -134,56 +214,56 @@ def _told_apart(
     copies: dict[str, list[Copy]] = {}
     ambiguous: set[str] = set()
     for name, found in several.items():
-        if len({copy.reading.vm.uuid for copy in found}) == 1:
+        if len({copy.shown.vm.uuid for copy in found}) == 1:
             copies[name] = list(found)
             continue
         for copy in found:
             apart = f"{name}@{copy.host}"
-            renamed = replace(copy.reading, vm=replace(copy.reading.vm, name=apart))
-            copies.setdefault(apart, []).append(replace(copy, reading=renamed))
+            renamed = replace(copy.shown, vm=replace(copy.shown.vm, name=apart))
+            copies.setdefault(apart, []).append(copy._replace(shown=renamed))
             ambiguous.add(apart)
     return copies, frozenset(ambiguous)
 
 
-def _as_shown(reading: VMReading) -> VM:
+def _as_shown(shown: ShownVM) -> VM:
     """The VM in the state that its host shows."""
-    vm = reading.vm
-    return vm if vm.state is reading.state else replace(vm, state=reading.state)
+    vm = shown.vm
+    return vm if vm.state is shown.state else replace(vm, state=shown.state)
 
 
 def _standing(copy: Copy) -> tuple[bool, int, str]:
     """What one host shows now goes before what another one showed before it fell silent."""
-    active = copy.reading.state in ACTIVE
-    return (not (copy.fresh and active), _RANK[copy.reading.state], copy.host)
+    active = copy.shown.state in ACTIVE
+    return (not (copy.fresh and active), _RANK[copy.shown.state], copy.host)
 
 
 def _other_half(main: Copy, found: Sequence[Copy]) -> Copy | None:
     """The other active half of a VM, which is where it is going."""
-    halves = [c for c in found if c is not main and c.reading.state in ACTIVE]
+    halves = [c for c in found if c is not main and c.shown.state in ACTIVE]
     return min(halves, key=_standing) if halves else None
 
 
-def split_brains(readings: Iterable[HostReading]) -> list[SplitBrain]:
-    """UUIDs that run on more than one host, whatever name they go by there.
+def _split_brains(sights: Sequence[Sight]) -> list[SplitBrain]:
+    """UUIDs that run on more than one host now, whatever name they go by there.
 
     Hosts of one UUID may be one machine that was configured twice; what they both show is no proof.
     """
     running = [
-        (vm.vm.uuid, reading, vm)
-        for reading in readings
-        for vm in reading.vms
-        if vm.state is VMState.RUNNING and vm.vm.uuid
+        (shown.vm.uuid, sight, shown.vm.name)
+        for sight in sights
+        if sight.fresh
+        for shown in sight.vms
+        if shown.state is VMState.RUNNING and shown.vm.uuid
     ]
-    times = Counter(uuid for uuid, _, _ in running)
-    if len(times) == len(running):
+    if len({uuid for uuid, _, _ in running}) == len(running):
         return []
-    found: dict[str, list[tuple[str, str, str]]] = {}
-    for uuid, reading, vm in running:
-        if times[uuid] > 1:
-            machine = (reading.facts.uuid if reading.facts else "") or reading.host
-            found.setdefault(uuid, []).append((vm.vm.name, reading.host, machine))
+    found: dict[str, list[tuple[str, Sight]]] = {}
+    for uuid, sight, name in running:
+        found.setdefault(uuid, []).append((name, sight))
     return [
-        SplitBrain(min(seen)[0], uuid, tuple(sorted(host for _, host, _ in seen)))
+        SplitBrain(
+            min(name for name, _ in seen), uuid, tuple(sorted(sight.host for _, sight in seen))
+        )
         for uuid, seen in sorted(found.items())
-        if len({machine for _, _, machine in seen}) > 1
+        if len({sight.machine for _, sight in seen}) > 1
     ]
