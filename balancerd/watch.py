@@ -6,6 +6,7 @@ A ledger or samples that cannot be written do not blind: the snapshot is there a
 
 import logging
 from collections.abc import Mapping, Set
+from itertools import takewhile
 
 from balancerd.core.model import Host, Link, PowerState, Snapshot
 from balancerd.core.observation import Observation
@@ -168,8 +169,8 @@ class Watch:
 
     def _note_deeds(self, before: Snapshot, snapshot: Snapshot, ours: Set[str]) -> None:
         """Put what others did to VMs into the audit, from where it is a veto for a while."""
-        begun = (move for move in self.history.moves if move.at >= before.at)
-        own = {move.vm for move in begun if move.outcome not in NEVER_BEGUN}
+        newest = takewhile(lambda move: move.at >= before.at, reversed(self.history.moves))
+        own = {move.vm for move in newest if move.outcome not in NEVER_BEGUN}
         found = deeds(before, snapshot, own | ours)
         for deed in found:
             log.warning("somebody %s: %s", deed.what, deed.vm)

@@ -1,5 +1,8 @@
 """Keys for caches of what was worked out from a large value: the same object is the same key."""
 
+from collections.abc import Mapping
+from operator import is_
+from types import MappingProxyType
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -36,3 +39,10 @@ class Alike(Generic[T]):
 
     def __hash__(self) -> int:
         return len(self.value)
+
+
+def kept(now: dict[str, T], before: Mapping[str, T]) -> Mapping[str, T]:
+    """The values as they were, if they are still the very same: the same mapping, and so the key
+    of what was worked out from it."""
+    same = len(now) == len(before) and all(map(is_, now.values(), before.values()))
+    return before if same and now.keys() == before.keys() else MappingProxyType(now)

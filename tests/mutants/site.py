@@ -46,7 +46,7 @@ SITE = (
     Mutant(
         "absurd readings of a VM",
         "core/sensing/counters.py",
-        "good = _sane(cpu) & _sane(memory) & (_sane(steal) | ~steal_told)",
+        "good = _sane(cpu) & _sane(memory) & (_sane(steal) | np.isnan(steal))",
         "good = np.isfinite(memory)",
         LOAD,
         protects="NaN and negative figures of a VM move nothing",

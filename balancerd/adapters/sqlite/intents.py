@@ -1,7 +1,7 @@
 """Intents and how they ended, and the memory of recent migrations."""
 
 from bisect import insort
-from operator import attrgetter
+from operator import attrgetter, is_
 from sqlite3 import Row
 
 from balancerd.adapters.sqlite import audit
@@ -149,6 +149,7 @@ class RecentMoves:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._moves: list[PastMove] = []
+        self._told: tuple[PastMove, ...] = ()  # the same, as long as they are the same
         self._since: float | None = None  # complete from here on
         self._rollbacks = 0
 
@@ -166,7 +167,9 @@ class RecentMoves:
         self._since = since
         old = next((n for n, move in enumerate(self._moves) if move.at > since), len(self._moves))
         del self._moves[:old]
-        return tuple(self._moves)
+        if len(self._told) != len(self._moves) or not all(map(is_, self._told, self._moves)):
+            self._told = tuple(self._moves)
+        return self._told
 
     def _read(self, since: float) -> None:
         self._rollbacks = self._database.rollbacks

@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from balancerd.adapters.sqlite.database import Database
 from balancerd.core.files.codec import decode, encode, to_json
-from balancerd.core.model import VM, Host, PowerState, Snapshot, VMState
+from balancerd.core.model import VM, Cluster, Host, PowerState, Snapshot, VMState
+from balancerd.core.same import Same
 
 _AT_REST = {VMState.SHUTOFF, VMState.MIGRATED, VMState.CRASHED}
 _HOST = """INSERT INTO hosts (name, uuid, rack, power, cpu_reference_cores, cores, memory_bytes,
@@ -34,7 +36,7 @@ class Inventory:
         self._database = database
         self._hosts: Mapping[str, Host] = {}
         self._vms: Mapping[str, VM] = {}
-        self._placement: dict[str, str] = {}
+        self._placement: Mapping[str, str] = {}
         self._empty: dict[str, float] = {}
         self._rollbacks: int | None = None
 
@@ -55,18 +57,14 @@ class Inventory:
         """Write what differs from the last snapshot."""
         self._read()
         cluster = snapshot.cluster
-        placement = {
-            vm: host
-            for vm, host in cluster.placement.items()
-            if vm in cluster.vms and host in cluster.hosts
-        }
+        placement = _placement(cluster)
         empty = self._empty_hosts(snapshot)
         with self._database.transaction():
             if not self._hosts and site:
                 self._write_site(site, snapshot.at)
             self._write_hosts(cluster.hosts, snapshot.at)
             self._write_vms(cluster.vms, snapshot.at)
-            if placement != self._placement:
+            if placement is not self._placement and placement != self._placement:
                 self._write_placement(placement, snapshot.at)
             if empty != self._empty:
                 self._write_empty(empty)
@@ -87,10 +85,9 @@ class Inventory:
         self._empty = {row[0]: row[1] for row in rows}
 
     def _empty_hosts(self, snapshot: Snapshot) -> dict[str, float]:
-        cluster, unknown = snapshot.cluster, snapshot.unknown_hosts()
-        at_rest = {name for name, vm in cluster.vms.items() if vm.state in _AT_REST}
+        cluster, at_rest = snapshot.cluster, _at_rest(Same(snapshot.cluster.vms))
         used = {host for vm, host in cluster.placement.items() if vm not in at_rest}
-        used |= set(cluster.flights.values()) | unknown
+        used.update(cluster.flights.values(), snapshot.unknown_hosts())
         return {
             name: self._empty.get(name, snapshot.at)
             for name, host in cluster.hosts.items()
@@ -115,7 +112,7 @@ class Inventory:
     def _write_gone(
         self, table: str, before: Mapping[str, Any], now: Mapping[str, Any], at: float
     ) -> None:
-        gone = before.keys() - now.keys()
+        gone = set() if now is before else before.keys() - now.keys()
         if not before:  # the first snapshot of this process: ask the file
             rows = self._database.rows(f"SELECT name FROM {table} WHERE gone_at IS NULL")
             gone = {name for (name,) in rows} - now.keys()
@@ -150,8 +147,25 @@ class Inventory:
         )
 
 
+def _placement(cluster: Cluster) -> Mapping[str, str]:
+    """Where VMs are, as far as the cluster has both of them and their hosts."""
+    found = cluster.placement
+    if found.keys() <= cluster.vms.keys() and cluster.hosts.keys() >= {*found.values()}:
+        return found
+    hosts, vms = cluster.hosts, cluster.vms
+    return {vm: host for vm, host in found.items() if vm in vms and host in hosts}
+
+
+@lru_cache(maxsize=1)
+def _at_rest(vms: Same[Mapping[str, VM]]) -> frozenset[str]:
+    """VMs that do not run, and are not about to."""
+    return frozenset(name for name, vm in vms.value.items() if vm.state in _AT_REST)
+
+
 def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Any]:
     """Values that are new or different; the same object is not looked into."""
+    if now is before:
+        return []
     return [
         value
         for name, value in now.items()

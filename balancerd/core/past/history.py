@@ -6,13 +6,16 @@ Rebuilt from the ledger, so that a restart forgets nothing.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cached_property
+from functools import lru_cache
+from math import inf
+from types import MappingProxyType
 
 from balancerd.core.lessons import UNTAUGHT, Lessons
 from balancerd.core.observation import Against
 from balancerd.core.past.vetoes import Deed
 from balancerd.core.policies.limits import LONGEST_REST, Limits
 from balancerd.core.policies.policy import Policy
+from balancerd.core.same import Same
 from balancerd.core.units import DAY, doubled
 
 WEEK = 7 * DAY
@@ -64,23 +67,15 @@ class History:
 
     def by_vm(self) -> Mapping[str, list[PastMove]]:
         """The moves of each VM, oldest first."""
-        return self._by_vm
-
-    @cached_property
-    def _by_vm(self) -> dict[str, list[PastMove]]:
-        moves: dict[str, list[PastMove]] = {}
-        for move in self.moves:
-            moves.setdefault(move.vm, []).append(move)
-        return moves
+        return _by_vm(Same(self.moves))
 
     def felt(self, now: float, limits: Limits) -> dict[str, list[PastMove]]:
         """`by_vm`, without VMs whom neither twice their rest nor a budget can concern any more."""
+        by_vm = self.by_vm()
+        counts = {len(moves) for moves in by_vm.values()}
         budget = min(limits.per_vm_per_day, limits.per_vm_per_week)
-        return {
-            vm: moves
-            for vm, moves in self._by_vm.items()
-            if len(moves) >= budget or moves[-1].at + 2.0 * _rest(len(moves), limits) > now
-        }
+        lasts = {n: inf if n >= budget else 2.0 * _rest(n, limits) for n in counts}
+        return {vm: moves for vm, moves in by_vm.items() if moves[-1].at + lasts[len(moves)] > now}
 
     def by_pair(self) -> dict[tuple[str, str], list[PastMove]]:
         """The moves between each source and target, oldest first."""
@@ -88,6 +83,14 @@ class History:
         for move in self.moves:
             moves.setdefault((move.source, move.target), []).append(move)
         return moves
+
+
+@lru_cache(maxsize=2)
+def _by_vm(moves: Same[tuple[PastMove, ...]]) -> Mapping[str, list[PastMove]]:
+    by_vm: dict[str, list[PastMove]] = {}
+    for move in moves.value:
+        by_vm.setdefault(move.vm, []).append(move)
+    return MappingProxyType(by_vm)
 
 
 def may_be_woken(host: str, history: History, policy: Policy) -> bool:

@@ -8,7 +8,7 @@ and nothing is concluded.
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from balancerd.core.model import Snapshot, VMState
+from balancerd.core.model import Cluster, Snapshot, VMState
 
 DEED = "veto"  # the kind of its line in the audit
 _STOPPED = {VMState.PAUSED: "paused", VMState.SHUTOFF: "shut off"}
@@ -25,16 +25,23 @@ class Deed:
 
 def deeds(before: Snapshot, after: Snapshot, own: Collection[str]) -> tuple[Deed, ...]:
     """What others did between two snapshots; `own` are the VMs that balancerd itself moved."""
-    old, new = before.cluster, after.cluster
-    if new.vms is old.vms and new.placement == old.placement and not new.flights:
-        return ()
     unseen = before.unknown_hosts() | after.unknown_hosts()
     return tuple(
         Deed(vm, what, after.at)
-        for vm in sorted(after.cluster.vms.keys() & before.cluster.vms.keys())
+        for vm in sorted(_altered(before.cluster, after.cluster))
         if vm not in own
         for what in _of(vm, before, after, unseen)
     )
+
+
+def _altered(old: Cluster, new: Cluster) -> set[str]:
+    """VMs of both that are not as or where they were, or are on their way."""
+    found = set(new.flights)
+    if new.placement is not old.placement:
+        found |= {vm for vm, host in new.placement.items() if old.placement.get(vm) != host}
+    if new.vms is not old.vms:
+        found |= {name for name, vm in new.vms.items() if old.vms.get(name) is not vm}
+    return found & new.vms.keys() & old.vms.keys()
 
 
 def _of(vm: str, before: Snapshot, after: Snapshot, unseen: Collection[str]) -> Iterator[str]:

@@ -30,6 +30,7 @@ class Known:
     pasts: Pasts = field(default_factory=lambda: Pasts.of({}))
     profile: Profile = field(default_factory=Profile.none)
     where: Whereabouts = field(default_factory=Whereabouts.nothing)
+    shown: Mapping[str, Host] = field(default_factory=dict)  # of the last snapshot
     overhead: Mapping[str, tuple[float, int]] = field(default_factory=dict)
 
 

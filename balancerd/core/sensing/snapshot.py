@@ -24,7 +24,7 @@ from balancerd.core.model import (
 from balancerd.core.moving.tie import ties
 from balancerd.core.observation import HostReading, Observation, VMReadings
 from balancerd.core.policies.tables import Detection
-from balancerd.core.same import Same
+from balancerd.core.same import Same, kept
 from balancerd.core.sensing.counters import Doubt
 from balancerd.core.sensing.measurement import Known, Measured, Showing, measure
 from balancerd.core.sensing.whereabouts import Whereabouts, whereabouts
@@ -43,7 +43,8 @@ def assemble(
     `power` holds the state of hosts that gave no reading and whose power driver was asked.
     """
     now = observation.at
-    hosts, gaps = _hosts(observation, known, power, detection)
+    found, gaps = _hosts(observation, known, power, detection)
+    hosts = kept(found, known.shown)
     answers = (r for r in observation.readings if not r.error and r.facts is not None)
     good = {reading.host: _by_columns(reading) for reading in answers}
     readings = {**known.readings, **good}
@@ -83,6 +84,7 @@ def assemble(
         pasts=measured.pasts,
         profile=measured.profile,
         where=where,
+        shown=hosts,
         overhead={**known.overhead, **measured.overhead},
     )
 
@@ -93,9 +95,9 @@ def _by_columns(reading: HostReading) -> HostReading:
     return replace(reading, vms=VMReadings.of(reading.vms))
 
 
-def _cluster(hosts: dict[str, Host], where: Whereabouts, links: tuple[Link, ...]) -> Cluster:
+def _cluster(hosts: Mapping[str, Host], where: Whereabouts, links: tuple[Link, ...]) -> Cluster:
     ways = (where.placement, where.flights, links, where.landing)
-    return Cluster(MappingProxyType(hosts), where.vms, *ways)
+    return Cluster(hosts, where.vms, *ways)
 
 
 def freeze_reason(snapshot: Snapshot, detection: Detection) -> str:
@@ -160,10 +162,12 @@ def _distrust(reading: HostReading, now: float, stale_after: float) -> Gap | Non
 
 def _twins(observation: Observation) -> list[Gap]:
     """Hosts that claim the same UUID: libvirt takes them for one machine, so neither is touched."""
+    told = [(r.facts.uuid, r) for r in observation.readings if r.facts and r.facts.uuid]
+    if len({uuid for uuid, _ in told}) == len(told):
+        return []
     by_uuid: dict[str, list[HostReading]] = defaultdict(list)
-    for reading in observation.readings:
-        if reading.facts is not None and reading.facts.uuid:
-            by_uuid[reading.facts.uuid].append(reading)
+    for uuid, reading in told:
+        by_uuid[uuid].append(reading)
     return [
         Gap("host", r.host, GapKind.DUPLICATE_UUID, f"{uuid} is also another host's", r.at)
         for uuid in sorted(uuid for uuid, readings in by_uuid.items() if len(readings) > 1)

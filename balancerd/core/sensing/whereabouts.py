@@ -3,7 +3,6 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from operator import is_
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -12,6 +11,7 @@ import numpy as np
 from balancerd.core.columns import Bools, Floats, Ints
 from balancerd.core.model import VM, SplitBrain, VMState
 from balancerd.core.observation import HostReading, ShownVM, VMReadings
+from balancerd.core.same import kept
 
 # States in which a VM holds memory on its host.
 ACTIVE = frozenset(
@@ -162,7 +162,7 @@ def _found(sights: tuple[Sight, ...], before: Mapping[str, VM]) -> Whereabouts:
     return Whereabouts(
         sights=sights,
         main=main,
-        vms=_kept({name: _as_shown(copy.shown) for name, copy in main.items()}, before),
+        vms=kept({name: _as_shown(copy.shown) for name, copy in main.items()}, before),
         placement=MappingProxyType({name: copy.host for name, copy in main.items()}),
         flights=MappingProxyType({name: half.host for name, half in flights.items()}),
         landing=MappingProxyType(
@@ -177,12 +177,6 @@ def _found(sights: tuple[Sight, ...], before: Mapping[str, VM]) -> Whereabouts:
         ),
         split_brains=tuple(_split_brains(sights)),
     )
-
-
-def _kept(vms: dict[str, VM], before: Mapping[str, VM]) -> Mapping[str, VM]:
-    """The VMs as they were, if they are still the very same."""
-    same = len(vms) == len(before) and all(map(is_, vms.values(), before.values()))
-    return before if same and vms.keys() == before.keys() else MappingProxyType(vms)
 
 
 def _copies(sights: Iterable[Sight]) -> tuple[dict[str, Copy], dict[str, list[Copy]]]:
