@@ -383,6 +383,20 @@ def test_migrations_of_others_count_against_the_limits() -> None:
     assert run.stage() is Stage.WAITING
 
 
+def test_a_migration_that_ended_since_the_last_look_counts_no_more() -> None:
+    """Dies when what that look shows under way is taken for others'."""
+    run = Run(move(1, "a", "h1", "h2"), move(2, "b", "h3", "h2"), a="h1", b="h3")
+    run.started(1)
+    cluster = replace(run.view.snapshot.cluster, flights={"a": "h2"})
+    seen = replace(run.view.snapshot, at=START + 5, cluster=cluster)
+    run.view = replace(run.view, snapshot=seen, now=START + 20)
+    assert run.feed() == ()
+    run.ended(1)
+    run.located(1, P.ABSENT, P.RUNNING)
+    run.feed()
+    assert (run.stage(1), run.stage(2)) == (Stage.DONE, Stage.CHECKING)
+
+
 def test_an_old_plan_is_not_begun() -> None:
     run = one_move()
     run.feed(at=START + POLICY.limits.plan_life + 1)

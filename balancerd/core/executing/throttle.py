@@ -80,10 +80,10 @@ class Traffic:
         """All that is under way now."""
         limits = view.policy.limits
         traffic = cls(topology_of(view.snapshot.cluster), limits)
-        own = _own(tasks)
-        for task in own.values():
+        tasks = list(tasks)
+        for task in _own(tasks).values():
             traffic.add(task.move.source, task.move.target, weight(task.move.method, limits))
-        for source, target in _foreign(own, view):
+        for source, target in _foreign(tasks, view):
             traffic.add(source, target, 1)
         return traffic
 
@@ -120,7 +120,7 @@ def divided(tasks: Mapping[int, Task], view: View) -> dict[int, int]:
         return {}
     topology, limits = topology_of(view.snapshot.cluster), view.policy.limits
     ways = [(task.move.source, task.move.target) for task in own.values()]
-    ways += _foreign(own, view)
+    ways += _foreign(tasks.values(), view)
     transfers = [Transfer(_path(topology, *way), float(limits.bandwidth)) for way in ways]
     free = topology.free(production(view.snapshot))
     crossed = {link for transfer in transfers for link in transfer.path}
@@ -194,11 +194,19 @@ def _own(tasks: Iterable[Task]) -> dict[str, Task]:
     return {t.move.vm: t for t in tasks if isinstance(t.action, Move) and t.stage in UNDER_WAY}
 
 
-def _foreign(own: Mapping[str, Task], view: View) -> list[tuple[str, str]]:
-    """Source and target of the migrations that others have under way."""
-    cluster = view.snapshot.cluster
+def _foreign(tasks: Iterable[Task], view: View) -> list[tuple[str, str]]:
+    """Source and target of the migrations that others have under way.
+
+    Ours that ended since the last look are still to be seen in it, and are nobody's any more.
+    """
+    cluster, seen = view.snapshot.cluster, view.snapshot.at
+    ours = {
+        task.move.vm: task.move.target
+        for task in tasks
+        if isinstance(task.action, Move) and (task.stage in UNDER_WAY or task.since > seen)
+    }
     flights = sorted(cluster.flights.items())
-    return [(cluster.placement[vm], target) for vm, target in flights if vm not in own]
+    return [(cluster.placement[vm], target) for vm, target in flights if ours.get(vm) != target]
 
 
 def _path(topology: Topology, source: str, target: str) -> tuple[int, ...]:
