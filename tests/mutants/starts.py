@@ -142,10 +142,18 @@ STARTS = (
     Mutant(
         "both hosts are asked before the start",
         "core/executing/migration.py",
-        "    obstacle = may_start(source, target)\n",
-        '    obstacle = may_start(source, target) and ""\n',
+        " else may_start(source, target)\n",
+        ' else ""\n',
         EXECUTOR,
         protects="a VM moves only off a source that runs it, and to a target without a live copy",
+    ),
+    Mutant(
+        "what the target has of the VM is an objection",
+        "core/executing/migration.py",
+        "    passing = target is Presence.UNREACHABLE or ",
+        "    passing = True or ",
+        PREFLIGHT,
+        protects="a move that its target has something against is not planned again and again",
     ),
     Mutant(
         "objections of the hosts' own facts",

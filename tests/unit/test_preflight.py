@@ -125,6 +125,34 @@ def test_a_move_is_dropped_for_what_its_hosts_say_and_that_is_written_down() -> 
     assert run.stage() is Stage.DROPPED
 
 
+@pytest.mark.parametrize("target", [Presence.CRASHED, Presence.PAUSED, Presence.INCOMING])
+def test_what_the_target_has_of_the_vm_is_written_down_as_an_objection(target: Presence) -> None:
+    """Nothing that is planned by shows it. Dies if the move is dropped, and planned again at once,
+    cycle by cycle for as long as it stays like this."""
+    run = Run(move(1, "a", "h1", "h2"), a="h1")
+    run.feed()
+    run.located(1, Presence.RUNNING, target)
+    run.feed(Intended(1, 7))
+    assert run.outcome() is Outcome.OBJECTED
+    assert run.execution.tasks[1].detail == f"the target says {target.value}"
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        (Presence.RUNNING, Presence.UNREACHABLE),
+        (Presence.PAUSED, Presence.ABSENT),
+        (Presence.PAUSED, Presence.CRASHED),
+    ],
+)
+def test_what_the_next_look_shows_is_no_objection(source: Presence, target: Presence) -> None:
+    run = Run(move(1, "a", "h1", "h2"), a="h1")
+    run.feed()
+    run.located(1, source, target)
+    assert run.stage() is Stage.DROPPED
+    assert run.outcome() is None
+
+
 def test_an_objection_does_not_stop_the_rest_of_a_plan() -> None:
     run = Run(move(1, "a", "h1", "h2"), move(2, "b", "h3", "h4"), a="h1", b="h3")
     run.feed()

@@ -83,6 +83,7 @@ def test_none_starts_where_the_hosts_speak_against_one(refused: int) -> None:
     run.feed()
     run.located(3 - refused, P.RUNNING, P.ABSENT)
     run.located(refused, P.RUNNING, P.RUNNING)
+    run.feed(Intended(refused, 70))
     assert (run.stage(1), run.stage(2)) == (Stage.DROPPED, Stage.DROPPED)
     assert "belongs with the move of" in run.execution.tasks[3 - refused].detail
     assert not of(StartMigration, run.commands)

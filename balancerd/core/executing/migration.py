@@ -9,6 +9,7 @@ network. However the call ends, in success, in error or not at all, both hosts a
 `apply` takes in one event, `tick` the passing of time; both give the new task and commands.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from balancerd.core.executing.cold import may_carry
@@ -125,12 +126,12 @@ def adopted(intent: Intent, move_task: Task) -> Task:
 
 def _checked(task: Task, event: Located, execution: Execution, view: View) -> Step:
     source, target = pair_of(task, event.location.presence)
-    obstacle = may_start(source, target)
-    if task.is_cold:
-        obstacle = may_carry(source, target, others_of(task, event.location.presence))
-    if obstacle:
+    others = others_of(task, event.location.presence)
+    obstacle = _obstacle(task, source, target, others)
+    passing = target is Presence.UNREACHABLE or _obstacle(task, source, Presence.ABSENT, others)
+    if obstacle and passing:  # the next look shows that, too
         return task.to(Stage.DROPPED, view.now, obstacle), ()
-    defined, said = target is not Presence.ABSENT, _objection(task, event, view)
+    defined, said = target is not Presence.ABSENT, obstacle or _objection(task, event, view)
     found, method, rules = event.preflight, task.move.method, view.policy.methods
     paused = found is not None and hands_over(found, method, rules)
     task = replace(task, target_defined=defined, objection=said, hand_over=paused)
@@ -138,6 +139,13 @@ def _checked(task: Task, event: Located, execution: Execution, view: View) -> St
         return replace(task, cleared=view.now).to(Stage.WAITING, view.now), ()
     intent = _intent(task, execution, view)
     return task.to(Stage.INTENDING, view.now), (Intend(task.move.number, intent),)
+
+
+def _obstacle(
+    task: Task, source: Presence, target: Presence, others: Mapping[str, Presence]
+) -> str:
+    """Why the VM may not go between hosts that say this of it; "" when it may."""
+    return may_carry(source, target, others) if task.is_cold else may_start(source, target)
 
 
 def _objection(task: Task, event: Located, view: View) -> str:
