@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.lab.rig import Rig, why_unavailable
+from tests.lab.service import MakeService, Service
 
 
 @pytest.fixture(scope="session")
@@ -23,6 +25,20 @@ def rig(standing_rig: Rig) -> Rig:
     """The session's lab as it was when it came up: all hosts on, no faults, no guests."""
     standing_rig.reset()
     return standing_rig
+
+
+@pytest.fixture
+def service(rig: Rig, tmp_path: Path) -> Iterator[MakeService]:
+    """Makes the service of a policy; it is gone when the test is."""
+    made: list[Service] = []
+
+    def make(policy_text: str) -> Service:
+        made.append(Service(rig, tmp_path, policy_text))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

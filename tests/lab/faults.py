@@ -33,6 +33,7 @@ class Trouble(StrEnum):
     SHUT_OFF = "virsh destroy"
     DEFINED_ON_TARGET = "virsh define of the VM itself on the target"
     NAMESAKE_ON_TARGET = "virsh define of another VM by its name on the target"
+    BALANCERD_KILLED = "kill -9 of balancerd, and another one is started"
 
 
 class Moment(StrEnum):
@@ -42,6 +43,7 @@ class Moment(StrEnum):
     CHECKED = "after both hosts were asked, before the start"
     COPYING = "while memory is copied"
     POST_COPY = "while the VM runs on the target and memory follows"
+    ARRIVED = "when it stands still on the target, and its source has given it away"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,7 @@ class Case:
     bandwidth: int = 8 * MIB
     dirty_mb_per_s: int = 0  # what the VM writes meanwhile
     link_mb_per_s: int = 0  # of the target's migration cable; 0: as fast as it goes
+    unlocked: bool = False  # nothing keeps two copies of the VM from writing to its disk
     audit: tuple[str, ...] = ()  # kinds of lines that the audit must have, in this order
     only_real: str = ""  # why it is not played on simulated hosts
 
@@ -207,4 +210,20 @@ COLD_MOVES = (
         lasts=2.0,
     ),
 )
-SCRIPT = (*HOSTS_FAIL, *LINKS_FAIL, *PEOPLE_ACT, *DISKS_MOVE, *COLD_MOVES)
+BALANCERD_DIES = (
+    _case(
+        "a migration goes on without balancerd, and the next one tells its end",
+        *(Trouble.BALANCERD_KILLED, Moment.COPYING, ARRIVED),
+    ),
+    _case(
+        "a VM that nothing locks is let go on where it arrives",
+        *(Trouble.NONE, Moment.COPYING, ARRIVED),
+        unlocked=True,
+    ),
+    _case(
+        "a VM that arrived paused while balancerd was dead is let go on by the next one",
+        *(Trouble.BALANCERD_KILLED, Moment.ARRIVED, ARRIVED),
+        unlocked=True,
+    ),
+)
+SCRIPT = (*HOSTS_FAIL, *LINKS_FAIL, *PEOPLE_ACT, *DISKS_MOVE, *COLD_MOVES, *BALANCERD_DIES)

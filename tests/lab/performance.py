@@ -46,6 +46,10 @@ class Stage(Protocol):
         """Let it go wrong now, for so long."""
         ...
 
+    def reborn(self) -> None:
+        """Be what another balancerd finds: what the last one began is told to nobody."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Told:
@@ -93,6 +97,8 @@ class Performance:
         ):
             if self.case.method is Method.COLD:  # only a drain moves a VM that is shut off
                 ledger.set_draining(SOURCE, draining=True, at=self.stage.clock.now())
+            if self.case.trouble is Trouble.BALANCERD_KILLED:
+                self._begin_and_die(self._loop(ledger, samples))
             self._carry_out(self._loop(ledger, samples))
             return told(ledger, self.stage.vm)
 
@@ -123,6 +129,19 @@ class Performance:
         if not self.struck and moment is self.case.moment:
             self.struck = True
             self.stage.begin(self.case.trouble, self.case.lasts)
+
+    def _begin_and_die(self, loop: Loop) -> None:
+        """The life of a balancerd that is no more when the case's moment comes."""
+        loop.start()
+        for _ in lived(loop, self.stage):
+            if self.stage.reached(Moment.COPYING):
+                break
+        end = self.stage.clock.monotonic() + PATIENCE
+        while not self.stage.reached(self.case.moment):
+            assert self.stage.clock.monotonic() < end, f"never {self.case.moment}"
+            self.stage.rest(self.stage.pulse)
+        self.struck = True
+        self.stage.reborn()
 
     def _carry_out(self, loop: Loop) -> None:
         moment = self.case.moment

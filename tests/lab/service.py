@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +89,7 @@ class Service:
         self.directory = directory
         self.process: subprocess.Popen[str] | None = None
         self.log = directory / "log"
+        self.ledger = directory / "state" / "ledger.db"
         (directory / "policy.toml").write_text(policy_text)
         (directory / "balancerd.toml").write_text(self._configuration())
 
@@ -137,6 +140,11 @@ shared = ["/lab/shared"]
         self.kill()
         self.tell()  # pytest keeps what is written to itself unless the test failed
 
+    def stand_still(self) -> None:
+        """Stop the process where it is (SIGSTOP): what it began goes on without it."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
     def kill(self) -> None:
         """End balancerd, if it runs."""
         if self.process is not None:
@@ -179,16 +187,17 @@ shared = ["/lab/shared"]
 
     def cycles(self) -> int:
         """Completed cycles so far, counted in the record."""
-        import sqlite3
+        counted = self.recorded("SELECT count(*) AS cycles FROM cycles")
+        return int(counted[0]["cycles"]) if counted else 0
 
-        path = self.directory / "state" / "ledger.db"
-        if not path.exists():
-            return 0
-        with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as ledger:
-            try:
-                return int(ledger.execute("select count(*) from cycles").fetchone()[0])
-            except sqlite3.OperationalError:
-                return 0
+    def recorded(self, query: str) -> list[dict[str, Any]]:
+        """What the ledger has, with nobody's rounding; nothing as long as there is no ledger."""
+        try:
+            with closing(sqlite3.connect(f"file:{self.ledger}?mode=ro", uri=True)) as ledger:
+                ledger.row_factory = sqlite3.Row
+                return [dict(row) for row in ledger.execute(query)]
+        except sqlite3.OperationalError:
+            return []
 
     def after_cycles(self, count: int) -> None:
         """Wait until so many more cycles are done."""
@@ -205,3 +214,6 @@ shared = ["/lab/shared"]
             if time.monotonic() > end:
                 raise AssertionError(f"no {what} within {seconds:.0f} s")
             time.sleep(0.1)
+
+
+MakeService = Callable[[str], Service]

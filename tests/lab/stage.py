@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from balancerd.adapters.aside import PowerAside
@@ -47,6 +48,7 @@ class RealStage:
         self.power, self.clock = PowerAside(ExecPower({})), MachineClock()
         self._mends: list[tuple[float, Callable[[], None]]] = []
         self._by_hand: list[subprocess.Popen[bytes]] = []
+        self._later_backends = ExitStack()
 
     def set(self, case: Case) -> None:
         """The guest's work and the link's speed as a case wants them."""
@@ -78,6 +80,11 @@ class RealStage:
                 return "post-copy" in self._virsh(SOURCE, "domstate", "--reason", self.vm)
             except LabError:  # no such VM there any more
                 return False
+        if moment is Moment.ARRIVED:
+            paused = self._virsh(TARGET, "list", "--state-paused", "--name").split()
+            return (
+                self.vm in paused and self.vm not in self._virsh(SOURCE, "list", "--name").split()
+            )
         return moment is Moment.COPYING and self.job().get("data_processed", 0) > FLOWING
 
     def job(self) -> dict[str, int]:
@@ -91,6 +98,10 @@ class RealStage:
 
     def _virsh(self, host: str, *arguments: str) -> str:
         return self.rig.host(host).command("virsh", "-q", *arguments)
+
+    def reborn(self) -> None:
+        """Another backend takes the place of the one that was killed."""
+        self.backend = self._later_backends.enter_context(backend_of(self.rig))
 
     # ---- troubles ----
 
@@ -164,11 +175,17 @@ class RealStage:
     def close(self) -> None:
         """Leave nothing broken behind, and nobody at work."""
         self._mend(float("inf"))
+        self._later_backends.close()
         for process in self._by_hand:
             process.wait(60)
 
     def _active(self) -> tuple[str, ...]:
         return tuple(h for h in HOSTS if self.vm in self._virsh(h, "list", "--name").split())
+
+
+def backend_of(rig: Rig) -> LibvirtBackend:
+    """What a balancerd of its own would reach the hosts through."""
+    return LibvirtBackend([config(host) for host in rig.hosts])
 
 
 def at_home(rig: Rig, name: str, spec: GuestSpec) -> Guest:
@@ -201,10 +218,17 @@ def went_on(guest: Guest) -> None:
     assert (counter.boots, counter.holes, counter.doubles) == (1, 0, 0), counter
 
 
+def _name_for(spec: GuestSpec) -> str:
+    """A name for each kind of guest that the cases want."""
+    if spec.disk is None:
+        return "v0"
+    return f"v0-{spec.disk.place}{'-unlocked' if spec.disk.shareable else ''}"
+
+
 def play(case: Case, rig: Rig, spec: GuestSpec, directory: Path) -> None:
     """Play one case of the script, and judge it."""
-    guest = at_home(rig, "v0" if spec.disk is None else f"v0-{spec.disk.place}", spec)
-    with LibvirtBackend([config(host) for host in rig.hosts]) as backend:
+    guest = at_home(rig, _name_for(spec), spec)
+    with backend_of(rig) as backend:
         stage = RealStage(guest, backend)
         try:
             stage.set(case)

@@ -8,32 +8,13 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import libvirt
-import pytest
 
-from tests.lab.rig import Guest, GuestSpec, Load, Rig
-from tests.lab.service import CPU_OF_ONE_GUEST, MEMORY_OF_ONE_GUEST, Service, policy
-
-MakeService = Callable[[str], Service]
-
-
-@pytest.fixture
-def service(rig: Rig, tmp_path: Path) -> Iterator[MakeService]:
-    """Makes the service of a policy; it is gone when the test is."""
-    made: list[Service] = []
-
-    def make(policy_text: str) -> Service:
-        made.append(Service(rig, tmp_path, policy_text))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.close()
+from tests.lab.rig import Disk, Guest, GuestSpec, Load, Rig
+from tests.lab.service import CPU_OF_ONE_GUEST, MEMORY_OF_ONE_GUEST, MakeService, Service, policy
 
 
 def busy(percent: int, memory_mib: int = 128) -> GuestSpec:
@@ -192,6 +173,35 @@ def test_a_migration_outlives_a_killed_balancerd_and_is_recorded_once(
     assert migration["adopted"]
     assert guests[migration["vm"]].where() == [migration["target"]]
     unharmed(*guests.values())
+
+
+def test_a_vm_that_arrived_paused_while_balancerd_was_dead_is_let_go_on_by_the_next(
+    rig: Rig, service: MakeService
+) -> None:
+    """Nothing locks its disk, so that it must not run before its source is known to be gone. Dies
+    if the next balancerd does not know what was announced, or waits for somebody to do it."""
+    disk = Disk("shared", format="raw", shareable=True)
+    guest = rig.start("a", "h1", GuestSpec(disk=disk))
+    running = service(policy("quiet", limits=SLOWLY))
+    running.start()
+    running.ctl("drain", "h1")
+    running.until(lambda: is_copied(guest), 90, "migration")
+    running.stand_still()
+    rig.wait_for(lambda: guest.where() != ["h1"] and len(guest.states()) == 1, 60, "it arrives")
+    running.stop(signal.SIGKILL)
+    (target,) = guest.where()
+    assert rig.running_on(guest.name) == [], "it stands still"
+    beats = guest.counter().beats
+    assert the_only_one(running)["outcome"] == "under way"
+    running.launch()
+    settled(running)
+    migration = the_only_one(running)
+    assert (migration["outcome"], migration["target"]) == ("done", target)
+    assert migration["adopted"]
+    assert rig.running_on(guest.name) == [target]
+    rig.wait_for(lambda: guest.counter().beats > beats, 20, "it goes on")
+    counter = guest.counter()
+    assert (counter.boots, counter.holes, counter.doubles) == (1, 0, 0)
 
 
 def test_a_killed_target_libvirtd_leaves_the_vm_on_its_source_and_the_pair_rests(

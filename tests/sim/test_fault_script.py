@@ -55,12 +55,19 @@ class SimulatedStage:
         if moment is Moment.POST_COPY:
             there = self.world.locate(self.vm, "", [TARGET]).presence[TARGET]
             return there is Presence.POSTCOPY
+        if moment is Moment.ARRIVED:
+            said = self.world.locate(self.vm, "", [SOURCE, TARGET]).presence
+            return said == {SOURCE: Presence.ABSENT, TARGET: Presence.HANDED_OVER}
         if self.world.migrating() and self._began is None:
             self._began = self.world.monotonic()
         began = self._began
         return moment is Moment.COPYING and (
             began is not None and self.world.monotonic() >= began + FLOWING
         )
+
+    def reborn(self) -> None:
+        """Another process hears nothing of what this one began."""
+        self.world.forget()
 
     def begin(self, trouble: Trouble, lasts: float) -> None:
         """Let it go wrong now."""
@@ -97,6 +104,7 @@ def _world(case: Case) -> World:
         vms={"name": "v%d", "count": 1},
         network={"host": (case.link_mb_per_s or 119) * MIB},
         faults=[{"kind": "migration-fails"}] if dies else [],
+        migration={"disk_locks": not case.unlocked},
     )
     return a_world(scenario)
 

@@ -60,7 +60,7 @@ DOMAIN = """\
 DISK = """\
 <disk type="file" device="disk">
       <driver name="qemu" type="{format}" cache="none"/>
-      <source file="{path}"/><target dev="vda" bus="virtio"/>
+      <source file="{path}"/><target dev="vda" bus="virtio"/>{shareable}
     </disk>"""
 
 
@@ -93,9 +93,17 @@ class Disk:
     size_mib: int = 64
     format: str = "qcow2"  # or "raw"
     allocated: bool = False  # every block written, so that moving it takes its time
+    shareable: bool = False  # several guests may write to it, so that QEMU does not lock it; raw
 
     def path_inside(self, guest: str) -> str:
         return f"/lab/{self.place}/{guest}.{self.format}"
+
+    def xml(self, guest: str) -> str:
+        return DISK.format(
+            path=self.path_inside(guest),
+            format=self.format,
+            shareable="<shareable/>" if self.shareable else "",
+        )
 
 
 @dataclass(frozen=True)
@@ -119,7 +127,7 @@ class GuestSpec:
             machine=self.machine,
             metadata=f"<metadata>{self.metadata}</metadata>" if self.metadata else "",
             options=" ".join([KERNEL_OPTIONS, *options]),
-            disk=DISK.format(path=disk.path_inside(name), format=disk.format) if disk else "",
+            disk=disk.xml(name) if disk else "",
         )
 
 
