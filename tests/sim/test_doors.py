@@ -8,8 +8,8 @@ from balancerd.adapters.sim.world import World
 from balancerd.adapters.sqlite.ledger import Ledger
 from balancerd.core.model import VM, Cluster, Forecast, Host, Snapshot
 from balancerd.core.policies.policy import Policy
+from tests.sim.doors import BrokenError, Doors
 from tests.sim.doorways import frozen
-from tests.sim.seeds import BrokenError, Doors
 from tests.worlds import a_host_group, a_scenario, a_world, send
 
 POLICY = Policy.model_validate(
@@ -153,3 +153,9 @@ def a_snapshot(
         host_loads={},
         forecasts=dict.fromkeys(vms, forecast) if forecast else {},
     )
+
+
+def test_a_start_while_nothing_can_be_recorded_breaks_the_life(doors: Doors) -> None:
+    doors.is_full = lambda: True
+    with pytest.raises(BrokenError, match="cannot be recorded"):
+        doors.wake("a2")

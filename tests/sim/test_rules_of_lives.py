@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.sim.seeds import BrokenError, Life
+from tests.sim.doors import BrokenError
+from tests.sim.seeds import Life
 from tests.worlds import send
 
 
@@ -20,7 +21,7 @@ def life(tmp_path: Path) -> Iterator[Life]:
 
 
 def check(life: Life) -> None:
-    life._rules_hold({vm.name: life.world.running(vm.name) for vm in life.site.vms})
+    life.promises.rules_hold({vm.name: life.world.running(vm.name) for vm in life.world.site.vms})
 
 
 def test_to_send_one_to_where_the_other_runs_breaks_the_life_before_it_arrives(life: Life) -> None:

@@ -1,0 +1,133 @@
+"""What one simulated life is made of: a small site, the faults that strike it, and its policy.
+
+All of it is drawn from the life's own source of chance, so that a seed is a life.
+"""
+
+import random
+from typing import Any
+
+from balancerd.adapters.sim.scenario import FaultKind, Scenario
+from balancerd.core.policies.policy import Policy
+from balancerd.core.units import GIB
+
+STEPS = 200  # cycles of a life
+CALM_FROM = 0.6  # share of the life after which nothing new goes wrong
+CYCLE = 60.0  # seconds of virtual time
+START = 1_700_000_000.0
+PINNED = {"h1", "h2"}  # the hosts of v2
+STRIKES = dict.fromkeys(FaultKind, 3) | {FaultKind.MIGRATION_FAILS: 6}
+
+
+def draw_scenario(rng: random.Random, *, locked: bool) -> Scenario:
+    """A site of 4 to 6 hosts and 8 to 14 VMs, and the faults that will strike it; `locked` is
+    whether something forbids two copies of a VM to write to its disks."""
+    hosts, vms = rng.randint(4, 6), rng.randint(8, 14)
+    return Scenario.model_validate(
+        {
+            "name": "seed",
+            "start": START,
+            "duration": STEPS * CYCLE,
+            "cycle": CYCLE,
+            "hosts": [
+                {
+                    "name": "h%d",
+                    "count": hosts,
+                    "first": 1,
+                    "cores": 8,
+                    "memory": 32 * GIB,
+                    "power_curve": [100.0, 250.0],
+                }
+            ],
+            "flavours": [
+                {
+                    "vcpus": 2,
+                    "cpu": 2.0,
+                    "memory": rng.choice([2, 3, 4]) * GIB,
+                    "dirty_rate": rng.choice([0, 20, 150]) * 10**6,
+                }
+                for _ in range(3)
+            ],
+            "vms": {"name": "v%d", "count": vms},
+            "network": {"host": 125_000_000, "racks": 2},
+            "load": {"step": 300.0, "seed": rng.randrange(10**6), "level": rng.uniform(0.2, 0.8)},
+            "power": {"boot": 120.0, "shutdown": 30.0},
+            "migration": {
+                "setup": 0.5,
+                "switch_over": rng.choice([0.0, 2.0]),
+                "disk_locks": locked,
+            },
+            "seed": rng.randrange(10**6),
+            "faults": draw_faults(rng),
+        }
+    )
+
+
+def draw_faults(rng: random.Random) -> list[dict[str, Any]]:
+    """A random part of the catalogue: each life has its own kinds, so that rare pairs meet."""
+    span = STEPS * CYCLE * CALM_FROM
+    faults: list[dict[str, Any]] = []
+    for kind in FaultKind:
+        if rng.random() < 0.5:
+            continue
+        for _ in range(rng.randint(1, STRIKES[kind])):
+            begin = rng.uniform(0.05, 0.9) * span
+            fault: dict[str, Any] = {
+                "kind": kind.value,
+                "at": begin,
+                "lasts": min(rng.uniform(20.0, 1200.0), span - begin),
+            }
+            if kind is FaultKind.MIGRATION_FAILS:
+                fault |= {
+                    "phase": rng.choice(["start", "perform", "gap", "finish"]),
+                    "chance": rng.choice([0.3, 1.0]),
+                }
+            faults.append(fault)
+    return faults
+
+
+def draw_full_disk(rng: random.Random) -> tuple[float, float]:
+    """Seconds since the start between which the ledger takes nothing; in most lives never."""
+    if rng.random() < 0.7:
+        return 0.0, 0.0
+    span = STEPS * CYCLE * CALM_FROM
+    begin = rng.uniform(0.1, 0.8) * span
+    return begin, min(begin + rng.uniform(20.0, 1200.0), span)
+
+
+def draw_policy(rng: random.Random) -> Policy:
+    """Any objective; short spans, so that a life of 200 cycles sees many decisions."""
+    return Policy.model_validate(
+        {
+            "summary": "seed",
+            "name": "seed",
+            "mode": rng.choice(["act", "act", "act", "advise"]),
+            "objective": rng.choice(["spread", "pack", "quiet"]),
+            "thresholds": {"imbalance": 0.1},
+            "detection": {"window": 180.0, "warm_up": 120.0, "stale_after": 90.0},
+            "capacity": {"spread_factor": rng.choice([0.0, 1.0, 2.0])},
+            "limits": {
+                "per_site": rng.randint(1, 4),
+                "per_host": rng.randint(1, 2),
+                "cooldown": rng.choice([300.0, 900.0]),
+                "cooldown_max": 3600.0,
+                "backoff": 120.0,
+                "stall": 60.0,
+                "veto": rng.choice([0.0, 300.0]),
+                "bandwidth": rng.choice([20, 100]) * 10**6,
+                "gain": 0.01,
+            },
+            "power": {
+                "sleep_idle": rng.random() < 0.5,
+                "keep_on": 1,
+                "reserve": rng.randint(0, 1),
+                "idle_for": 120.0,
+                "min_on": 300.0,
+                "min_off": 300.0,
+            },
+            "constraint": [
+                {"kind": "apart", "vms": ["v0", "v1"]},
+                {"kind": "pin", "vms": ["v2"], "hosts": sorted(PINNED)},
+                {"kind": "together", "vms": ["v3", "v4"]},
+            ],
+        }
+    )
