@@ -51,9 +51,12 @@ class Benchmark:
     needs: str = ""
     files: str = ""  # a glob below the input; "" gives the directory itself
     options: tuple[str, ...] = ()
+    obstacle: Callable[[], str | None] = lambda: None  # what else keeps it from running here
 
     def missing(self) -> str:
         """What keeps it from running; "" if nothing does."""
+        if obstacle := self.obstacle():
+            return obstacle
         place = os.environ.get(self.needs, "") if self.needs else "here"
         if not place:
             return f"set {self.needs} to {HOW[self.needs]}"
@@ -212,6 +215,29 @@ def drain(found: Found) -> Iterator[Row]:
         yield at_most(f"{name}: time / bound of the links", result["ratio"], 1.15, "{:.3f}")
 
 
+def lab(found: Found) -> Iterator[Row]:
+    """What balancerd costs on real hosts."""
+    cost, settled, hung = found["overhead"], found["restart"], found["hung"]
+    what = f"one VM, {len(cost['virsh'])} times each"
+    yield Row(f"{what}: virsh migrate, seconds", f"{cost['virsh_seconds']:.2f}")
+    yield Row(f"{what}: balancerd, seconds", f"{cost['balancerd_seconds']:.2f}")
+    yield at_most(f"{what}: balancerd / virsh", cost["ratio"], 1.03, "{:.3f}")
+    what = f"killed in mid-migration, {len(settled['each'])} times"
+    yield at_most(f"{what}: seconds until settled", settled["settled_seconds"], 10, "{:.1f}")
+    yield Row(f"{what}: the longest", f"{settled['longest_seconds']:.1f}")
+    what = "one libvirtd of three hangs"
+    yield at_most(f"{what}: interval of cycles / before", hung["interval"]["ratio"], 1.1, "{:.3f}")
+    yield at_most(f"{what}: work of a cycle / before", hung["work"]["ratio"], 1.1, "{:.3f}")
+    yield Row(f"{what}: the cycle that finds out, seconds", f"{hung['longest_work_seconds']:.1f}")
+
+
+def no_lab() -> str | None:
+    """Why there are no real hosts here."""
+    from tests.lab.rig import why_unavailable
+
+    return why_unavailable()
+
+
 BENCHMARKS = (
     Benchmark("placement", "placement.py", placement, DATA, "placement/[pr]*.json"),
     Benchmark("balance", "balance.py", balance, DATA, "placement/balance-*.json"),
@@ -219,6 +245,7 @@ BENCHMARKS = (
     Benchmark("forecast", "forecast.py", forecast, TRACES),
     Benchmark("rescheduling", "rescheduling.py", rescheduling, DATA, "rescheduling/*.json"),
     Benchmark("drain", "drain.py", drain),
+    Benchmark("lab", "lab.py", lab, obstacle=no_lab),
     Benchmark("classic", "classic.py", classic, TRACES),
     Benchmark(
         "classic-enforced",
