@@ -5,6 +5,7 @@
     prices     what each move is worth, from the linear relaxation, which also bounds the gain
     columns    the options that are nearly best at these prices
     beam       one for every host, so that what leaves also lands
+    spare      the room where landing costs nothing
     sequence   moves, in an order in which each has room
 
 What could not be carried out is tried again, with other VMs, in the room that the moves made.
@@ -15,6 +16,7 @@ from balancerd.core.planner.defragment.options import options_of
 from balancerd.core.planner.defragment.prices import relax
 from balancerd.core.planner.defragment.sequence import carry_out
 from balancerd.core.planner.defragment.site import site_of
+from balancerd.core.planner.defragment.spare import plentiful
 from balancerd.core.planner.draft import Draft
 
 ROUNDS = 3
@@ -32,6 +34,8 @@ def defragment(draft: Draft) -> None:
         if budget < 1 or not site.kinds:
             return
         options = options_of(site)
-        chosen = choose(options, relax(options, budget, worth), budget, worth)
+        relaxed = relax(options, budget, worth)
+        ample = plentiful(site, relaxed.moves(options))
+        chosen = choose(options, relaxed, ample, budget, worth)
         if carry_out(draft, site, chosen) or len(draft.steps) == decided:
             return

@@ -9,18 +9,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from balancerd.core.placing.layout import Floats, Ints
-from balancerd.core.planner.defragment.columns import Column, columns_of
+from balancerd.core.placing.layout import Bools, Floats, Ints
+from balancerd.core.planner.defragment.columns import Column, columns_of, different
 from balancerd.core.planner.defragment.options import Options
-from balancerd.core.planner.defragment.prices import Relaxed
+from balancerd.core.planner.defragment.prices import ROUNDING, Relaxed
 
 # How many partial choices are kept, and what one VM away from the path weighs, in rooms. The wider
 # search is for when the narrow one stays behind the bound.
-ATTEMPTS = ((200, 0.01), (600, 0.03))
+ATTEMPTS = ((50, 0.01), (200, 0.01), (600, 0.03))
 LEAST_GAIN = 0.01  # rooms; with a bound below it there is nothing to look for
 UNPLACED = 10.0  # rooms that a VM costs which finds no place, and stays
 CROWD = 4  # times the width that are sorted
-MIXER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: spreads numbers over all bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +45,17 @@ class Beam:
     column: Ints
 
 
-def choose(options: Options, relaxed: Relaxed, budget: int, worth: float) -> dict[int, Column]:
-    """What the hosts that do anything do, within the budget of moves."""
+def choose(
+    options: Options, relaxed: Relaxed, plentiful: Bools, budget: int, worth: float
+) -> dict[int, Column]:
+    """What the hosts that do anything do, within the budget of moves.
+
+    Kinds for whose landing nothing is paid, and whose places are plentiful, are not balanced.
+    """
     if relaxed.bound < LEAST_GAIN:
         return {}
-    stages = _stages(options, relaxed, worth)
+    scarce = ~plentiful | (relaxed.prices.kinds > ROUNDING)
+    stages = _stages(options, relaxed, scarce, worth)
     best: dict[int, Column] = {}
     most = 0.0
     for width, pull in ATTEMPTS:
@@ -62,22 +67,23 @@ def choose(options: Options, relaxed: Relaxed, budget: int, worth: float) -> dic
     return best
 
 
-def _stages(options: Options, relaxed: Relaxed, worth: float) -> list[Stage]:
+def _stages(options: Options, relaxed: Relaxed, scarce: Bools, worth: float) -> list[Stage]:
     """The hosts that could do something: first those that have to, then by how many ways."""
-    of_class = columns_of(options, relaxed, worth)
+    of_class = columns_of(options, relaxed, scarce, worth)
     ranked = []
     for number, columns in enumerate(of_class):
         idle = min((c.regret for c in columns if not c.change.any()), default=np.inf)
         if len(columns) > 1 or np.isinf(idle):
             ranked.append((-idle, len(columns), number))
     stages, path = [], np.zeros(options.left.shape[1] + 1)
+    counted = np.append(scarce, True)
     for _, _, number in sorted(ranked):
         columns = of_class[number]
         changes = np.array([column.change for column in columns])
         regrets = np.array([column.regret for column in columns])
         gains = np.array([column.gain for column in columns])
         for host in options.classes[number]:
-            path = path + relaxed.expected[number]
+            path = path + relaxed.expected[number] * counted
             stages.append(Stage(host, columns, changes, regrets, gains, path))
     return stages
 
@@ -120,7 +126,7 @@ def _step(beam: Beam, stage: Stage, budget: int, width: int, pull: float) -> Bea
         crowd.sort()
         rows, score = rows[crowd], score[crowd]
     rows = rows[np.argsort(score, kind="stable")]
-    rows = rows[_different(balance[rows])][:width]
+    rows = rows[different(balance[rows])][:width]
     return Beam(
         balance=balance[rows],
         regret=regret[rows],
@@ -128,13 +134,3 @@ def _step(beam: Beam, stage: Stage, budget: int, width: int, pull: float) -> Bea
         parent=rows // count,
         column=rows % count,
     )
-
-
-def _different(balance: Ints) -> Ints:
-    """The first row with each balance, in order."""
-    mixers = MIXER * (2 * np.arange(balance.shape[1], dtype=np.uint64) + np.uint64(1))
-    keys = (balance.astype(np.uint64) * mixers).sum(axis=1)
-    keys ^= keys >> np.uint64(31)
-    _, first = np.unique(keys, return_index=True)
-    first.sort()
-    return np.asarray(first, dtype=np.int64)

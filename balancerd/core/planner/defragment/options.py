@@ -1,9 +1,9 @@
 """What could be done to each node and host, as arrays.
 
 A node *option*: VMs that leave it, and how many big VMs are to fit afterwards; what room is then
-left over may be filled with others. A host *scene*: one VM that lies on several nodes leaves or
-comes, or neither; under it the options of the host's nodes are independent of each other. Hosts
-that look alike are one *class*.
+left over may be filled with others. A host *scene*: VMs that lie on several nodes leave, or come,
+or one for another, or none; under it the options of the host's nodes are independent of each other.
+Hosts that look alike are one *class*.
 """
 
 from collections import defaultdict
@@ -19,6 +19,8 @@ from balancerd.core.planner.defragment.site import Site
 
 LEAVING_AT_MOST = 2  # VMs that leave a node
 COMING_AT_MOST = 3  # VMs that come to a node
+WIDE_LEAVING_AT_MOST = 3  # VMs on several nodes that leave a host, ...
+WIDE_COMING_AT_MOST = 2  # ... and that come
 EPSILON = 1e-9
 
 Filling = tuple[int, ...]  # kinds, with repetition
@@ -32,10 +34,10 @@ Shift = tuple[int, tuple[int, ...]]  # a kind that lies on several nodes, and wh
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A VM on several nodes that leaves, one that comes, or neither; and the states under it."""
+    """VMs on several nodes that leave, and that come; and the states under it."""
 
-    leaving: Shift | None
-    coming: Shift | None
+    leaving: tuple[Shift, ...]
+    coming: tuple[Shift, ...]
     states: tuple[int, ...]  # of each node of the host
 
 
@@ -130,18 +132,19 @@ def options_of(site: Site) -> Options:
     return _as_arrays(drawing, list(classes.values()), fillings)
 
 
-Looks = tuple[tuple[State, ...], tuple[Shift, ...]]
+Wide = tuple[tuple[Shift, int], ...]  # what lies on several nodes, and how often
+Looks = tuple[tuple[State, ...], Wide]
 
 
 def _classes(site: Site) -> dict[Looks, list[int]]:
     """Hosts by how they look: their nodes' states, and their VMs on several nodes."""
     present: dict[int, dict[int, list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))
-    wide: dict[int, set[Shift]] = defaultdict(set)
+    wide: dict[int, list[tuple[Shift, int]]] = defaultdict(list)
     for (kind, (host, nodes)), blocks in sorted(site.blocks.items()):
         if len(nodes) == 1:
             present[host][nodes[0]].append((kind, min(len(blocks), LEAVING_AT_MOST)))
         else:
-            wide[host].add((kind, nodes))
+            wide[host].append(((kind, nodes), min(len(blocks), WIDE_LEAVING_AT_MOST)))
     classes: dict[Looks, list[int]] = defaultdict(list)
     for host in site.hosts:
         states = tuple(
@@ -177,9 +180,10 @@ def _draw_scenes(drawing: _Drawing, number: int, looks: Looks) -> None:
     before = sum(drawing.fit(vcpus, memory) for vcpus, memory, _, _ in states)
     for leaving, coming in _shifts(drawing.site, states, wide):
         shifted = states
-        for shift, sign in ((leaving, 1), (coming, -1)):
-            if shift is not None:
-                shifted = _shifted(drawing.site, shifted, shift, sign)
+        for shift in leaving:
+            shifted = _shifted(drawing.site, shifted, shift, 1)
+        for shift in coming:
+            shifted = _shifted(drawing.site, shifted, shift, -1)
         found = [drawing.state(state) for state in shifted]
         valid = tuple(state for state in found if state is not None)
         if len(valid) == len(found):
@@ -187,8 +191,8 @@ def _draw_scenes(drawing: _Drawing, number: int, looks: Looks) -> None:
 
 
 def _shifts(
-    site: Site, states: tuple[State, ...], wide: tuple[Shift, ...]
-) -> Iterator[tuple[Shift | None, Shift | None]]:
+    site: Site, states: tuple[State, ...], wide: Wide
+) -> Iterator[tuple[tuple[Shift, ...], tuple[Shift, ...]]]:
     """What VMs on several nodes could do: nothing, leave, come, or take each other's place."""
     coming = [
         (number, nodes)
@@ -197,14 +201,18 @@ def _shifts(
         for nodes in combinations(range(len(states)), kind.span)
         if kind.only in ((), nodes) and all(states[node] != TOO_FULL for node in nodes)
     ]
-    yield None, None
-    for leaves in wide:
-        yield leaves, None
+    yield (), ()
+    for leaves, _ in wide:
         for comes in coming:
             if comes[1] == leaves[1] and comes[0] != leaves[0]:
-                yield leaves, comes
-    for comes in coming:
-        yield None, comes
+                yield (leaves,), (comes,)
+    for size in range(1, WIDE_COMING_AT_MOST + 1):
+        for arriving in combinations_with_replacement(coming, size):
+            yield (), arriving
+    for size in range(1, WIDE_LEAVING_AT_MOST + 1):
+        for leaving in combinations_with_replacement(dict(wide), size):
+            if all(leaving.count(shift) <= count for shift, count in wide):
+                yield leaving, ()
 
 
 def _shifted(site: Site, states: tuple[State, ...], shift: Shift, sign: int) -> tuple[State, ...]:
@@ -236,9 +244,10 @@ def _as_arrays(drawing: _Drawing, classes: list[list[int]], fillings: list[Filli
     fits, over = _fits(drawing, fillings)
     shifted = np.zeros((len(scenes), kinds))
     for row, scene in enumerate(scenes):
-        for shift, sign in ((scene.leaving, 1), (scene.coming, -1)):
-            if shift is not None:
-                shifted[row, shift[0]] += sign
+        for kind, _ in scene.leaving:
+            shifted[row, kind] += 1
+        for kind, _ in scene.coming:
+            shifted[row, kind] -= 1
     widths = [len(scene.states) for scene in scenes]
     return Options(
         fillings=fillings,
@@ -251,7 +260,7 @@ def _as_arrays(drawing: _Drawing, classes: list[list[int]], fillings: list[Filli
         state=np.array([row[3] for row in drawing.rows], dtype=np.int64),
         scenes=scenes,
         shifted=shifted,
-        shifts=np.array([float(scene.leaving is not None) for scene in scenes]),
+        shifts=np.array([float(len(scene.leaving)) for scene in scenes]),
         before=np.array([float(before) for _, before, _ in drawing.scenes]),
         scene_class=np.array([number for number, _, _ in drawing.scenes], dtype=np.int64),
         nodes=np.array([state for scene in scenes for state in scene.states], dtype=np.int64),

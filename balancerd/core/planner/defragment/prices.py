@@ -40,6 +40,10 @@ class Relaxed:
     bound: float  # rooms gained, less what moves have to be worth
     expected: Floats
 
+    def moves(self, options: Options) -> float:
+        """How many moves there would be."""
+        return float(self.expected[:, -1] @ [len(hosts) for hosts in options.classes])
+
 
 @dataclass(frozen=True, slots=True)
 class Offers:

@@ -1,11 +1,12 @@
 """From what hosts should do to moves, each accepted by the rules when its turn comes."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import dataclass
 
 from balancerd.core.placing.constraints import refuses
 from balancerd.core.planner.defragment.columns import Column
 from balancerd.core.planner.defragment.site import Place, Site
+from balancerd.core.planner.defragment.spare import Spare, changes_of
 from balancerd.core.planner.draft import Draft
 
 
@@ -18,48 +19,57 @@ class Slot:
 
 
 def carry_out(draft: Draft, site: Site, chosen: dict[int, Column]) -> bool:
-    """Decide the moves of a choice as far as they can be made in some order; whether all were."""
+    """Decide the moves of a choice as far as they can be made in some order; whether all were.
+
+    VMs of kinds for which no slots are meant go where they cost no room.
+    """
     leaving, slots = _leaving(site, chosen), _slots(chosen)
+    spare = Spare.beside(site, chosen)
     open_ = Counter(slot.place[0] for slot in slots)
-    while slots:
-        waiting = [slot for slot in slots if not _fill(draft, site, slot, leaving, open_)]
-        if len(waiting) == len(slots):
-            break
-        slots = waiting
+    unmeant = set(leaving) - {slot.kind for slot in slots}
+    while draft.room() > 0:
+        decided = len(draft.steps)
+        slots = [slot for slot in slots if not _fill(draft, site, slot, leaving, open_)]
+        for kind in sorted(unmeant):
+            _spread_out(draft, site, kind, leaving[kind], spare)
+        if len(draft.steps) == decided:
+            if unmeant == set(leaving):
+                break
+            unmeant = set(leaving)  # what finds no slot in this order
     return not any(leaving.values())
+
+
+def _spread_out(
+    draft: Draft, site: Site, kind: int, leaving: list[tuple[Place, int]], spare: Spare
+) -> None:
+    """Move VMs of a kind to where they cost no room, as many as find such a place now."""
+    for source, block in list(leaving):
+        places = spare.places(site, kind, source[0]) if draft.room() > 0 else []
+        target = next((place for place in places if _may(draft, block, place)), None)
+        if target is not None:
+            _move(draft, site, block, source, target)
+            leaving.remove((source, block))
+            spare.take(site, kind, target)
 
 
 def _leaving(site: Site, chosen: dict[int, Column]) -> dict[int, list[tuple[Place, int]]]:
     """The VMs to leave, by kind; those whose host gains most for its moves first."""
-    leaving: dict[int, list[tuple[Place, int]]] = defaultdict(list)
+    leaving: dict[int, list[tuple[Place, int]]] = {}
     ranked = sorted(chosen, key=lambda h: (-chosen[h].gain / max(chosen[h].change[-1], 1), h))
     for host in ranked:
-        column = chosen[host]
-        goes: Counter[tuple[int, Place]] = Counter()
-        if column.scene.leaving is not None:
-            kind, nodes = column.scene.leaving
-            goes[kind, (host, nodes)] += 1
-        for node, choice in enumerate(column.choices):
-            goes.update((kind, (host, (node,))) for kind in choice.leaving)
+        changes = changes_of({host: chosen[host]})
+        goes = Counter((kind, place) for sign, place, kind in changes if sign > 0)
         for (kind, place), count in goes.items():
-            leaving[kind] += [(place, block) for block in site.blocks[kind, place][:count]]
+            there = [(place, block) for block in site.blocks[kind, place][:count]]
+            leaving.setdefault(kind, []).extend(there)
     return leaving
 
 
 def _slots(chosen: dict[int, Column]) -> list[Slot]:
     """Where VMs are to come: first where there is room already."""
-    slots = []
-    for host in sorted(chosen, key=lambda h: (int(chosen[h].change[-1]), h)):
-        column = chosen[host]
-        if column.scene.coming is not None:
-            kind, nodes = column.scene.coming
-            slots.append(Slot(kind, (host, nodes)))
-        slots += [
-            Slot(kind, (host, (node,)))
-            for node, choice in enumerate(column.choices)
-            for kind in choice.coming
-        ]
-    return slots
+    ranked = sorted(chosen, key=lambda h: (int(chosen[h].change[-1]), h))
+    changes = changes_of({host: chosen[host] for host in ranked})
+    return [Slot(kind, place) for sign, place, kind in changes if sign < 0]
 
 
 def _fill(
@@ -72,15 +82,19 @@ def _fill(
     """Move the first VM that may go into the slot; those that others wait for go first."""
     if draft.room() < 1:
         return False
-    candidates = leaving[slot.kind]
+    candidates = leaving.get(slot.kind, [])
     for place, block in sorted(candidates, key=lambda c: open_[c[0][0]] == 0):
         if place[0] != slot.place[0] and _may(draft, block, slot.place):
-            seat = (slot.place[1],) if draft.layout.nodes else None
-            draft.move(block, slot.place[0], _reason(draft, site, place, slot.place), seat)
+            _move(draft, site, block, place, slot.place)
             candidates.remove((place, block))
             open_[slot.place[0]] -= 1
             return True
     return False
+
+
+def _move(draft: Draft, site: Site, block: int, source: Place, target: Place) -> None:
+    seat = (target[1],) if draft.layout.nodes else None
+    draft.move(block, target[0], _reason(draft, site, source, target), seat)
 
 
 def _may(draft: Draft, block: int, target: Place) -> bool:
