@@ -160,6 +160,14 @@ CHURN = (
         protects="the rest of a plan is not sent where its first move was turned away",
     ),
     Mutant(
+        "a plan hears it at once",
+        "core/executing/executor.py",
+        "        if news:  #",
+        "        if False:  #",
+        OBJECTIONS,
+        protects="no VM is sent where another was turned away a moment ago",
+    ),
+    Mutant(
         "what hosts lack is not held against a VM",
         "core/past/breakers.py",
         " and move.against is Against.MOVE",

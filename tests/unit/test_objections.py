@@ -12,7 +12,7 @@ from balancerd.adapters.sqlite.proof import verify
 from balancerd.adapters.sqlite.reader import Reader
 from balancerd.adapters.sqlite.samples import SamplesStore
 from balancerd.core.executing.execution import Stage
-from balancerd.core.observation import Against
+from balancerd.core.observation import Against, JobReport, Presence
 from balancerd.core.past.breakers import breakers
 from balancerd.core.past.history import History, Outcome, PastMove, rests_until
 from balancerd.core.past.objections import objections
@@ -149,13 +149,25 @@ def test_no_vm_is_planned_to_a_host_that_another_one_was_told_to_be_closed() -> 
 
 
 def test_what_one_move_of_a_plan_was_told_the_others_need_not_hear() -> None:
-    """Dies if the rest of the plan is tried, VM by VM, on a host that turned the first away."""
+    """Dies if the rest of the plan is tried, VM by VM, on a host that turned the first away; or if
+    it is, until the past is read again."""
     run = Run(a_move(1, "a", "h1", "h2"), a_move(2, "b", "h3", "h2"), a="h1", b="h3")
-    history = History((refused(Against.TARGET, "a", run.view.now),))
-    run.view = replace(run.view, history=history)
-    run.feed()
-    assert (run.stage(1), run.stage(2)) == (Stage.DROPPED, Stage.DROPPED)
+    run.started()
+    assert run.stage(2) is Stage.WAITING, "one at a time goes into a host"
+    told = {"objection": BARE, "against": Against.TARGET}
+    run.feed(JobReport("a", "h1", "h2", run.view.now, ended=True, error="no", **told))
+    run.located(1, Presence.RUNNING, Presence.ABSENT)
+    assert (run.outcome(), run.stage(2)) == (Outcome.OBJECTED, Stage.DROPPED)
     assert BARE in run.execution.tasks[2].detail
+
+
+def test_what_another_plan_was_told_holds_for_this_one() -> None:
+    """Dies if only what was known when the plan was made counts."""
+    run = Run(a_move(1, "a", "h1", "h2"), a="h1")
+    run.view = replace(run.view, history=History((refused(Against.TARGET, "b", run.view.now),)))
+    run.feed()
+    assert run.stage() is Stage.DROPPED
+    assert BARE in run.execution.tasks[1].detail
 
 
 def test_one_objection_to_all_moves_is_told_once(tmp_path: Path) -> None:

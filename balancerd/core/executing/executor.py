@@ -22,9 +22,9 @@ from balancerd.core.executing.messages import (
 )
 from balancerd.core.executing.throttle import Traffic, divide, over_budget
 from balancerd.core.model import Method, Snapshot
-from balancerd.core.observation import JobReport
+from balancerd.core.observation import Against, JobReport
 from balancerd.core.past.breakers import Breakers, State, breakers
-from balancerd.core.past.history import History
+from balancerd.core.past.history import History, Outcome, PastMove
 from balancerd.core.past.objections import Objections, objections
 from balancerd.core.past.record import Intent, IntentKind, PlanState
 from balancerd.core.placing.constraints import Gate
@@ -181,7 +181,12 @@ class _Starts:
 
     @cached_property
     def _objections(self) -> Objections:
-        return objections(self._view.history, self._view.policy.limits, self._view.now)
+        history, told = self._view.history, _turned_away(self._tasks.values())
+        known = {(move.vm, move.at) for move in history.moves} if told else set()
+        news = tuple(move for move in told if (move.vm, move.at) not in known)
+        if news:  # the past is read at the next look
+            history = replace(history, moves=history.moves + news)
+        return objections(history, self._view.policy.limits, self._view.now)
 
     def try_to(self, number: int) -> tuple[Task, tuple[Command, ...]]:
         """Start a waiting task if everything allows it; drop it if something never will."""
@@ -267,6 +272,18 @@ class _Starts:
         past = _without(view.history, self._execution.created)
         self._gate = Gate.of(self._snapshot, view.policy, past, view.now)
         return self._gate
+
+
+def _turned_away(tasks: Iterable[Task]) -> list[PastMove]:
+    """What hosts told VMs of a plan that holds for others, too."""
+    found: list[PastMove] = []
+    for task in tasks:
+        against = task.report.against if task.report else Against.MOVE
+        if task.outcome is Outcome.OBJECTED and against is not Against.MOVE:
+            move, said = task.move, Outcome.OBJECTED
+            ways = move.vm, move.source, move.target, task.since
+            found.append(PastMove(*ways, said, detail=task.detail, against=against))
+    return found
 
 
 def _was_refused(task: Task, view: View) -> bool:
