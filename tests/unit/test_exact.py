@@ -167,3 +167,13 @@ def test_no_more_vms_move_than_the_policy_lets_them(limit: str) -> None:
     text = SITE + ", f 0.5c 4G"
     assert len(decided(rules("exact", limits={limit: 2}), text)[0].steps) == 2
     assert decided(rules("exact", limits={limit: 1}), text)[0].steps == []
+
+
+@pytest.mark.parametrize("objective", ["pack", "quiet"])
+def test_a_site_without_vms_asks_the_solver_nothing(objective: str) -> None:
+    """Dies if a question without columns is a traceback."""
+    found = policy(objective, costs=COSTS | {"crowding": 1.0})
+    found = Policy.model_validate(found.model_dump() | {"engine": "exact"})
+    assert (
+        "left out, with 0 ways for VMs to be" in planned("h1 10c 64G: | h2 10c 64G:", found).reason
+    )

@@ -496,3 +496,26 @@ def test_the_refusals_kept_are_not_all_of_one_kind() -> None:
     made = planned(snapshot, policy("pack", power=PACKING), history)
     assert made.refusal_counts["cool-down"] == 30
     assert {refusal.constraint for refusal in made.refusals} == {"cool-down", "no room"}
+
+
+def test_what_finds_no_place_does_not_use_up_the_moves_of_a_plan() -> None:
+    """Dies if moves are shared out before it is known who can go anywhere."""
+    rules = policy("quiet", rule("avoid", "a b c", "h1"), limits={"per_plan": 2})
+    snapshot = site("h1 10c 64G: a 1c 16G, b 1c 16G, c 1c 1G | h2 10c 24G: d 1c 8G")
+    made = planned(snapshot, rules)
+    assert told(made) == ["c h1>h2"]
+    assert made.refusal_counts["memory"] == 2
+
+
+@pytest.mark.parametrize("objective", ["quiet", "pack", "spread", "defragment"])
+def test_a_vm_that_comes_from_a_host_that_does_not_exist_counts_where_it_goes(
+    objective: str,
+) -> None:
+    """Dies if it counts nowhere: the checker then refuses whatever goes there, too."""
+    snapshot = under_way(site("h1 10c 64G: a 1c 8G | h2 10c 64G: b 6c 8G | h3 10c 64G:"), b="h3")
+    hosts = {name: host for name, host in snapshot.cluster.hosts.items() if name != "h2"}
+    lost = replace(snapshot, cluster=replace(snapshot.cluster, hosts=hosts))
+    layout = lay_out(lost, policy(objective), History(), NOW)
+    assert layout.used_memory[layout.host_row["h3"]] == 8 * GIB
+    assert layout.fixed[layout.block_of["b"]].constraint == "under way"
+    assert told(planned(lost, policy(objective, rule("avoid", "a", "h1")))) == []

@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 
 from balancerd.core.columns import Forecasts, Loads, taken
-from balancerd.core.model import ABSURD_BYTES, ABSURD_CORES, Snapshot
+from balancerd.core.model import ABSURD_BYTES, ABSURD_CORES, Cluster, Snapshot
 from balancerd.core.past.breakers import State, breakers
 from balancerd.core.past.history import History, Outcome, rests_until
 from balancerd.core.past.objections import ANY, Objection, Objections, objections
@@ -64,7 +64,7 @@ def _drawn_up(snapshot: Same[Snapshot], policy: Same[Policy]) -> Layout:
     rules = rules_in_force(cluster, policy.value)
     values = tuple(cluster.hosts[name] for name in sorted(cluster.hosts))
     hosts = hosts_of(Alike(values), policy, Alike(rules))
-    guests, place = _placed(guests_of(Same(cluster.vms)), hosts, cluster.placement)
+    guests, place = _placed(guests_of(Same(cluster.vms)), hosts, cluster)
     blocks = blocks_of(guests.names, snapshot.value, rules)
     at = np.zeros(len(blocks.names), dtype=np.int64)
     at[blocks.home] = place
@@ -77,10 +77,17 @@ def _drawn_up(snapshot: Same[Snapshot], policy: Same[Policy]) -> Layout:
     return layout
 
 
-def _placed(guests: Guests, hosts: Hosts, placement: Mapping[str, str]) -> tuple[Guests, Ints]:
-    """The VMs on hosts that there are, and the row of each one's host."""
-    rows = [hosts.row.get(placement.get(name, ""), -1) for name in guests.names]
+def _placed(guests: Guests, hosts: Hosts, cluster: Cluster) -> tuple[Guests, Ints]:
+    """The VMs on hosts that there are, and the row of each one's host.
+
+    One that comes from a host that there is not counts where it is going to.
+    """
+    row, placement = hosts.row, cluster.placement
+    rows = [row.get(placement.get(name, ""), -1) for name in guests.names]
     place = np.array(rows, dtype=np.int64)
+    if cluster.flights:
+        for index in np.flatnonzero(place < 0).tolist():
+            place[index] = row.get(cluster.flights.get(guests.names[index], ""), -1)
     return guests.only(place >= 0), place[place >= 0]
 
 

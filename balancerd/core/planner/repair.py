@@ -17,7 +17,7 @@ def repair(draft: Draft, *, again: bool = False) -> None:
     """Decide the moves that rules and drains ask for; `again` says nothing new of what is left."""
     told, counts = list(draft.told), draft.counts.copy()
     reasons = _wanted(draft)
-    wants = _targets(draft, reasons)
+    wants = _targets(draft, _within_room(draft, reasons))
     steps, refused = schedule(draft.layout, wants)
     draft.steps += steps
     for refusal in refused:
@@ -59,12 +59,17 @@ def _wanted(draft: Draft) -> dict[int, str]:
     for host in sorted(layout.snapshot.draining & layout.host_row.keys()):
         leaving = layout.blocks_on(layout.host_row[host])
         reasons |= dict.fromkeys(leaving, f"{host} is draining")
-    movable, room = {}, draft.room()
-    for block in sorted(reasons):
-        if draft.is_movable(block) and len(layout.blocks[block]) <= room:
-            movable[block] = reasons[block]
-            room -= len(layout.blocks[block])
-    return movable
+    return {block: reasons[block] for block in sorted(reasons) if draft.is_movable(block)}
+
+
+def _within_room(draft: Draft, reasons: dict[int, str]) -> dict[int, str]:
+    """As many of the blocks, in order, as the plan may still move."""
+    chosen, room = {}, draft.room()
+    for block, reason in reasons.items():
+        if len(draft.layout.blocks[block]) <= room:
+            chosen[block] = reason
+            room -= len(draft.layout.blocks[block])
+    return chosen
 
 
 def _broken(layout: Layout) -> dict[int, str]:

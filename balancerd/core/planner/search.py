@@ -60,7 +60,7 @@ class Search:
 
     def __post_init__(self) -> None:
         layout = self.layout
-        self.reach = np.array([*layout.reachable]).reshape(-1, len(layout.hosts))
+        self.reach = np.array([*layout.reachable], dtype=np.bool_).reshape(-1, len(layout.hosts))
         self.soft = [index for index, group in enumerate(layout.groups) if group.weight]
         self.social = np.zeros(len(layout.blocks), dtype=np.bool_)
         if self.soft:
