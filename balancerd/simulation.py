@@ -8,7 +8,7 @@ import gc
 import resource
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from math import ceil, inf
 from typing import Any
@@ -27,6 +27,7 @@ from balancerd.ports import Ledger, Samples
 POLL = 10.0  # seconds between two looks at migrations that are under way
 
 Watcher = Callable[[float, Cycle], None]  # share of the run that is done, the newest cycle
+Batch = Callable[[], AbstractContextManager[None]]  # what is recorded inside is committed at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +62,17 @@ def simulate(
     samples: Samples,
     watch: Watcher | None = None,
     planner: Planner = production_planner,
+    batch: Batch = nullcontext,
 ) -> Result:
     """Live through a scenario under a policy; the record is written as by the daemon.
 
-    Another planner only decides: it acts through the same loop, checks and record.
+    Another planner only decides: it acts through the same loop, checks and record. What happens at
+    one moment of the world's is one `batch`: where nobody is really moved nothing has to be on disk
+    before it is done.
     """
     run = _Run(site, policy, ledger, samples, planner)
     with _few_collections():
-        run.live(watch or (lambda _share, _cycle: None))
+        run.live(watch or (lambda _share, _cycle: None), batch)
     return run.result()
 
 
@@ -105,7 +109,7 @@ class _Run:
         self._cycles = 0
         self._told = len(self.world.powers())
 
-    def live(self, watch: Watcher) -> None:
+    def live(self, watch: Watcher, batch: Batch) -> None:
         """From the scenario's start to its end."""
         start, end = self._scenario.start, self._scenario.start + self._scenario.duration
         self._loop.start()
@@ -113,17 +117,18 @@ class _Run:
         settle = self._scenario.settle
         next_cycle, next_look = start + settle, start if settle else inf
         while self.world.now() < end:
-            if self.world.now() >= next_look:
-                self._loop.look()
-                next_look += self._scenario.cycle
-            if self.world.now() >= next_cycle:
-                self._cycle(watch)
-                next_cycle += self._scenario.cycle
-            self.world.advance(min(next_cycle, next_look, self._next_step(), end))
-            self._rules.check(self.world)
-            self._tell_power()
-            if self.world.now() < min(next_cycle, next_look, end):
-                self._loop.step()
+            with batch():
+                if self.world.now() >= next_look:
+                    self._loop.look()
+                    next_look += self._scenario.cycle
+                if self.world.now() >= next_cycle:
+                    self._cycle(watch)
+                    next_cycle += self._scenario.cycle
+                self.world.advance(min(next_cycle, next_look, self._next_step(), end))
+                self._rules.check(self.world)
+                self._tell_power()
+                if self.world.now() < min(next_cycle, next_look, end):
+                    self._loop.step()
         self._loop.step()
 
     def _cycle(self, watch: Watcher) -> None:

@@ -77,7 +77,8 @@ def live(scenario: Path, trace: Path, policy: Policy, planner: Planner) -> dict[
         Ledger(Path(record) / "ledger.db", durable=False) as ledger,
         SamplesStore(Path(record) / "samples.db", durable=False) as samples,
     ):
-        found = simulate(site, policy, ledger, samples, planner=planner).as_json()
+        result = simulate(site, policy, ledger, samples, planner=planner, batch=ledger.batch)
+    found = result.as_json()
     found["energy_to_bound"] = found["energy_kwh"] / found["energy_bound_kwh"]
     if site.scenario.memory == "enforced":
         floor = memory_floor(site, found["energy_bound_kwh"])

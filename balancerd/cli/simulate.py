@@ -125,7 +125,7 @@ def _run(site: Site, policy: Policy, policy_text: str, record: Path, watch: Watc
         SamplesStore(record / "samples.db", durable=False) as samples,
     ):
         ledger.record_policy(policy.name, policy_text, site.scenario.start)
-        return live_through(site, policy, ledger, samples, watch)
+        return live_through(site, policy, ledger, samples, watch, batch=ledger.batch)
 
 
 def _site(scenario: str, trace: Path | None) -> Site:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import chain, repeat
 from math import inf
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -19,7 +19,10 @@ from balancerd.core.units import DAY, HOUR, MINUTE
 
 _LOG = logging.getLogger(__name__)
 FIVE_MINUTES = 5 * MINUTE
-_READING = f"INSERT OR REPLACE INTO readings VALUES ({', '.join('?' * 7)})"
+_TOGETHER = 64  # rows that one statement writes, in little more than half the time of as many
+_ROW = f"({', '.join('?' * 7)})"
+_READING = f"INSERT OR REPLACE INTO readings VALUES {_ROW}"
+_READINGS = f"INSERT OR REPLACE INTO readings VALUES {', '.join([_ROW] * _TOGETHER)}"
 _FOLD = """INSERT OR REPLACE INTO {table}
     SELECT ?, subject, count(*), avg(cpu_reference_cores), max(cpu_reference_cores),
         CAST(avg(memory_bytes) AS INTEGER), max(memory_bytes), max(steal),
@@ -102,7 +105,13 @@ class SamplesStore:
             tick = self._tick(at)
             for kind, loads in (("host", hosts), ("vm", vms)):
                 ids = self._ids(kind, loads)
-                self.database.execute_many(_READING, _rows(tick, ids, Loads.of(loads)))
+                self._write(list(_rows(tick, ids, Loads.of(loads))))
+
+    def _write(self, rows: list[tuple[Any, ...]]) -> None:
+        whole = len(rows) - len(rows) % _TOGETHER
+        many = (rows[first : first + _TOGETHER] for first in range(0, whole, _TOGETHER))
+        self.database.execute_many(_READINGS, map(list, map(chain.from_iterable, many)))
+        self.database.execute_many(_READING, rows[whole:])
 
     def _tick(self, at: float) -> int:
         self.database.execute("INSERT OR IGNORE INTO ticks (at) VALUES (?)", (at,))
