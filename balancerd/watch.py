@@ -134,6 +134,8 @@ class Watch:
 
     def _note_power(self, before: Mapping[str, Host], snapshot: Snapshot) -> None:
         """Record every change of a host's power that is seen, the first sight included."""
+        if snapshot.cluster.hosts is before:
+            return
         for name, host in snapshot.cluster.hosts.items():
             old = before.get(name)
             if old is host:

@@ -33,6 +33,7 @@ from balancerd.core.observation import (
     Observation,
     VMCounters,
     VMReading,
+    VMReadings,
 )
 from balancerd.core.past.history import History
 from balancerd.core.past.record import PlanState
@@ -93,7 +94,7 @@ class Site:
                         host.memory,
                         max(host.memory - memory[row], 0),
                     ),
-                    tuple(on[row]),
+                    VMReadings.of(on[row]),
                 )
                 for row, host in enumerate(self.hosts)
             ),

@@ -7,7 +7,8 @@ checked for sense: NaN, negative and impossible values arrive as they were read.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
-from math import inf, isnan, nan
+from math import inf, isnan
+from operator import attrgetter
 from typing import Any, Self, overload
 
 import numpy as np
@@ -75,6 +76,9 @@ class ShownVM:
 
 
 COUNTERS = tuple(field.name for field in fields(VMCounters))
+_told = attrgetter(*COUNTERS)
+_real = attrgetter("cpu_seconds", "steal_seconds", "dirty_rate")
+_UNTOLD = (None,) * len(COUNTERS)
 _WHOLE = frozenset({"memory_used", "network_bytes", "block_bytes", "swapped", "ballooned"})
 
 
@@ -126,17 +130,15 @@ class VMReadings(Sequence[VMReading]):
     __hash__ = None  # type: ignore[assignment]
 
 
-def counted(counters: VMCounters | None) -> list[float]:
-    """One column of a table of counters; NaN all through where there are none."""
+def counted(counters: VMCounters | None) -> tuple[float | None, ...]:
+    """One column of a table of counters; nothing where there are none."""
     if counters is None:
-        return [nan] * len(COUNTERS)
-    return [_column_entry(getattr(counters, name)) for name in COUNTERS]
-
-
-def _column_entry(value: float | None) -> float:
-    if value is None:
-        return nan
-    return inf if isnan(value) else float(value)
+        return _UNTOLD
+    told: tuple[float | None, ...] = _told(counters)
+    cpu, steal, dirty = _real(counters)
+    if cpu != cpu or steal != steal or dirty != dirty:  # NaN, which is no None
+        return tuple(inf if value != value else value for value in told)
+    return told
 
 
 def _counters(column: list[float]) -> VMCounters | None:
@@ -153,7 +155,7 @@ def _counters(column: list[float]) -> VMCounters | None:
 
 @dataclass(frozen=True, slots=True)
 class HostReading:
-    """One host at one moment, or the error that stands in its place (all else empty then)."""
+    """One host at one moment, or the error that stands in its place since then (all else empty)."""
 
     host: str
     at: float

@@ -16,7 +16,7 @@ from balancerd.adapters.libvirt.jobs import read_job
 from balancerd.adapters.libvirt.states import Condition, Job, vm_state
 from balancerd.adapters.libvirt.statistics import WANTED, host_counters, vm_counters
 from balancerd.core.model import Host
-from balancerd.core.observation import HostReading, JobProgress, VMReading
+from balancerd.core.observation import HostReading, JobProgress, VMReading, VMReadings
 
 REFRESH_SECONDS = 600.0  # a host's facts are read anew after so long
 
@@ -74,14 +74,15 @@ class HostReader:
             self._facts_at = now
         return self._facts
 
-    def _vms(self, connection: libvirt.virConnect) -> tuple[VMReading, ...]:
+    def _vms(self, connection: libvirt.virConnect) -> VMReadings:
         active = statistics_of(connection, WANTED, _ACTIVE | _NOWAIT)
         inactive = statistics_of(connection, libvirt.VIR_DOMAIN_STATS_STATE, _INACTIVE)
         records = _by_uuid([*inactive, *active])  # of one that was just started, the active counts
         flags = _flags(connection)
         readings = [self._vm(record, flags) for record in records.values()]
         self._inventory.keep(records.keys())
-        return tuple(sorted((r for r in readings if r is not None), key=lambda r: r.vm.name))
+        found = sorted((r for r in readings if r is not None), key=lambda r: r.vm.name)
+        return VMReadings.of(found)
 
     def _vm(self, record: _Record, flags: _Flags) -> VMReading | None:
         """One VM; None when it vanished between two calls."""

@@ -34,6 +34,9 @@ class Phase(IntEnum):
     PULL = 3  # post-copy: it runs at the target, the rest of its memory follows
 
 
+SETUP, COPY, SWITCH, PULL = Phase  # asked for at every event: a member's name is looked up slowly
+
+
 class Tactic(IntEnum):
     """What distinguishes the methods while memory is copied."""
 
@@ -68,6 +71,7 @@ ROW = np.dtype(
     ]
 )
 Rows = NDArray[np.void]
+Bools = NDArray[np.bool_]
 
 
 class Flights:
@@ -108,7 +112,7 @@ class Flights:
         none = len(self._network.capacities) - 1
         row["path"] = [*path, *[none] * (HOPS - len(path))]
         row["vm"], row["source"], row["target"], row["tactic"] = vm, source, target, tactic
-        row["phase"], row["began"], row["due"] = Phase.SETUP, now, now + setup
+        row["phase"], row["began"], row["due"] = SETUP, now, now + setup
         row["total"] = row["left"] = row["round_bytes"] = total
         row["working_set"], row["pause_limit"], row["round"] = working_set, pause_limit, 1
         row["cap"] = min(cap, ENDLESS_RATE)
@@ -118,9 +122,9 @@ class Flights:
         """Stop a VM's pre-copy: it goes on at the target as soon as it is handed over. False where
         the migration was not begun for that, or is not copying now."""
         row = self.rows[index]
-        if row["tactic"] != Tactic.POST_COPY or row["phase"] != Phase.COPY:
+        if row["tactic"] != Tactic.POST_COPY or row["phase"] != COPY:
             return False
-        row["phase"], row["downtime"] = Phase.SWITCH, self._switch_over
+        row["phase"], row["downtime"] = SWITCH, self._switch_over
         row["due"] = now + self._switch_over
         row["left"] = min(float(row["left"] + row["dirtied"]), float(row["total"]))
         row["dirtied"] = 0.0
@@ -146,7 +150,7 @@ class Flights:
             return inf
         self._refresh()
         rows = self.rows
-        flowing = (rows["phase"] == Phase.COPY) | (rows["phase"] == Phase.PULL)
+        flowing = self._flowing()
         with np.errstate(divide="ignore", invalid="ignore"):
             lasts = np.where(rows["rate"] > 0, rows["left"] / rows["rate"], inf)
         return float(np.where(flowing, now + lasts, rows["due"]).min())
@@ -157,13 +161,13 @@ class Flights:
             return
         self._refresh()
         rows = self.rows
-        flowing = (rows["phase"] == Phase.COPY) | (rows["phase"] == Phase.PULL)
+        flowing = self._flowing()
         moved = np.where(flowing, np.minimum(rows["rate"] * seconds, rows["left"]), 0.0)
         rows["left"] -= moved
         rows["sent"] += moved
         written = rows["dirty_rate"] * (1.0 - rows["throttle"]) * seconds
         fresh = np.minimum(rows["dirtied"] + written, rows["working_set"])
-        rows["dirtied"] = np.where(rows["phase"] == Phase.COPY, fresh, rows["dirtied"])
+        rows["dirtied"] = np.where(rows["phase"] == COPY, fresh, rows["dirtied"])
 
     def turn(self, now: float) -> tuple[list[int], list[int], list[int]]:
         """Phases and rounds that end now: rows that are over, that stop their VM, that let it run
@@ -173,24 +177,30 @@ class Flights:
         landed: list[int] = []
         for index in self._due(now):
             row = self.rows[index]
-            if row["phase"] == Phase.SETUP:
-                row["phase"] = Phase.COPY
+            if row["phase"] == SETUP:
+                row["phase"] = COPY
                 self._stale = True
-            elif row["phase"] == Phase.COPY and self._end_round(row, now):
+            elif row["phase"] == COPY and self._end_round(row, now):
                 stopped.append(index)
-            elif row["phase"] == Phase.PULL:
+            elif row["phase"] == PULL:
                 over.append(index)
-            if row["phase"] == Phase.SWITCH and row["due"] <= now + TICK:
+            if row["phase"] == SWITCH and row["due"] <= now + TICK:
                 landed.append(index)
                 if row["tactic"] == Tactic.POST_COPY and row["left"] > 0:
-                    row["phase"] = Phase.PULL
+                    row["phase"] = PULL
                 else:
                     over.append(index)
         return over, stopped, landed
 
+    def _flowing(self) -> Bools:
+        """Those that send what `left` tells."""
+        phase = self.rows["phase"]
+        flowing: Bools = (phase == COPY) | (phase == PULL)
+        return flowing
+
     def _due(self, now: float) -> list[int]:
         rows = self.rows
-        flowing = (rows["phase"] == Phase.COPY) | (rows["phase"] == Phase.PULL)
+        flowing = self._flowing()
         copied = flowing & (rows["rate"] > 0) & (rows["left"] <= rows["rate"] * TICK)
         return [int(i) for i in np.flatnonzero(copied | (~flowing & (rows["due"] <= now + TICK)))]
 
@@ -201,7 +211,7 @@ class Flights:
             self._next_round(row, remaining)
             return False
         pause = self._switch_over + remaining / rate
-        row["phase"], row["due"], row["downtime"] = Phase.SWITCH, now + pause, pause
+        row["phase"], row["due"], row["downtime"] = SWITCH, now + pause, pause
         row["sent"] += remaining
         row["left"] = row["dirtied"] = 0.0
         return True
@@ -219,7 +229,7 @@ class Flights:
         if not self._stale:
             return
         self._stale = False
-        sending = np.flatnonzero(self.rows["phase"] != Phase.SETUP)
+        sending = np.flatnonzero(self.rows["phase"] != SETUP)
         rows = self.rows[sending]
         self.rows["rate"][sending] = max_min_rates(
             rows["path"], rows["cap"], self._network.capacities

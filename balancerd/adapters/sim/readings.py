@@ -106,7 +106,7 @@ class _Other:
 
 
 def _column(counters: VMCounters | None) -> Counters:
-    return np.array([counted(counters)]).T
+    return np.array([counted(counters)], dtype=np.float64).T
 
 
 class Reader:
@@ -131,6 +131,7 @@ class Reader:
         self._running = [ShownVM(vm, VMState.RUNNING) for vm in vms]
         self._shown: list[tuple[ShownVM, ...]] = [()] * len(self._hosts)
         self._settled: Places | None = None  # where VMs were as that was made, if none was moving
+        self._dark: dict[int, tuple[int, HostReading]] = {}  # by host: its power, what it gave
         self._facts = {
             int(code): tuple(replace(host, power=state) for host in hosts)
             for code, state in POWER_STATES.items()
@@ -147,10 +148,8 @@ class Reader:
         lit, facts = int(Power.ON), self._facts[Power.ON]
         readings = []
         for index, host in enumerate(self._hosts):
-            state = power[index]
-            if state != lit:  # what is known of it without asking, and the error of asking
-                known, error = self._facts[state][index], self._errors[state]
-                reading = HostReading(host.name, at, known, None, (), error)
+            if power[index] != lit:
+                reading = self._unlit(index, power[index], at)
             elif index in silent:
                 reading = HostReading(host.name, at, error="no answer in time")
             else:
@@ -160,6 +159,17 @@ class Reader:
                 reading = HostReading(host.name, at, facts[index], counters, vms(index))
             readings.append(reading)
         return Observation(at, tuple(readings))
+
+    def _unlit(self, index: int, power: int, at: float) -> HostReading:
+        """What is known of a host that is not on without asking, and the error of asking; for as
+        long as its power stays what it is."""
+        before = self._dark.get(index)
+        if before is not None and before[0] == power:
+            return before[1]
+        name, facts = self._hosts[index].name, self._facts[power][index]
+        reading = HostReading(name, at, facts, error=self._errors[power])
+        self._dark[index] = (power, reading)
+        return reading
 
     def _vm_readings(self, now: float) -> Callable[[int], VMReadings]:
         """What each host shows of its VMs: those that just run there, then all others."""

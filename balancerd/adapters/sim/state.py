@@ -19,6 +19,8 @@ from balancerd.adapters.sim.readings import Charges
 from balancerd.adapters.sim.site import Site
 from balancerd.ports import BackendError
 
+_ON = Power.ON
+
 
 @dataclass(frozen=True, slots=True)
 class Violation:
@@ -91,7 +93,7 @@ class State:
 
     def answers(self, host: int) -> bool:
         """Whether the host's hypervisor can be talked to."""
-        return bool(self.machines.power[host] == Power.ON) and host not in self.silent
+        return bool(self.machines.power[host] == _ON) and host not in self.silent
 
     def ask(self, host: int, act: str) -> None:
         """BackendError where a host does not answer."""
