@@ -24,22 +24,12 @@ from balancerd.engines import planner
 from balancerd.loop import Loop
 from balancerd.notify import notify
 from balancerd.ports import LedgerError
+from balancerd.steady import CLOCK
 
 log = logging.getLogger("balancerd")
 
+STEP = 1.0  # seconds by which a clock that nobody set does not go wrong between two cycles
 FAILURES_IN_A_ROW = 3  # cycles that may fail before a fresh process is the better try
-
-
-class SystemClock:
-    """The machine's clocks."""
-
-    def now(self) -> float:
-        """Seconds since the epoch."""
-        return time.time()
-
-    def monotonic(self) -> float:
-        """Seconds that never jump."""
-        return time.monotonic()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +62,7 @@ class Service:
     def cycle(self) -> None:
         """One cycle. One that breaks is told with its traceback; three in a row end the process."""
         self.cycled = time.monotonic()
+        self._follow_the_machines_clock()
         try:
             cycle = self.loop.cycle()
         except Exception:
@@ -84,9 +75,16 @@ class Service:
         log.info("%s", cycle.sentence)
         notify(WATCHDOG=1, STATUS=cycle.sentence)
 
+    def _follow_the_machines_clock(self) -> None:
+        """Unless something is under way: what is known of that would be of another time."""
+        if not self.loop.busy():
+            step = CLOCK.follow()
+            if abs(step) > STEP:
+                log.warning("the machine's clock was set by %+.0f s", step)
+
     def maintain(self) -> None:
         """Roll up, prune and back up the record; a failure costs space, not safety."""
-        now, keep = time.time(), self.setup.configuration.retention
+        now, keep = CLOCK.now(), self.setup.configuration.retention
         try:
             self.samples.roll_up(now)
             self.ledger.maintain(now, LedgerRetention(keep.ledger))
@@ -105,7 +103,7 @@ class Service:
         """Go on under another policy."""
         self.setup = setup
         try:
-            self.ledger.record_policy(setup.policy.name, setup.policy_text, time.time())
+            self.ledger.record_policy(setup.policy.name, setup.policy_text, CLOCK.now())
         except LedgerError as error:
             log.error("the policy is in force but not recorded: %s", error)
 
@@ -137,7 +135,7 @@ def composed(setup: Setup, ring: Callable[[], None]) -> Iterator[Service]:
             PowerAside(ExecPower(power_commands(configuration))),
             ledger,
             samples,
-            SystemClock(),
+            CLOCK,
             lambda: service.setup.policy,
             tuple(Link(link.a, link.b, float(link.bandwidth)) for link in configuration.link),
             planner=planner,

@@ -246,4 +246,12 @@ SITE = (
         PLANNER,
         protects="a host that somebody switched off to work on it stays off",
     ),
+    Mutant(
+        "the machine's clock is followed only at rest",
+        "service.py",
+        "        if not self.loop.busy():\n            step",
+        "        if True:\n            step",
+        "tests/unit/test_steady.py",
+        protects="a clock that somebody sets does not make a migration of ours another's",
+    ),
 )

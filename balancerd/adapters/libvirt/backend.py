@@ -32,6 +32,7 @@ from balancerd.core.observation import (
     Presence,
 )
 from balancerd.ports import BackendError
+from balancerd.steady import CLOCK
 
 OBSERVE_SECONDS = 5.0  # for one host; a libvirtd that answers at all does so far sooner
 ASK_SECONDS = 5.0  # for each host that is asked for a VM, and for each small act
@@ -100,7 +101,7 @@ class LibvirtBackend:
 
         A host that was silent last time is given only the time that the others take.
         """
-        at, deadline = time.time(), time.monotonic() + OBSERVE_SECONDS
+        at, deadline = CLOCK.now(), time.monotonic() + OBSERVE_SECONDS
         for host in self._hosts.values():
             host.begin()
             if not host.silent:
@@ -118,7 +119,7 @@ class LibvirtBackend:
         calls = {name: self._question(name, vm, uuid) for name in hosts}
         deadline = time.monotonic() + ASK_SECONDS
         presence = {name: _answer(call, deadline) for name, call in calls.items()}
-        return Location(vm, time.time(), MappingProxyType(presence))
+        return Location(vm, CLOCK.now(), MappingProxyType(presence))
 
     def _question(self, name: str, vm: str, uuid: str) -> Call[Presence] | None:
         """Ask one host; None where it may not be asked now."""

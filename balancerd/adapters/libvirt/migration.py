@@ -27,6 +27,7 @@ from balancerd.adapters.libvirt.states import BLOCKED, RUNNING, Job
 from balancerd.core.model import Method
 from balancerd.core.observation import Against, JobProgress, JobReport
 from balancerd.ports import BackendError
+from balancerd.steady import CLOCK
 
 LOG = logging.getLogger(__name__)
 
@@ -237,4 +238,4 @@ class Migration:
 
     def _report(self, **news: Any) -> JobReport:
         order = self.order
-        return JobReport(order.vm, order.source.name, order.target.name, time.time(), **news)
+        return JobReport(order.vm, order.source.name, order.target.name, CLOCK.now(), **news)

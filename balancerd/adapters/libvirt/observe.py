@@ -17,6 +17,7 @@ from balancerd.adapters.libvirt.states import Condition, Job, vm_state
 from balancerd.adapters.libvirt.statistics import WANTED, host_counters, vm_counters
 from balancerd.core.model import Host
 from balancerd.core.observation import HostReading, JobProgress, VMReading, VMReadings
+from balancerd.steady import CLOCK
 
 REFRESH_SECONDS = 600.0  # a host's facts are read anew after so long
 
@@ -56,7 +57,7 @@ class HostReader:
             self._take_on(connection)
         self._inventory.forget_changed()
         facts = self._current_facts(connection)
-        at = time.time()
+        at = CLOCK.now()
         counters = host_counters(connection)
         return HostReading(self._config.name, at, facts, counters, self._vms(connection))
 

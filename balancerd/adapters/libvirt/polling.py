@@ -14,6 +14,7 @@ from balancerd.adapters.libvirt.observe import HostReader
 from balancerd.adapters.libvirt.workers import Call, Workers
 from balancerd.core.observation import HostCounters, HostReading
 from balancerd.ports import BackendError
+from balancerd.steady import CLOCK
 
 LOG = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ class PolledHost:
         return reading
 
     def _failed(self, cause: str) -> HostReading:
-        return HostReading(self.config.name, time.time(), error=cause)
+        return HostReading(self.config.name, CLOCK.now(), error=cause)
 
     def _silence(self) -> str:
         """Note that the host lets us wait, and say for how long."""

@@ -7,7 +7,6 @@ what is wrong with them then (see `errors.not_encrypted`) is an objection like o
 lies in no storage pool stays None.
 """
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
@@ -26,6 +25,7 @@ from balancerd.adapters.libvirt.xml import attribute, parse
 from balancerd.core.model import Method
 from balancerd.core.observation import Pages, Preflight, Side
 from balancerd.ports import BackendError
+from balancerd.steady import CLOCK
 
 T = TypeVar("T")
 
@@ -93,7 +93,7 @@ def ask_both(
         arriving = Arriving(Side(target, error=_cause(error)))
     return Preflight(
         vm=vm,
-        at=time.time(),
+        at=CLOCK.now(),
         source=leaving.side,
         target=arriving.side,
         name_free=arriving.name_free,
