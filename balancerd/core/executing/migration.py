@@ -225,15 +225,20 @@ def _told(task: Task, report: JobReport, view: View) -> Step:
         task = replace(task, foreign=foreign, start_error=report.error or foreign)
         return (_verify(task, view, foreign) if task.stage is Stage.RUNNING else task), ()
     figures = report if report.ended or task.report is None else _with_progress(task.report, report)
-    task = replace(task, report=figures)
-    if report.progress and report.progress.processed > task.processed:
-        task = replace(task, processed=report.progress.processed, progressed=view.now)
-    if task.stage is not Stage.RUNNING:
-        return task, ()
-    if report.ended:
+    progress, runs = report.progress, task.stage is Stage.RUNNING and not report.ended
+    goes_on = progress is not None and progress.processed > task.processed
+    is_ours = runs and progress is not None and not task.adopted
+    task = replace(
+        task,
+        report=figures,
+        processed=progress.processed if progress and goes_on else task.processed,
+        progressed=view.now if goes_on else task.progressed,
+        ours=task.ours or is_ours,
+    )
+    if task.stage is Stage.RUNNING and report.ended:
         return _verify(task, view, report.error), ()
-    if report.progress and (task.ours or not task.adopted):
-        task, steps = press(replace(task, ours=True), report.progress, view)
+    if runs and progress and task.ours:
+        task, steps = press(task, progress, view)
         return task, (NoteProgress(task.move.number, task.intent, report), *steps)
     return task, ()
 

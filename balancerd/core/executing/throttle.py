@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from balancerd.core.executing.execution import UNDER_WAY, Stage, Task, View
 from balancerd.core.executing.messages import Command, SetBandwidth
 from balancerd.core.moving.method import weight
-from balancerd.core.moving.topology import Topology, production, topology_of
+from balancerd.core.moving.topology import Topology, free_now, topology_of
 from balancerd.core.plan import Move, Refusal
 from balancerd.core.policies.limits import Limits
 from balancerd.core.units import DAY, format_size
@@ -92,7 +92,8 @@ class Traffic:
         self.site += heavy
         self.outgoing[source] += heavy
         self.incoming[target] += heavy
-        self.links.update(dict.fromkeys(_path(self.topology, source, target), heavy))
+        for link in _path(self.topology, source, target):
+            self.links[link] += heavy
 
     def admit(self, move: Move) -> None:
         """A move starts."""
@@ -122,7 +123,7 @@ def divided(tasks: Mapping[int, Task], view: View) -> dict[int, int]:
     ways = [(task.move.source, task.move.target) for task in own.values()]
     ways += _foreign(tasks.values(), view)
     transfers = [Transfer(_path(topology, *way), float(limits.bandwidth)) for way in ways]
-    free = topology.free(production(view.snapshot))
+    free = free_now(view.snapshot)
     crossed = {link for transfer in transfers for link in transfer.path}
     rates = shares(transfers, {link: float(free[link]) * limits.link_share for link in crossed})
     return {
@@ -138,7 +139,7 @@ def divide(tasks: Mapping[int, Task], view: View) -> tuple[dict[int, Task], list
     for number, rate in divided(tasks, view).items():
         task = tasks[number]
         if task.stage not in _BEGUN:
-            changed[number] = replace(task, bandwidth=rate)
+            changed[number] = task if task.bandwidth == rate else replace(task, bandwidth=rate)
         elif _is_due(task, rate, view.now):
             changed[number] = replace(task, bandwidth=rate, limited=view.now)
             commands.append(SetBandwidth(number, task.move.vm, task.move.source, rate))

@@ -173,6 +173,16 @@ def _made(hosts: tuple[str, ...], links: Same[tuple[Link, ...]]) -> Topology:
     return Topology.of(hosts, links.value)
 
 
+def free_now(snapshot: Snapshot) -> Floats:
+    """What the site's own traffic leaves of each link of its topology at present."""
+    return _free(Same(snapshot))
+
+
+@lru_cache(maxsize=1)
+def _free(snapshot: Same[Snapshot]) -> Floats:
+    return topology_of(snapshot.value.cluster).free(production(snapshot.value))
+
+
 def production(snapshot: Snapshot) -> dict[str, float]:
     """What the VMs of each host send and receive, bytes per second, where that is known."""
     traffic: dict[str, float] = {}

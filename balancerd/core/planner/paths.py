@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from balancerd.core.model import Snapshot
-from balancerd.core.moving.topology import Topology, production, topology_of
+from balancerd.core.moving.topology import Topology, free_now, topology_of
 from balancerd.core.placing.layout import Floats, Ints
 from balancerd.core.policies.policy import Policy
 
@@ -23,8 +23,7 @@ class Paths:
     def of(cls, snapshot: Snapshot, policy: Policy) -> "Paths":
         """The paths of a snapshot under a policy."""
         topology = topology_of(snapshot.cluster)
-        own = topology.free(production(snapshot))
-        return cls(topology, own * policy.limits.link_share)
+        return cls(topology, free_now(snapshot) * policy.limits.link_share)
 
     def nearest(self, source: int, rows: Ints, use: Floats) -> int:
         """Of these hosts the one by the widest way, of those the shortest; `use` where all is
