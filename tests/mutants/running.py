@@ -19,9 +19,9 @@ RUNNING = (
     ),
     Mutant(
         "production goes first",
-        "core/executing/throttle.py",
-        "free = topology.free(production(view.snapshot))",
-        "free = topology.free({})",
+        "core/moving/topology.py",
+        "return topology_of(snapshot.value.cluster).free(production(snapshot.value))",
+        "return topology_of(snapshot.value.cluster).free({})",
         THROTTLE,
         protects="migrations share what production leaves of a link",
     ),
@@ -118,8 +118,8 @@ RUNNING = (
     Mutant(
         "ends are read from both hosts",
         "core/executing/migration.py",
-        "    if report.ended:\n        return _verify(task, view, report.error), ()\n",
-        "    if report.ended:\n"
+        "report.ended:\n        return _verify(task, view, report.error), ()\n",
+        "report.ended:\n"
         "        return task.to(Stage.FAILED if report.error else Stage.DONE, view.now), ()\n",
         EXECUTOR,
         protects="what became of a migration is what both hosts say, never an error",

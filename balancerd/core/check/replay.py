@@ -37,10 +37,11 @@ class Replay:
         self.rules = rules_in_force(cluster, self.policy)
         self.closing = [rule for rule in self.rules if rule.kind == "exclude" and not rule.vms]
         self.headroom = [rule for rule in self.rules if rule.kind == "headroom"]
-        for vm in sorted(cluster.placement):
+        for vm, host in cluster.placement.items():
             if self.is_charged(vm):
-                for host in {cluster.placement[vm], cluster.flights.get(vm, "")} - {""}:
-                    self.residents.setdefault(host, []).append(vm)
+                self.residents.setdefault(host, []).append(vm)
+                if vm in cluster.flights:
+                    self.residents.setdefault(cluster.flights[vm], []).append(vm)
         for move in self.plan.moves:
             self.entering.setdefault(move.target, []).append(move)
             self.moves_of.setdefault(move.vm, []).append(move)

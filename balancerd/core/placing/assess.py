@@ -15,7 +15,7 @@ from math import isfinite
 
 import numpy as np
 
-from balancerd.core.columns import Bools, Floats, Loads
+from balancerd.core.columns import Bools, Floats, Loads, taken
 from balancerd.core.model import ABSURD_CORES, Gap, Host, Load, PowerState, Snapshot
 from balancerd.core.past.history import History
 from balancerd.core.placing.layout import Layout
@@ -73,17 +73,13 @@ def _off(name: str, power: PowerState) -> Assessment:
 def _strains(layout: Layout) -> tuple[Floats, Floats]:
     """By host: the share of the time that its VMs' vCPUs had to wait, where large VMs weigh more;
     and the bytes of memory that they lack."""
-    snapshot, rows = layout.snapshot, layout.host_row
-    loads = Loads.of(snapshot.loads)
-    cluster, nowhere = snapshot.cluster, len(layout.hosts)
-    found = [rows.get(cluster.placement.get(name, ""), nowhere) for name in loads.names]
-    placed = np.array(found, dtype=np.int64)
-    sizes = np.array([vm.size if (vm := cluster.vms.get(n)) else 0.0 for n in loads.names])
-    waits = np.bincount(placed, sizes * _told(loads.steal), nowhere + 1)
-    total = np.bincount(placed, sizes, nowhere + 1)
-    lacked: Floats = np.bincount(placed, _told(loads.shortage), nowhere + 1).astype(np.float64)
-    waiting = waits / np.where(total > 0, total, 1.0)
-    return waiting[:nowhere], lacked[:nowhere]
+    loads, count = Loads.of(layout.snapshot.loads), len(layout.hosts)
+    rows, placed = loads.rows(layout.vms), layout.origin[layout.home]
+    sizes = np.where(rows >= 0, layout.vm_sizes, 0.0)
+    waits = np.bincount(placed, sizes * _told(taken(loads.steal, rows)), count)
+    total = np.bincount(placed, sizes, count)
+    lacked = np.bincount(placed, _told(taken(loads.shortage, rows)), count)
+    return waits / np.where(total > 0, total, 1.0), lacked.astype(np.float64)
 
 
 def _told(column: Floats) -> Floats:

@@ -22,12 +22,14 @@ class Blocks:
     names: tuple[tuple[str, ...], ...]
     of: dict[str, int]
     home: Ints  # the same by VM, in their own order
+    sizes: Ints  # by block, how many VMs it is
 
     @classmethod
     def named(cls, names: tuple[tuple[str, ...], ...], vms: Sequence[str]) -> "Blocks":
         """The blocks of these names, made of these VMs."""
         of = {vm: index for index, block in enumerate(names) for vm in block}
-        return cls(names, of, np.array([of[vm] for vm in vms], dtype=np.int64))
+        home = np.array([of[vm] for vm in vms], dtype=np.int64)
+        return cls(names, of, home, np.bincount(home, minlength=len(names)))
 
     def summed(self, values: Floats) -> Floats:
         """What the VMs have, by block."""

@@ -65,9 +65,14 @@ class Layout:
     used_now: Floats  # CPU as the host measures it, and what was placed there since
     used_cpu: Floats
     used_memory: Floats
+    # per VM, in order of their names
+    vms: tuple[str, ...]
+    vm_sizes: Floats  # the most CPU that each can use
+    home: Ints  # its block
     # per block
     blocks: tuple[tuple[str, ...], ...]
     block_of: dict[str, int]
+    sizes: Ints  # how many VMs it is
     now: Floats  # CPU used at this moment
     cpu: Floats  # expected
     variance: Floats
@@ -186,7 +191,7 @@ class Layout:
 
     def blocks_on(self, host: int) -> list[int]:
         """The blocks that are on a host and not under way, in order of their names."""
-        return [int(block) for block in np.flatnonzero(self.place == host)]
+        return np.flatnonzero(self.place == host).tolist()
 
     def misplaced(self) -> list[int]:
         """Blocks on hosts where a pin or an avoidance does not want them."""

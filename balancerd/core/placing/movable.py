@@ -13,6 +13,7 @@ from balancerd.core.moving.tie import ties
 from balancerd.core.past.breakers import Scope, State, breaker
 from balancerd.core.past.history import WEEK, History, Outcome, PastMove, rests_until
 from balancerd.core.plan import Refusal
+from balancerd.core.policies.limits import Limits
 from balancerd.core.policies.policy import Policy
 from balancerd.core.policies.rule import ConstraintRule, meant
 from balancerd.core.policies.tags import rules_in_force
@@ -110,7 +111,7 @@ def _resting(
     A host being drained asks for neither, but a VM that would not leave it rests all the same.
     """
     resting: dict[str, Refusal] = {}
-    for vm, past in history.felt(now, policy.limits).items():
+    for vm, past in felt(Same(history), now, Same(policy.limits)).items():
         drained = snapshot.cluster.placement.get(vm) in snapshot.draining
         moves = _failures_in_a_row(past) if drained else past
         until = rests_until(moves, policy.limits)
@@ -130,6 +131,12 @@ def _resting(
             detail = f"moved {today} times in 24 h, at most {policy.limits.per_vm_per_day}"
             resting[vm] = _never(vm, "budget", detail, "raise limits.per_vm_per_day")
     return resting
+
+
+@lru_cache(maxsize=1)
+def felt(history: Same[History], now: float, limits: Same[Limits]) -> Mapping[str, list[PastMove]]:
+    """The moves of each VM that may still be felt, oldest first."""
+    return history.value.felt(now, limits.value)
 
 
 def _vetoed(

@@ -26,7 +26,7 @@ from balancerd.core.placing.layout import (
     Ints,
     Layout,
 )
-from balancerd.core.placing.movable import fixed_vms
+from balancerd.core.placing.movable import felt, fixed_vms
 from balancerd.core.placing.pools import lay_out_pools
 from balancerd.core.placing.reach import reach
 from balancerd.core.placing.room import big_vm
@@ -69,7 +69,7 @@ def _drawn_up(snapshot: Same[Snapshot], policy: Same[Policy]) -> Layout:
     at = np.zeros(len(blocks.names), dtype=np.int64)
     at[blocks.home] = place
     demand = _Demand.of(guests, blocks, hosts.core[place], snapshot.value)
-    layout = _composed(snapshot.value, policy.value, hosts, blocks, demand, at)
+    layout = _composed(snapshot.value, policy.value, hosts, guests, blocks, demand, at)
     _charge(layout)
     if policy.value.objective is Objective.DEFRAGMENT:
         size = big_vm(layout)
@@ -134,7 +134,13 @@ def _asked(guests: Guests, cores: Floats, snapshot: Snapshot) -> Floats:
 
 
 def _composed(
-    snapshot: Snapshot, policy: Policy, hosts: Hosts, blocks: Blocks, demand: _Demand, place: Ints
+    snapshot: Snapshot,
+    policy: Policy,
+    hosts: Hosts,
+    guests: Guests,
+    blocks: Blocks,
+    demand: _Demand,
+    place: Ints,
 ) -> Layout:
     """The layout with nothing on its hosts yet but their overhead."""
     cluster, rules = snapshot.cluster, rules_in_force(snapshot.cluster, policy)
@@ -158,8 +164,12 @@ def _composed(
         used_now=now,
         used_cpu=_overhead(hosts, snapshot, 0),
         used_memory=_overhead(hosts, snapshot, 1),
+        vms=guests.names,
+        vm_sizes=guests.sizes,
+        home=blocks.home,
         blocks=blocks.names,
         block_of=blocks.of,
+        sizes=blocks.sizes,
         now=demand.now,
         cpu=demand.cpu,
         variance=demand.variance,
@@ -242,7 +252,7 @@ def _returning(
 ) -> dict[int, dict[int, float]]:
     """Where blocks came from: a VM goes back only after twice its rest, unless its host drains."""
     returning: dict[int, dict[int, float]] = {}
-    for vm, moves in sorted(history.felt(now, policy.limits).items()):
+    for vm, moves in sorted(felt(Same(history), now, Same(policy.limits)).items()):
         last = moves[-1]
         if vm not in block_of or last.outcome is not Outcome.DONE or last.source not in row:
             continue
@@ -291,8 +301,7 @@ def _charge(layout: Layout) -> None:
         (layout.used_vcpus, layout.vcpus),
     ):
         np.add.at(used, place, amount)
-    sizes = np.array([len(block) for block in layout.blocks], dtype=np.int64)
-    np.add.at(layout.used_count, place, sizes)
+    np.add.at(layout.used_count, place, layout.sizes)
     for block in sorted(layout.groups_of):
         for group, count in layout.groups_of[block]:
             domain = int(layout.domains[layout.groups[group].scope][place[block]])

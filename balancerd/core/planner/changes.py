@@ -51,10 +51,7 @@ def exchange(search: Search, here: int) -> Change | None:
     if not len(blocks) or not len(others):
         return None
     search.work += VISIT + len(blocks) * len(others)
-    rows, columns = _promising(search, here, blocks, others)
-    gains = _exchanges(search, here, blocks[rows], others[columns])
-    if search.swayed:
-        gains -= _unease(search, here, blocks, others)[rows, columns]
+    rows, columns, gains = _exchanges(search, here, blocks, others)
     for gain, _, pair in _best(gains[np.newaxis]):
         block, back = int(blocks[rows[pair]]), int(others[columns[pair]])
         there = int(search.layout.place[back])
@@ -73,36 +70,31 @@ def _partners(search: Search, here: int, rows: int) -> Ints:
     return found[:: 1 + len(found) * rows // LOOK]
 
 
-def _promising(search: Search, here: int, blocks: Ints, others: Ints) -> tuple[Ints, Ints]:
-    """Pairs of a block here and one elsewhere, by index, whose exchange may gain; in order.
+def _exchanges(search: Search, here: int, blocks: Ints, others: Ints) -> tuple[Ints, Ints, Floats]:
+    """The exchanges of a block here for one elsewhere that may gain: both by index, and the gain.
 
-    Left out are those that would not even if the other host had nothing to bear for it. Soft rules
-    may reward any: with them no pair is left out.
+    Left out are those that would gain nothing even if the other host had nothing to bear for it.
+    Soft rules may reward any: with them no exchange is left out.
     """
-    if search.swayed:
-        rows, columns = np.indices((len(blocks), len(others)))
-        return rows.ravel(), columns.ravel()
-    there, home, a = search.layout.place[others], search.home, np.array([here])
-    least = search.price[blocks] * np.where(home[blocks] == here, 1.0, -1.0)
-    owed = search.price[others] * (1.0 * (home[others] != here) - (home[others] != there))
-    worth = search.as_is(a) - least
-    beyond = search.as_is(there) - owed
-    rows = np.flatnonzero(worth + beyond.max() > 0.0)
-    columns = np.flatnonzero(beyond + worth.max() > 0.0)
-    here_after = search.altered(a, blocks[rows, np.newaxis], -1, others[columns])
-    row, column = np.nonzero(worth[rows, np.newaxis] + beyond[columns] - here_after > 0.0)
-    return rows[row], columns[column]
-
-
-def _exchanges(search: Search, here: int, blocks: Ints, others: Ints) -> Floats:
-    """The gain of each exchange of a block here for one elsewhere, pair by pair."""
     a, there, home = np.array([here]), search.layout.place[others], search.home
-    cost = search.altered(a, blocks, -1, others) + search.altered(there, blocks, 1, others)
-    cost -= search.as_is(a) + search.as_is(there)
-    cost += search.price[blocks] * (1.0 * (home[blocks] != there) - (home[blocks] != here))
-    cost += search.price[others] * (1.0 * (home[others] != here) - (home[others] != there))
-    cost[~search.may(blocks, there)] = np.inf
-    return -cost
+    row, now, price = blocks[:, np.newaxis], search.as_is(a), search.price
+    owed = price[row] * (1.0 * (home[row] != there) - (home[row] != here))
+    owed_back = price[others] * (1.0 * (home[others] != here) - (home[others] != there))
+    bound = now - owed + (search.as_is(there) - owed_back)
+    least = -np.inf if search.swayed else 0.0
+    rows, columns = np.nonzero(bound > least)
+    here_after = search.altered(a, blocks[rows], -1, others[columns])
+    kept = bound[rows, columns] - here_after > least
+    rows, columns, here_after = rows[kept], columns[kept], here_after[kept]
+    mine, theirs, hosts = blocks[rows], others[columns], there[columns]
+    cost = here_after + search.altered(hosts, mine, 1, theirs)
+    cost -= now + search.as_is(hosts)
+    cost += owed[rows, columns]
+    cost += owed_back[columns]
+    if search.swayed:
+        cost += _unease(search, here, blocks, others)[rows, columns]
+    cost[~search.may(mine, hosts)] = np.inf
+    return rows, columns, -cost
 
 
 def _unease(search: Search, here: int, blocks: Ints, others: Ints) -> Floats:

@@ -49,8 +49,8 @@ class Closing:
         """Empty a host if there is room elsewhere and that is worth it."""
         search, layout = self.search, self.search.layout
         self.closable[host] = False
-        fresh = [b for b in layout.blocks_on(host) if search.home[b] == host]
-        moves, most = sum(len(layout.blocks[b]) for b in fresh), self._most()
+        fresh = (layout.place == host) & (search.home == host)
+        moves, most = int(layout.sizes[fresh].sum()), self._most()
         was_open, before, work = bool(search.open_[host]), layout.place.copy(), search.work
         search.open_[host] = search.own[host] = False
         self._limit(moves)
@@ -135,13 +135,13 @@ class Closing:
         cpu = layout.cpu[block] / max(search.cpu_limit[host], ROUNDING)
         return float(cpu + layout.memory[block] / max(search.memory_limit[host], ROUNDING))
 
-    def _use(self) -> Floats:
-        """How full each host is, the scarcer resource of it."""
+    def _use(self, hosts: Ints) -> Floats:
+        """How full hosts are, the scarcer resource of each."""
         search, layout = self.search, self.search.layout
-        use = search.cpu() / np.maximum(search.cpu_limit, ROUNDING)
+        use = search.cpu(hosts) / np.maximum(search.cpu_limit[hosts], ROUNDING)
         if layout.policy.capacity.enforce_memory:
-            memory = layout.used_memory / np.maximum(search.memory_limit, ROUNDING)
-            use = np.maximum(use, memory)
+            limit = np.maximum(search.memory_limit[hosts], ROUNDING)
+            use = np.maximum(use, layout.used_memory[hosts] / limit)
         return np.asarray(use)
 
     def _insert(self, block: int) -> bool:
@@ -153,7 +153,7 @@ class Closing:
             ties = np.flatnonzero(cost <= cost.min() + ROUNDING)
             rows = targets[ties]
             price = layout.peak[rows] / np.maximum(layout.cpu_capacity[rows], ROUNDING)
-            best = ties[np.lexsort((-self._use()[rows], price))[0]]
+            best = ties[np.lexsort((-self._use(rows), price))[0]]
             if not search.forbids(block, int(targets[best])):
                 layout.move(block, int(targets[best]))
                 return True
@@ -165,11 +165,12 @@ class Closing:
         search, layout = self.search, self.search.layout
         name, seen = layout.hosts[host], self.draft.assessments[host]
         empty = f"empty {name} (CPU {seen.cpu_mean:.0%}, {counted(seen.vms, 'VM')})"
-        for block in np.flatnonzero(layout.place != search.home):
-            here = int(search.home[block]) == host
-            self.reasons.setdefault(int(block), empty if here else f"room for what leaves {name}")
+        makes_room = f"room for what leaves {name}"
+        moved = np.flatnonzero(layout.place != search.home)
+        for block, home in zip(moved.tolist(), search.home[moved].tolist(), strict=True):
+            self.reasons.setdefault(block, empty if home == host else makes_room)
 
 
 def _take_back(search: Search, before: Ints) -> None:
-    for block in np.flatnonzero(search.layout.place != before):
-        search.layout.move(int(block), int(before[block]))
+    for block in np.flatnonzero(search.layout.place != before).tolist():
+        search.layout.move(block, int(before[block]))

@@ -20,6 +20,8 @@ SECONDS = 2.0  # that writing a definition down there and removing it here takes
 def follow(draft: Draft) -> None:
     """Decide the cold moves of all drains."""
     cluster, snapshot = draft.layout.snapshot.cluster, draft.layout.snapshot
+    if not snapshot.draining:
+        return
     leaving = [
         vm
         for name, vm in sorted(cluster.vms.items())

@@ -74,8 +74,8 @@ class Draft:
 
     def judged(self, *verdicts: Verdict) -> Bools:
         """Hosts of which the assessment says one of these."""
-        found = _verdicts(Same(self.assessments))
-        return np.isin(found, [_NUMBER[verdict] for verdict in verdicts])
+        is_one = np.array([verdict in verdicts for verdict in Verdict], dtype=np.bool_)
+        return np.asarray(is_one[_verdicts(Same(self.assessments))])
 
     def awake(self) -> Bools:
         """Hosts that are on, or that the draft wakes."""
@@ -164,13 +164,11 @@ class Draft:
         `fill` asks for an efficient one with little room instead, whose CPU stays below it.
         """
         layout = self.layout
-        accepted = accepts(layout, block)
-        if among is not None:
-            accepted &= among
-        rows = np.flatnonzero(accepted)
+        rows = np.flatnonzero(layout.receives if among is None else layout.receives & among)
+        rows = rows[accepts(layout, block, rows)]
         if not len(rows):
             return None
-        cpu, use = (values[rows] for values in _use_after(layout, block))
+        cpu, use = _use_after(layout, block, rows)
         soft = soft_cost(layout, block)[rows]
         if fill is not None:
             price = layout.peak[rows] / layout.cpu_capacity[rows]
@@ -237,13 +235,14 @@ def _verdicts(assessments: Same[tuple[Assessment, ...]]) -> Ints:
     return np.array([_NUMBER[a.verdict] for a in assessments.value], dtype=np.int64)
 
 
-def _use_after(layout: Layout, block: int) -> tuple[Floats, Floats]:
-    """Use of each host's CPU, and of its scarcer resource, if it took the block."""
-    spread = np.sqrt(layout.used_variance + layout.variance[block])
-    cpu = layout.used_cpu + layout.cpu[block] + layout.factor * spread
-    share = use = cpu / np.where(layout.cpu_capacity > 0, layout.cpu_capacity, 1e-9)
+def _use_after(layout: Layout, block: int, hosts: Ints) -> tuple[Floats, Floats]:
+    """Use of hosts' CPU, and of their scarcer resource, if they took the block."""
+    spread = np.sqrt(layout.used_variance[hosts] + layout.variance[block])
+    cpu = layout.used_cpu[hosts] + layout.cpu[block] + layout.factor * spread
+    capacity = layout.cpu_capacity[hosts]
+    share = use = cpu / np.where(capacity > 0, capacity, 1e-9)
     if layout.policy.capacity.enforce_memory:
-        memory = layout.used_memory + layout.memory[block]
-        capacity = np.where(layout.memory_capacity > 0, layout.memory_capacity, 1e-9)
-        use = np.maximum(use, memory / capacity)
+        memory = layout.used_memory[hosts] + layout.memory[block]
+        capacity = layout.memory_capacity[hosts]
+        use = np.maximum(use, memory / np.where(capacity > 0, capacity, 1e-9))
     return share, use

@@ -184,12 +184,7 @@ def _send(search: Search, block: int) -> bool:
 @cache
 def _sets(count: int) -> Bools:
     """Sets of up to `TOGETHER` of so many blocks: a row each, true for those in it."""
-    chosen = [
-        combination
-        for size in range(1, TOGETHER + 1)
-        for combination in combinations(range(count), size)
-    ]
-    sets = np.zeros((len(chosen), count), dtype=np.bool_)
-    for row, members in enumerate(chosen):
-        sets[row, list(members)] = True
-    return sets
+    sizes = range(1, min(TOGETHER, count) + 1)
+    chosen = [np.array(list(combinations(range(count), size))) for size in sizes]
+    every = np.eye(count, dtype=np.bool_)
+    return np.concatenate([every[members].any(axis=1) for members in chosen])

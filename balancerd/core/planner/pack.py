@@ -33,7 +33,7 @@ def pack(draft: Draft) -> None:
         host_price=price,
         useful=_useful(search),
         closable=closable(draft, search),
-        sizes=np.array([len(block) for block in search.layout.blocks], dtype=np.int64),
+        sizes=search.layout.sizes.copy(),
     )
     closing.sizes[turning] = 0
     while closing.in_vain < IN_VAIN and (host := closing.next_host()) is not None:
@@ -90,8 +90,7 @@ def closable(draft: Draft, search: Search) -> Bools:
     """Hosts that may be emptied: neither just woken nor just filled, and nothing on them stays."""
     layout = search.layout
     staying = np.bincount(layout.place[~search.movable], minlength=len(layout.hosts))
-    sizes = np.array([len(block) for block in layout.blocks], dtype=np.int64)
-    here = np.bincount(layout.place, sizes, len(layout.hosts))
+    here = np.bincount(layout.place, layout.sizes, len(layout.hosts))
     closable = layout.gives & (layout.used_count > 0) & (staying == 0)
     closable &= here == layout.used_count  # else something is on its way there
     closable &= draft.judged(Verdict.IDLE, Verdict.NORMAL)

@@ -22,12 +22,13 @@ from balancerd.core.units import counted, format_duration
 def wake(draft: Draft) -> None:
     """Wake hosts as long as the demand and the reserve need more room than there is."""
     bands, reserve = draft.policy.thresholds, draft.policy.power.reserve
-    failover, beyond_help = Failover.of(draft.layout), set[int]()
+    may_help = reserve > 0 and bool(draft.wakeable().any())
+    failover, beyond_help = Failover.of(draft.layout) if may_help else None, set[int]()
 
     def homeless(on: Bools) -> set[int]:
-        return set(failover.homeless(on, bands.cpu.release, bands.memory.release))
+        asked = bands.cpu.release, bands.memory.release
+        return set(failover.homeless(on, *asked)) if failover else set()
 
-    may_help = reserve > 0 and bool(draft.wakeable().any())
     if may_help:
         beyond_help = homeless(draft.serving() | draft.wakeable())
     while True:
@@ -50,7 +51,8 @@ def sleep(draft: Draft) -> None:
     if not draft.policy.power.sleep_idle or draft.wakes:
         return
     layout, bands = draft.layout, draft.policy.thresholds
-    on, serving, failover = draft.awake(), draft.serving(), Failover.of(layout)
+    on, serving = draft.awake(), draft.serving()
+    failover = Failover.of(layout) if draft.policy.power.reserve else None
     empty = np.flatnonzero(layout.receives & (layout.used_count == 0)).tolist()
     spare = [row for row in empty if _may_sleep(draft, row)]
     for row in sorted(spare, key=lambda r: (draft.price(r), r), reverse=True):
@@ -60,7 +62,7 @@ def sleep(draft: Draft) -> None:
             return
         if _shortage(draft, left & serving, bands.cpu.landing, bands.memory.landing):
             continue
-        if draft.policy.power.reserve:
+        if failover:
             stranded = _missing(draft, failover, on & serving, left & serving)
             if stranded:
                 why = _stranded(draft, stranded)

@@ -11,11 +11,10 @@ from balancerd.core.units import GIB
 def move_prices(layout: Layout) -> Floats:
     """What it costs to move each block. All memory of a VM counts, used or not."""
     costs, vms = layout.policy.costs, layout.snapshot.cluster.vms
-    sizes = np.array([len(block) for block in layout.blocks], dtype=np.float64)
     memory = layout.memory.copy()
     for block, need in layout.pools.needs.items() if layout.pools else ():
         memory[block] += need.sum()
-    prices = costs.move * sizes + costs.gib * memory / GIB
+    prices = costs.move * layout.sizes + costs.gib * memory / GIB
     for name in sorted(name for name in layout.block_of if vms[name].tags):
         named = move_cost(vms[name])
         if named is not None:

@@ -77,8 +77,8 @@ def _figures(layout: Layout, on: Bools) -> tuple[HostFigures, ...]:
     columns = layout.expected_cpu(), layout.expected_memory(), layout.used_count, on
     lists = [column.tolist() for column in columns]
     return tuple(
-        HostFigures(*figures) if any(figures[1:]) else _idle(figures[0])
-        for figures in zip(layout.hosts, *lists, strict=True)
+        HostFigures(*seen) if seen[4] or seen[3] or seen[2] or seen[1] else _idle(seen[0])
+        for seen in zip(layout.hosts, *lists, strict=True)
     )
 
 

@@ -20,12 +20,13 @@ GAIN = 1e-7  # a change that gains less is none
 VISIT = 2000  # pairs that a look at one host counts for at least
 FIRST_PRICE = 10.0  # of a whole host's capacity beyond the limit, in mean prices of a move
 PROHIBITIVE = 1e9
+ALL = slice(None)
 
 
 Amount = tuple[Floats, Floats]  # what is on each host, what each block adds
 # CPU, memory, variance, CPU at this moment; None where it plays no part
-Amounts = tuple[Amount, Amount, Amount | None, Amount | None]
-Held = tuple[Floats, Floats, Floats | None, Floats | None]
+Amounts = tuple[Amount, Amount | None, Amount | None, Amount | None]
+Held = tuple[Floats, Floats | None, Floats | None, Floats | None]
 
 
 @dataclass(slots=True)
@@ -74,11 +75,18 @@ class Search:
             self.busy = None  # what is expected of a host says it already
         self.amounts = (
             (layout.used_cpu, layout.cpu),
-            (layout.used_memory, layout.memory),
+            (layout.used_memory, layout.memory) if self._may_lack_memory() else None,
             (layout.used_variance, layout.variance) if layout.factor else None,
             (layout.used_now, layout.now) if self.busy is not None else None,
         )
         self.reprice(PROHIBITIVE)
+
+    def _may_lack_memory(self) -> bool:
+        """Whether not every host could hold all VMs beside what it holds."""
+        layout = self.layout
+        needed = layout.used_memory + np.maximum(layout.memory, 0.0).sum()
+        is_enforced = layout.policy.capacity.enforce_memory
+        return is_enforced and bool((needed > self.memory_limit).any())
 
     def spare_full_hosts(self) -> None:
         """Hosts beyond a limit take nothing new, and may stay as full as they are."""
@@ -119,9 +127,9 @@ class Search:
             total += self.crowding * float(over.sum())
         return total
 
-    def cpu(self) -> Floats:
-        """CPU expected on every host with its spread, in reference cores."""
-        return _cpu(self.layout)
+    def cpu(self, hosts: Ints | slice = ALL) -> Floats:
+        """CPU expected on hosts with its spread, in reference cores."""
+        return _cpu(self.layout, hosts)
 
     def full(self) -> Ints:
         """Open hosts beyond a limit, in order."""
@@ -142,8 +150,9 @@ class Search:
         if self.busy is not None and now is not None:
             over = np.maximum(over, now - self.busy[hosts] * (1 + EPSILON))
         cost = self.cpu_price[hosts] * np.maximum(over, 0.0)
-        over = np.maximum(memory - self.memory_limit[hosts] * (1 + EPSILON), 0.0)
-        cost += self.memory_price[hosts] * over
+        if memory is not None:
+            over = np.maximum(memory - self.memory_limit[hosts] * (1 + EPSILON), 0.0)
+            cost += self.memory_price[hosts] * over
         if self.crowding:
             cost += self.crowding * np.maximum(cpu - self.crowded[hosts], 0.0)
         return cost
@@ -153,7 +162,7 @@ class Search:
         cpu, memory, variance, now = self.amounts
         return (
             amount(*cpu),
-            amount(*memory),
+            amount(*memory) if memory else None,
             amount(*variance) if variance else None,
             amount(*now) if now else None,
         )
@@ -226,7 +235,7 @@ class Search:
     def _short(self, column: Ints, hosts: Ints) -> Iterator[tuple[str, Bools]]:
         """What hosts (columns) lack room in for blocks (rows)."""
         cpu, memory, variance, now = self._held(lambda used, by: used[hosts] + by[column])
-        if self.layout.policy.capacity.enforce_memory:
+        if memory is not None:
             yield "memory", memory > self.memory_limit[hosts] * (1 + EPSILON)
         if variance is not None:
             cpu = cpu + self.layout.factor * np.sqrt(np.maximum(variance, 0.0))
@@ -248,5 +257,6 @@ class Search:
         return np.asarray(self.as_is(here) - self._penalty(here, left))
 
 
-def _cpu(layout: Layout) -> Floats:
-    return np.asarray(layout.used_cpu + layout.factor * np.sqrt(layout.used_variance))
+def _cpu(layout: Layout, hosts: Ints | slice = ALL) -> Floats:
+    spread = np.sqrt(layout.used_variance[hosts])
+    return np.asarray(layout.used_cpu[hosts] + layout.factor * spread)

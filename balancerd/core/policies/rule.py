@@ -68,7 +68,7 @@ _KEYS = {
 
 def matches(name: str, globs: tuple[str, ...]) -> bool:
     """Whether a VM's or host's name is meant by any of the globs."""
-    return any(fnmatchcase(name, glob) for glob in globs)
+    return any(fnmatchcase(name, g) if is_pattern(g) else name == g for g in globs)
 
 
 def meant(names: Collection[str], globs: tuple[str, ...]) -> list[str]:
