@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from balancerd.core.exact import planner_with
 from balancerd.core.exact.assignment import assignment
-from balancerd.core.exact.engine import QUESTIONS
+from balancerd.core.exact.engine import QUESTIONS, Attempt
 from balancerd.core.model import Snapshot
 from balancerd.core.past.history import History
 from balancerd.core.placing.assess import assess_layout
@@ -44,10 +44,14 @@ def test_what_the_built_in_search_finds_is_an_answer_of_the_program(
     question = QUESTIONS[objective](draft)
     assert question is not None  # crowding has a price
     STAGES[objective](draft)
-    question = replace(question, start=draft.layout.place.copy())
-    program = assignment(question).program
+    moved = np.flatnonzero(draft.layout.place != question.start).tolist()
+    seats = {block: draft.layout.seat(block) for block in moved}
+    question = replace(question, start=draft.layout.place.copy(), seats=seats)
+    found = assignment(question)
+    program = found.program
     assert broken_rows(program, program.start) == []
-    told, counted = float(program.cost @ program.start), question.cost(question.start)
+    told = float(program.cost @ program.start) + found.constant
+    counted = question.cost(question.start)
     assert told >= counted - 1e-6
     assert layout.factor or told <= counted + 1e-6
     crowded = np.isinf(program.upper) & (program.start > 0.01)
@@ -65,3 +69,27 @@ def test_an_exact_plan_is_as_sound_as_any(
     assert exact.certificate is not None
     assert exact.certificate.violations == ()
     event(f"{objective}: {'another' if exact.moves != builtin.moves else 'the same'} plan")
+
+
+@settings(max_examples=60, deadline=None)
+@given(snapshots(), policies(), histories(), OBJECTIVES)
+def test_a_solver_never_makes_it_dearer_and_in_the_shadow_nothing_else(
+    snapshot: Snapshot, drawn: Policy, history: History, objective: Objective
+) -> None:
+    """Dies when an answer is taken for what the program says of it, or taken in the shadow."""
+    places = {}
+    for engine in ("builtin", "exact", "shadow"):
+        by = under(drawn, objective, engine)
+        layout = lay_out(snapshot, by, history, NOW)
+        draft = Draft(layout, assess_layout(layout, NOW), history, NOW, layout.copy())
+        question = QUESTIONS[objective](draft)
+        assert question is not None
+        attempt = Attempt(highs, by)
+        if engine == "builtin":
+            STAGES[objective](draft)
+        else:
+            attempt.stage(STAGES[objective], draft)
+            event(attempt.told.split(",")[0])
+        places[engine] = draft.layout.place
+    assert question.cost(places["exact"]) <= question.cost(places["builtin"]) + 1e-6
+    assert (places["shadow"] == places["builtin"]).all()

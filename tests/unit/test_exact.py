@@ -1,19 +1,27 @@
 """The exact engine: what it is asked, what is taken of its answers, and what where it has none."""
 
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from balancerd.adapters.highs import process
 from balancerd.adapters.highs.solver import ARRAYS
 from balancerd.core.exact import Program, Solution, planner_with
-from balancerd.core.exact.assignment import Question, assignment
+from balancerd.core.exact.assignment import assignment
+from balancerd.core.exact.drawing import Question
 from balancerd.core.exact.engine import QUESTIONS, Attempt
+from balancerd.core.model import Snapshot
 from balancerd.core.past.history import History
 from balancerd.core.placing.assess import assess_layout
 from balancerd.core.placing.survey import lay_out
 from balancerd.core.plan import Plan
 from balancerd.core.planner.draft import Draft
 from balancerd.core.policies.policy import Policy
+from balancerd.core.policies.rule import ConstraintRule
+from tests.numa import site as layered
 from tests.sites import NOW, policy, rule, site, told
 
 SITE = "h1 10c 64G: a 3c 8G, b 3c 8G | h2 10c 64G: c 2c 8G, d 2c 8G | h3 10c 64G: e 1c 4G"
@@ -78,9 +86,89 @@ def test_an_objective_without_costs_is_left_to_the_built_in_planner() -> None:
     assert 'has no say in objective "spread"' in planned(SITE, found).reason
 
 
+APART = "h1 10c 64G: a 1c 8G, b 1c 8G | h2 10c 64G: c 1c 8G | h3 10c 64G: d 1c 8G"
+
+
+def soft(kind: str, vms: str, weight: float, hosts: str = "") -> ConstraintRule:
+    return rule(kind, vms, hosts).model_copy(update={"weight": weight})
+
+
+@pytest.mark.parametrize(
+    ("wish", "kept"),
+    [
+        (soft("apart", "a d", 60.0), lambda at: at["a"] != at["d"]),
+        (soft("together", "c d", 60.0), lambda at: at["c"] == at["d"]),
+        (soft("pin", "a", 60.0, "h2"), lambda at: at["a"] == "h2"),
+        (soft("avoid", "a", 60.0, "h1"), lambda at: at["a"] != "h1"),
+    ],
+)
+def test_a_wish_that_is_worth_more_than_a_host_is_kept_by_the_solver_too(
+    wish: ConstraintRule, kept: Callable[[dict[str, str]], bool]
+) -> None:
+    """Where the built-in stage has no idea. Dies when its weight is left out of the program."""
+    draft, words = decided(rules("exact", wish), APART)
+    at = {
+        vms[0]: draft.layout.hosts[p]
+        for vms, p in zip(draft.layout.blocks, draft.layout.place, strict=True)
+    }
+    assert kept(at), words
+    assert len(set(at.values())) <= 2
+
+
+@pytest.mark.parametrize("kind", ["apart", "together"])
+def test_a_group_costs_in_the_program_what_it_costs_in_the_search(kind: str) -> None:
+    """Whatever the answer. Dies when the constant part, or a step of c², is wrong."""
+    text = "h1 10c 64G: a 1c 8G, b 1c 8G | h2 10c 64G: c 1c 8G | h3 10c 64G: d 1c 8G, e 1c 8G"
+    question = asked(text, rules("exact", soft(kind, "a b c d e", 7.0)))
+    for hosts in itertools.product(range(3), repeat=5):
+        given = replace(question, start=np.array(hosts))
+        found = assignment(given)
+        assert broken_rows(found.program, found.program.start) == []
+        said = float(found.program.cost @ found.program.start) + found.constant
+        assert said == pytest.approx(given.cost(given.start))
+
+
+def test_vms_bound_to_nodes_fill_no_node_beyond_its_limit() -> None:
+    """Three of 3 cores do not go onto two nodes of 5 each, though 10 are 1 more than 9.
+
+    Dies when nodes are summed up over the host.
+    """
+    hosts = {"h1": "6+6: a 3/0, b 3/0, c 3/1", "h2": "5+5: d 1", "h3": "6+6: e 3/0"}
+    snapshot = layered(**hosts)
+    found = rules("exact", capacity={"cpu_overcommit": 1.0, "memory_reserve_share": 0.0})
+    question = question_of(snapshot, found)
+    layout = question.search.layout
+    program = assignment(question).program
+    block, host = assignment(question).block, assignment(question).host
+    columns = {
+        (layout.blocks[b][0], layout.hosts[h]): i
+        for i, (b, h) in enumerate(zip(block, host, strict=True))
+    }
+    rows = [columns[vm, "h2"] for vm in ("a", "b")]
+    assert highs(forced(program, rows), 10.0, 0).x is not None
+    assert highs(forced(program, [*rows, columns["c", "h2"]]), 10.0, 0).x is None
+
+
+def forced(program: Program, columns: list[int]) -> Program:
+    """The program in which these columns have to be 1."""
+    count = len(columns)
+    return replace(
+        program,
+        low=np.concatenate([program.low, np.ones(count)]),
+        high=np.concatenate([program.high, np.ones(count)]),
+        starts=np.concatenate([program.starts, program.starts[-1] + 1 + np.arange(count)]),
+        columns=np.concatenate([program.columns, columns]),
+        values=np.concatenate([program.values, np.ones(count)]),
+    )
+
+
 def asked(text: str, found: Policy) -> Question:
     """The question of a site, as the solver gets it."""
-    layout = lay_out(site(text), found, History(), NOW)
+    return question_of(site(text), found)
+
+
+def question_of(snapshot: Snapshot, found: Policy) -> Question:
+    layout = lay_out(snapshot, found, History(), NOW)
     draft = Draft(layout, assess_layout(layout, NOW), History(), NOW, layout.copy())
     return QUESTIONS[found.objective](draft)
 

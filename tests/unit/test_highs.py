@@ -47,6 +47,26 @@ def test_a_program_that_nothing_keeps_has_no_solution_and_says_so() -> None:
     assert (found.x, found.told) == (None, "infeasible")
 
 
+def hard(count: int = 120, rows: int = 20) -> Program:
+    """More than can be proven in a second: many things of nearly the same size and worth."""
+    random, drawn = np.random.default_rng(1), Rows()
+    for _ in range(rows):
+        drawn.add(np.arange(count), random.uniform(90, 110, count), -np.inf, 100.5 * count / 3)
+    cost = -random.uniform(90, 110, count)
+    return drawn.program(cost, np.ones(count), np.ones(count, np.bool_), np.zeros(count))
+
+
+def test_a_solver_stops_at_its_deadline_with_the_best_it_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Dies when HiGHS is not told how long it may take: then it is killed, and has nothing."""
+    monkeypatch.setattr(solver, "GRACE", 60.0)  # to be started may take long on a busy machine
+    found = solve(hard(), 2.0, 2 * GIB)
+    assert found.told == "time limit reached"
+    assert found.x is not None
+    assert found.bound <= float(hard().cost @ found.x)
+
+
 def test_a_solver_without_memory_ends_and_nothing_else_does() -> None:
     """Dies when the cap is not set: 64 MiB are enough for nothing here."""
     found = solve(knapsack(), 30.0, 64 * 2**20)

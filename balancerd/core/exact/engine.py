@@ -7,7 +7,8 @@ from types import MappingProxyType
 
 import numpy as np
 
-from balancerd.core.exact.assignment import Question, assignment
+from balancerd.core.exact.assignment import assignment
+from balancerd.core.exact.drawing import Question
 from balancerd.core.exact.program import Solver
 from balancerd.core.model import Snapshot
 from balancerd.core.ordering.order import Want, schedule
@@ -60,7 +61,9 @@ class Attempt:
         if question is None:
             self.told = f'has no say in objective "{self.policy.objective}"'
             return
-        question = replace(question, start=draft.layout.place.copy())
+        moved = np.flatnonzero(draft.layout.place != question.start).tolist()
+        seats = {block: draft.layout.seat(block) for block in moved}
+        question = replace(question, start=draft.layout.place.copy(), seats=seats)
         place = self._answer(question)
         if place is not None and self.policy.engine is Engine.EXACT:
             self._take(question, place, draft, before)
@@ -79,7 +82,7 @@ class Attempt:
         mine, theirs = question.cost(question.start), question.cost(place)
         self.told = (
             f"{found.told}, costs {theirs:.6g} where the built-in plan costs {mine:.6g} "
-            f"and nothing less than {found.bound:.6g}"
+            f"and nothing less than {found.bound + asked.constant:.6g}"
         )
         return place if theirs < mine - GAIN else None
 
