@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.lab.rig import Rig, why_unavailable
 from tests.lab.service import MakeService, Service
+
+FAILED = pytest.StashKey[bool]()
 
 
 @pytest.fixture(scope="session")
@@ -28,8 +30,8 @@ def rig(standing_rig: Rig) -> Rig:
 
 
 @pytest.fixture
-def service(rig: Rig, tmp_path: Path) -> Iterator[MakeService]:
-    """Makes the service of a policy; it is gone when the test is."""
+def service(rig: Rig, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[MakeService]:
+    """Makes the service of a policy; it is gone when the test is, and tells why one failed."""
     made: list[Service] = []
 
     def make(policy_text: str) -> Service:
@@ -38,7 +40,20 @@ def service(rig: Rig, tmp_path: Path) -> Iterator[MakeService]:
 
     yield make
     for each in made:
-        each.close()
+        each.kill()
+        if request.node.stash.get(FAILED, False):
+            each.tell()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let fixtures know whether their test failed."""
+    report = yield
+    if call.when == "call":
+        item.stash[FAILED] = report.failed
+    return report
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

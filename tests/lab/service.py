@@ -135,11 +135,6 @@ shared = ["/lab/shared"]
         self.process = None
         return code
 
-    def close(self) -> None:
-        """Whatever became of the test, nothing goes on afterwards; a failed one shows the story."""
-        self.kill()
-        self.tell()  # pytest keeps what is written to itself unless the test failed
-
     def stand_still(self) -> None:
         """Stop the process where it is (SIGSTOP): what it began goes on without it."""
         assert self.process is not None
@@ -153,7 +148,7 @@ shared = ["/lab/shared"]
             self.process = None
 
     def tell(self) -> None:
-        """Write down what happened."""
+        """Write down what happened: pytest shows it where a test failed."""
         if self.log.exists():
             sys.stdout.write(self.log.read_text())
             sys.stdout.writelines(self.ctl(*verb) for verb in TABLES)
