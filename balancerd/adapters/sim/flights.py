@@ -34,7 +34,7 @@ class Phase(IntEnum):
     PULL = 3  # post-copy: it runs at the target, the rest of its memory follows
 
 
-SETUP, COPY, SWITCH, PULL = Phase  # asked for at every event: a member's name is looked up slowly
+SETUP, COPY, SWITCH, PULL = map(int, Phase)  # arrays are compared with plain numbers sooner
 
 
 class Tactic(IntEnum):

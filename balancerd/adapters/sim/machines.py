@@ -26,6 +26,9 @@ class Power(IntEnum):
     SLEEPING = 3
 
 
+OFF, WAKING, ON, SLEEPING = map(int, Power)  # arrays are compared with plain numbers sooner
+
+
 class Accounts:
     """What the score is made of: sums over the whole run, in seconds, joules and core seconds."""
 
@@ -51,7 +54,7 @@ class Machines:
         self.stopped = np.zeros(count, dtype=bool)  # paused, or crashed
         self.migrating = np.zeros(count, dtype=bool)
         self.throttle = np.zeros(count)
-        self.power = np.full(len(hosts), Power.ON, dtype=np.int8)
+        self.power = np.full(len(hosts), ON, dtype=np.int8)
         self.demand: Floats = np.zeros(count)
         self.host_busy = np.zeros(len(hosts))  # counters: CPU seconds since the boot
         self.vm_used = np.zeros(count)  # counters: CPU seconds since the arrival
@@ -102,7 +105,7 @@ class Machines:
         running = placed & ~self.stopped
         wanted = np.where(running, self.demand, 0.0)
         asked = np.bincount(place, wanted, minlength=len(self.cpu))
-        awake = self.power == Power.ON
+        awake = self.power == ON
         served = np.where(awake, np.minimum(asked, self.cpu), 0.0)
         share = np.divide(served, asked, out=np.zeros_like(asked), where=asked > 0)
         granted = wanted * share[place]
@@ -114,8 +117,8 @@ class Machines:
         self._loss_rate = self.demand * (self.migrating * self.cpu_loss)
         self._busy_rate = served / self.speed
         self._overloaded = (awake & (asked > self.cpu * OVER)).astype(float)
-        self._powered = (self.power != Power.OFF).astype(float)
-        utilisation = np.where(self.power == Power.WAKING, 1.0, served / self.cpu)
+        self._powered = (self.power != OFF).astype(float)
+        utilisation = np.where(self.power == WAKING, 1.0, served / self.cpu)
         self._watts = self._curves.watts(utilisation) * self._powered
 
 

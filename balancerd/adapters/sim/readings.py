@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from balancerd.adapters.sim.copies import Copies
-from balancerd.adapters.sim.flights import Flights, Phase
+from balancerd.adapters.sim.flights import PULL, Flights, Phase
 from balancerd.adapters.sim.machines import NOWHERE, Machines, Power
 from balancerd.adapters.sim.sharing import Floats
 from balancerd.core.model import VM, Host, PowerState, VMState
@@ -75,7 +75,7 @@ class Charges:
         charged: Floats = np.bincount(place[here], self._sizes[here], count).astype(float)
         rows = self._flights.rows
         if len(rows):
-            away = np.where(rows["phase"] == Phase.PULL, rows["source"], rows["target"])
+            away = np.where(rows["phase"] == PULL, rows["source"], rows["target"])
             charged += np.bincount(away, self._sizes[rows["vm"]], minlength=count)
         for (vm, host), state in self._copies.oddities.items():
             if state in HOLDS_MEMORY:

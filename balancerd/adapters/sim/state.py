@@ -13,13 +13,11 @@ from math import inf
 from balancerd.adapters.sim.copies import Copies
 from balancerd.adapters.sim.events import Story
 from balancerd.adapters.sim.flights import TICK, Flights
-from balancerd.adapters.sim.machines import Machines, Power
+from balancerd.adapters.sim.machines import ON, Machines
 from balancerd.adapters.sim.network import Network
 from balancerd.adapters.sim.readings import Charges
 from balancerd.adapters.sim.site import Site
 from balancerd.ports import BackendError
-
-_ON = Power.ON
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +91,7 @@ class State:
 
     def answers(self, host: int) -> bool:
         """Whether the host's hypervisor can be talked to."""
-        return bool(self.machines.power[host] == _ON) and host not in self.silent
+        return bool(self.machines.power[host] == ON) and host not in self.silent
 
     def ask(self, host: int, act: str) -> None:
         """BackendError where a host does not answer."""

@@ -3,7 +3,7 @@
 import numpy as np
 
 from balancerd.adapters.sim.copies import Ending
-from balancerd.adapters.sim.machines import NOWHERE, Power
+from balancerd.adapters.sim.machines import NOWHERE, OFF, ON, SLEEPING, WAKING, Power
 from balancerd.adapters.sim.readings import POWER_STATES
 from balancerd.adapters.sim.state import State
 from balancerd.adapters.sim.traffic import Traffic
@@ -29,7 +29,7 @@ class Supply:
 
     def wake(self, host: int) -> None:
         """Switch a host on; it boots for as long as the scenario says."""
-        if self._state.machines.power[host] in (Power.ON, Power.WAKING):
+        if self._state.machines.power[host] in (ON, WAKING):
             return
         self._refuse_unless(host, Power.OFF)
         if self._times.boot > 0:
@@ -38,7 +38,7 @@ class Supply:
 
     def sleep(self, host: int) -> None:
         """Shut a host down gracefully. VMs that it still has go down with it: a violation."""
-        if self._state.machines.power[host] in (Power.OFF, Power.SLEEPING):
+        if self._state.machines.power[host] in (OFF, SLEEPING):
             return
         self._refuse_unless(host, Power.ON)
         name, place = self._state.host_name(host), self._state.machines.place
@@ -53,13 +53,13 @@ class Supply:
 
     def serve(self, host: int) -> None:
         """A migration to this host is asked for: where power follows the VMs, it goes on."""
-        if self._times.follows_vms and self._state.machines.power[host] == Power.OFF:
+        if self._times.follows_vms and self._state.machines.power[host] == OFF:
             self.switch(host, Power.ON)
 
     def went_empty(self, host: int) -> bool:
         """Whether the host is off only because power follows the VMs: then it is known to have
         none, as if it could be asked."""
-        off = self._state.machines.power[host] == Power.OFF
+        off = self._state.machines.power[host] == OFF
         return self._times.follows_vms and bool(off)
 
     def crash(self, host: int) -> None:
@@ -84,7 +84,7 @@ class Supply:
     def switch(self, host: int, power: Power) -> None:
         """Set a host's power; the story hears of it when it begins or ceases to draw."""
         machines = self._state.machines
-        before, after = machines.power[host] != Power.OFF, power is not Power.OFF
+        before, after = machines.power[host] != OFF, power is not Power.OFF
         machines.power[host] = power
         machines.changed()
         if power is Power.ON:
@@ -99,14 +99,14 @@ class Supply:
             raise PowerError(f"{name}: is {word}, not {POWER_STATES[wanted].value}")
 
     def _booted(self, host: int) -> None:
-        if self._state.machines.power[host] in (Power.WAKING, Power.OFF):
+        if self._state.machines.power[host] in (WAKING, OFF):
             self.switch(host, Power.OFF if host in self.broken else Power.ON)
 
     def _gone_down(self, host: int) -> None:
-        if self._state.machines.power[host] in (Power.SLEEPING, Power.ON):
+        if self._state.machines.power[host] in (SLEEPING, ON):
             self.switch(host, Power.OFF)
 
     def _follow(self, host: int) -> None:
         """Where power follows the VMs: a host that lost its last one goes off at once."""
-        if self._state.machines.power[host] == Power.ON and not self._state.charges.bytes()[host]:
+        if self._state.machines.power[host] == ON and not self._state.charges.bytes()[host]:
             self.switch(host, Power.OFF)

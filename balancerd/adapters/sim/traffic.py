@@ -9,8 +9,8 @@ import numpy as np
 from balancerd.adapters.sim import carriage
 from balancerd.adapters.sim.copies import DONE, Ending
 from balancerd.adapters.sim.endings import arrived_paused, is_handed_over
-from balancerd.adapters.sim.flights import ENDLESS_RATE, TICK, Phase, Tactic
-from balancerd.adapters.sim.machines import Power
+from balancerd.adapters.sim.flights import ENDLESS_RATE, PULL, TICK, Tactic
+from balancerd.adapters.sim.machines import ON
 from balancerd.adapters.sim.readings import progress
 from balancerd.adapters.sim.state import State
 from balancerd.core.model import Method
@@ -139,7 +139,7 @@ class Traffic:
     def abort(self, vm: int, host: int) -> None:
         """Give a migration up; one in post-copy cannot be."""
         index = self.job(vm, host, "abort")
-        if self._state.flights.rows["phase"][index] == Phase.PULL:
+        if self._state.flights.rows["phase"][index] == PULL:
             raise self._error(host, vm, "abort", "cannot abort migration in post-copy mode")
         self.fail(index, ABORTED)
 
@@ -186,7 +186,7 @@ class Traffic:
             return "another migration job is already running for the domain", 55, 10
         if order.source == target:
             return "attempt to migrate guest to the same host", 1, 10
-        if state.machines.power[target] != Power.ON:
+        if state.machines.power[target] != ON:
             self._blame(order, "sent to a host that is not on")
         if not state.answers(target):
             return "unable to connect to the target: connection timed out", 38, 7
@@ -258,7 +258,7 @@ class Traffic:
         machines.throttle[rows["vm"]] = rows["throttle"]
         machines.stopped[rows["vm"][stopped]] = True
         for index in landed:
-            if rows["phase"][index] == Phase.PULL:
+            if rows["phase"][index] == PULL:
                 machines.stopped[rows["vm"][index]] = False
                 machines.arrive(int(rows["vm"][index]), int(rows["target"][index]))
         machines.changed()
