@@ -42,7 +42,17 @@ class Alike(Generic[T]):
 
 
 def kept(now: dict[str, T], before: Mapping[str, T]) -> Mapping[str, T]:
-    """The values as they were, if they are still the very same: the same mapping, and so the key
-    of what was worked out from it."""
+    """The values, those that are equal to what they were as the same objects; and the same mapping
+    where all of them are: so what was worked out from them is found by them."""
+    if not _very_same(now, before):
+        now = {name: _older(value, before.get(name)) for name, value in now.items()}
+    return before if _very_same(now, before) else MappingProxyType(now)
+
+
+def _very_same(now: Mapping[str, T], before: Mapping[str, T]) -> bool:
     same = len(now) == len(before) and all(map(is_, now.values(), before.values()))
-    return before if same and now.keys() == before.keys() else MappingProxyType(now)
+    return same and now.keys() == before.keys()
+
+
+def _older(value: T, old: T | None) -> T:
+    return old if old is not None and (old is value or old == value) else value

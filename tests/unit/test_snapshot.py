@@ -264,6 +264,7 @@ def test_vms_that_did_not_change_stay_the_same_object() -> None:
     )
     assert same.cluster.vms is first.cluster.vms
     assert same.cluster.placement is first.cluster.placement
+    assert same.cluster.hosts is first.cluster.hosts
     larger = replace(readings[1], vm=replace(readings[1].vm, memory=8 * GIB))
     other, known = assemble(
         observed(1060, host_reading("h1", 1060, readings[0], larger)), known, {}, DETECTION
@@ -271,6 +272,23 @@ def test_vms_that_did_not_change_stay_the_same_object() -> None:
     assert other.cluster.vms["b"].memory == 8 * GIB
     gone, _ = assemble(observed(1090, host_reading("h1", 1090, larger)), known, {}, DETECTION)
     assert set(gone.cluster.vms) == {"b"}
+
+
+def test_a_vm_that_is_defined_as_before_is_the_same_object_whatever_others_do() -> None:
+    """Dies when only the very same object counts: a host that is read anew gives others."""
+    first, known = assemble(
+        observed(1000, host_reading("h1", 1000, vm_reading("a"), vm_reading("b"))),
+        Known(),
+        {},
+        DETECTION,
+    )
+    paused = vm_reading("b", state=VMState.PAUSED)
+    then, _ = assemble(
+        observed(1030, host_reading("h1", 1030, vm_reading("a"), paused)), known, {}, DETECTION
+    )
+    assert then.cluster.vms["a"] is first.cluster.vms["a"]
+    assert then.cluster.vms["b"].state is VMState.PAUSED
+    assert then.cluster.hosts is first.cluster.hosts
 
 
 def test_where_vms_are_is_found_anew_as_soon_as_a_host_shows_something_else() -> None:
