@@ -16,7 +16,7 @@ from balancerd.cli.words import (
 )
 from balancerd.core.files.codec import to_milliseconds
 from balancerd.core.model import Method
-from balancerd.core.plan import Certificate, HostFigures, Move, Plan, Refusal, Sleep
+from balancerd.core.plan import Certificate, HostFigures, Move, Plan, Refusal, Sleep, Verdict
 from balancerd.core.units import counted
 
 if TYPE_CHECKING:
@@ -191,10 +191,16 @@ def _power(figures: HostFigures) -> str:
     return "on" if figures.on else "off"
 
 
+def _powers(row: Row) -> str:
+    if row["verdict"] == Verdict.UNKNOWN:
+        return NOTHING  # it may well be on
+    return _change(_power(row["before"]), _power(row["after"]))
+
+
 _HOSTS = (
     Column("HOST", lambda row: row["host"], style=lambda _: "bold"),
     Column("VERDICT", lambda row: row["verdict"], style=lambda row: STYLES.get(row["verdict"], "")),
-    Column("POWER", lambda row: _change(_power(row["before"]), _power(row["after"]))),
+    Column("POWER", _powers),
     Column("CPU EXPECTED", lambda row: _share(row, "cpu"), right=True),
     Column("MEMORY", lambda row: _share(row, "memory"), right=True),
     Column("VMS", lambda row: _change(str(row["before"].vms), str(row["after"].vms)), right=True),

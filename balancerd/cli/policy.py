@@ -11,8 +11,9 @@ from balancerd.config import load_policy
 from balancerd.core.model import Snapshot
 from balancerd.core.placing.constraints import contradictions
 from balancerd.core.policies.policy import Policy
-from balancerd.documents import DocumentError
+from balancerd.documents import DocumentError, read_text
 from balancerd.keys import keys_of
+from balancerd.toml_lines import lines_of
 
 
 @click.group()
@@ -43,11 +44,24 @@ def _problems(file: str, snapshot: Snapshot | None) -> list[str]:
     except DocumentError as error:
         return list(error.problems)
     if snapshot:
-        clashes = contradictions(snapshot.cluster, found)
+        clashes = _clashes(file, found, snapshot)
         if clashes:
-            return [f"{file}: {clash.constraint}: {clash.detail}" for clash in clashes]
+            return clashes
     click.echo(f"{file}: {found.summary} ({_now(found)})")
     return []
+
+
+def _clashes(file: str, found: Policy, snapshot: Snapshot) -> list[str]:
+    """Rules that the site cannot keep, each with the line of the first one that is named."""
+    lines, problems = lines_of(read_text(file)), []
+    places = {rule.name: ("constraint", row) for row, rule in enumerate(found.constraint)}
+    for clash in contradictions(snapshot.cluster, found):
+        named = [name for name in places if clash.detail.startswith(name)]
+        key = tuple(clash.detail.split(":")[0].split("."))
+        line = lines.get(places[max(named, key=len)] if named else key)
+        at = f":{line}" if line else ""
+        problems.append(f"{file}{at}: {clash.detail}")
+    return list(dict.fromkeys(problems))
 
 
 def _now(found: Policy) -> str:

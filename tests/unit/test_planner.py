@@ -519,3 +519,14 @@ def test_a_vm_that_comes_from_a_host_that_does_not_exist_counts_where_it_goes(
     assert layout.used_memory[layout.host_row["h3"]] == 8 * GIB
     assert layout.fixed[layout.block_of["b"]].constraint == "under way"
     assert told(planned(lost, policy(objective, rule("avoid", "a", "h1")))) == []
+
+
+@pytest.mark.parametrize("cpu", [0.0, -4.0, 1e300, float("nan")])
+def test_a_host_whose_capacity_cannot_be_believed_is_left_out_and_freezes_nothing(
+    cpu: float,
+) -> None:
+    """Dies if such hosts count as hosts that are not seen: the plan is void then."""
+    snapshot = site("h1 10c 64G: a 3c 8G, b 6c 8G | h2 10c 64G: | h3 10c 64G: c 1c 8G")
+    made = planned(changed(snapshot, host="h3", cpu=cpu), policy())
+    assert told(made) == ["a h1>h2"]
+    assert [(r.host, r.constraint) for r in made.refusals if not r.vm] == [("h3", "capacity")]

@@ -27,10 +27,10 @@ from balancerd.core.model import PowerState, Snapshot
 from balancerd.core.past.history import History
 from balancerd.core.placing.assess import assess_layout
 from balancerd.core.placing.constraints import contradictions
-from balancerd.core.placing.layout import Layout
+from balancerd.core.placing.layout import Layout, is_sane
 from balancerd.core.placing.objective import score
 from balancerd.core.placing.survey import lay_out
-from balancerd.core.plan import Plan, Verdict
+from balancerd.core.plan import Plan, Refusal, Verdict
 from balancerd.core.planner.cold import follow
 from balancerd.core.planner.defragment import defragment
 from balancerd.core.planner.draft import Draft
@@ -45,7 +45,7 @@ from balancerd.core.planner.worth import worth
 from balancerd.core.policies.choices import Objective
 from balancerd.core.policies.policy import Policy
 from balancerd.core.sensing.snapshot import freeze_reason
-from balancerd.core.units import counted
+from balancerd.core.units import counted, format_size
 
 Stage = Callable[[Draft], None]
 # What each objective has a draft do once all that is urgent is decided.
@@ -73,6 +73,7 @@ def plan(
     """
     layout = lay_out(snapshot, policy, history, now)
     draft = Draft(layout, assess_layout(layout, now), history, now, layout.copy())
+    _leave_out(draft)
     frozen = _frozen(draft)
     if frozen:
         return empty_plan(draft, frozen)
@@ -105,6 +106,14 @@ def _advance(draft: Draft, stages: Mapping[Objective, Stage]) -> None:
     sleep(draft)
 
 
+def _leave_out(draft: Draft) -> None:
+    """Say of hosts whose capacity cannot be believed that they take no part."""
+    for name, host in sorted(draft.layout.snapshot.cluster.hosts.items()):
+        if not is_sane(host):
+            size = f"{host.cpu:g} cores and {format_size(host.memory)} of memory"
+            draft.note(Refusal("", name, "capacity", size, f"correct what {name} is said to have"))
+
+
 def _frozen(draft: Draft) -> str:
     """Why nothing at all may be planned; "" if something may."""
     snapshot, detection = draft.layout.snapshot, draft.policy.detection
@@ -114,7 +123,8 @@ def _frozen(draft: Draft) -> str:
     if reason:
         return f"{reason}: nothing is planned"
     rows = np.flatnonzero(draft.judged(Verdict.UNKNOWN)).tolist()
-    unknown = [draft.layout.hosts[row] for row in rows]
+    names = [draft.layout.hosts[row] for row in rows]
+    unknown = [name for name in names if is_sane(snapshot.cluster.hosts[name])]
     watched = int((~draft.judged(Verdict.ASLEEP)).sum())
     if len(unknown) <= detection.unknown_hosts * watched:
         return ""
