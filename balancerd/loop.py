@@ -251,7 +251,7 @@ class Loop:
         rests = breakers(self._watch.history, policy.limits, now).site
         if rests.state is State.OPEN:
             failed = f"{rests.failures} migrations failed in a row"
-            return None, None, f"resting until {format_time(rests.until)}: {failed}"
+            return None, None, f"resting until {format_time(round(rests.until))}: {failed}"
         if policy.mode is Mode.OBSERVE:
             return None, None, "observing"
         begun = self._stopwatch()

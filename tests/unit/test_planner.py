@@ -6,6 +6,7 @@ import pytest
 
 from balancerd.core.model import Gap, GapKind, Load, PowerState, Snapshot, SplitBrain, VMState
 from balancerd.core.moving.copying import SWITCH_OVER
+from balancerd.core.observation import Against
 from balancerd.core.past.history import History, Outcome, PastMove
 from balancerd.core.placing.survey import lay_out
 from balancerd.core.units import GIB
@@ -519,6 +520,8 @@ def test_a_vm_that_comes_from_a_host_that_does_not_exist_counts_where_it_goes(
     assert layout.used_memory[layout.host_row["h3"]] == 8 * GIB
     assert layout.fixed[layout.block_of["b"]].constraint == "under way"
     assert told(planned(lost, policy(objective, rule("avoid", "a", "h1")))) == []
+    said = PastMove("a", "h1", "h3", NOW - 60, Outcome.OBJECTED, against=Against.TARGET)
+    assert told(planned(lost, policy(objective), History((said,)))) == []
 
 
 @pytest.mark.parametrize("cpu", [0.0, -4.0, 1e300, float("nan")])

@@ -30,7 +30,7 @@ class Objection:
     detail: str
 
     def __str__(self) -> str:
-        return f"{self.detail}; not tried again before {format_time(self.until)}"
+        return f"{self.detail}; not tried again before {format_time(round(self.until))}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,12 +118,12 @@ def _resting(
         week = sum(move.at > now - WEEK and move.outcome is Outcome.DONE for move in moves)
         today = sum(move.at > now - DAY and move.outcome is Outcome.DONE for move in moves)
         if until > now:
-            detail = f"rests until {format_time(until)}, {format_duration(until - now)} more"
+            detail = f"rests until {format_time(round(until))}, {format_duration(until - now)} more"
             resting[vm] = _never(vm, "cool-down", detail)
         elif (halted := breaker(Scope.VM, moves, policy.limits, now)).state is State.OPEN:
             said = f": {past[-1].detail}" if past[-1].detail else ""
             detail = f"came to nothing {halted.failures} times in a row{said}; rests until "
-            resting[vm] = _never(vm, "back-off", detail + format_time(halted.until))
+            resting[vm] = _never(vm, "back-off", detail + format_time(round(halted.until)))
         elif week >= policy.limits.per_vm_per_week:
             detail = f"moved {week} times in 7 days, at most {policy.limits.per_vm_per_week}"
             resting[vm] = _never(vm, "budget", detail, "raise limits.per_vm_per_week")
@@ -147,7 +147,7 @@ def _vetoed(
     for vm, deed in history.deeds.items():
         until = deed.at + policy.limits.veto
         if until > now and snapshot.cluster.placement.get(vm) not in snapshot.draining:
-            detail = f"somebody {deed.what}; left alone until {format_time(until)}"
+            detail = f"somebody {deed.what}; left alone until {format_time(round(until))}"
             vetoed[vm] = _never(vm, ExclusionKind.VETO, detail)
     return vetoed
 

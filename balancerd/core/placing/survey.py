@@ -276,7 +276,7 @@ def _objected(
     if found.hosts:
         closed = {source: _closed(found, source, row) for source in row}
         for vm in block_of:
-            objected.setdefault(block_of[vm], {}).update(closed[placement[vm]])
+            objected.setdefault(block_of[vm], {}).update(closed.get(placement[vm], {}))
     for (vm, target), said in sorted(found.moves.items()):
         if vm in block_of and target in row:
             objected.setdefault(block_of[vm], {})[row[target]] = said

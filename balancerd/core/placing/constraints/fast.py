@@ -198,7 +198,7 @@ def _barred(layout: Layout, block: int, rows: Rows) -> Bools:
 
 def _explain_barred(layout: Layout, block: int, host: int) -> Explanation:
     source = int(layout.place[block])
-    until = format_time(layout.barred[source][host])
+    until = format_time(round(layout.barred[source][host]))
     return f"moves from {layout.hosts[source]} failed; the pair rests until {until}", ""
 
 
@@ -208,7 +208,7 @@ def _returns(layout: Layout, block: int, rows: Rows) -> Bools:
 
 
 def _explain_return(layout: Layout, block: int, host: int) -> Explanation:
-    until = format_time(layout.returning[block][host])
+    until = format_time(round(layout.returning[block][host]))
     return f"it came from {layout.hosts[host]}, and does not go back before {until}", ""
 
 
