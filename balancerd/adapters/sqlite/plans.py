@@ -79,16 +79,20 @@ def _plan_row(database: Database, plan: Plan, state: PlanState) -> dict[str, Any
 
 
 def _packed_tables(plan: Plan) -> bytes:
-    """What a plan says of each host: by far its largest part, so kept apart, and by columns."""
+    """What a plan says of each host: by far its largest part, so kept apart, and by columns. Words
+    that come again and again are told by their number."""
     words: dict[str, list[str]] = {}
     columns: dict[str, Column] = {}
     for table, field in _TABLES.items():
         for name, values in _columns(getattr(plan, field)):
             key = f"{table}.{name}"
-            if isinstance(values[0], str):  # few different ones for many hosts
-                code = {word: number for number, word in enumerate(dict.fromkeys(values))}
-                words[key], values = list(code), [code[word] for word in values]
-            columns[key] = np.array(values)
+            if not isinstance(values[0], str):
+                columns[key] = np.array(values)
+            elif len(different := dict.fromkeys(values)) == len(values):
+                words[key] = list(values)
+            else:
+                code = {word: number for number, word in enumerate(different)}
+                words[key], columns[key] = list(different), np.array([code[w] for w in values])
     return pack(words, columns)
 
 
@@ -103,10 +107,11 @@ def tables_of(blob: bytes) -> dict[str, list[dict[str, Any]]]:
     """What a plan's tables hold, by the names in its document: a dict for each host."""
     words, columns = unpack(blob)
     found: dict[str, dict[str, list[Any]]] = {table: {} for table in _TABLES}
-    for key, column in columns.items():
+    for key in words | columns:
         table, _, name = key.partition(".")
-        values = column.tolist()
-        found[table][name] = [words[key][code] for code in values] if key in words else values
+        values = columns[key].tolist() if key in columns else words[key]
+        told = key in words and key in columns
+        found[table][name] = [words[key][code] for code in values] if told else values
     return {
         table: [dict(zip(each, row, strict=True)) for row in zip(*each.values(), strict=True)]
         for table, each in found.items()

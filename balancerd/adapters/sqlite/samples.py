@@ -103,9 +103,11 @@ class SamplesStore:
     def _append(self, at: float, hosts: Mapping[str, Load], vms: Mapping[str, Load]) -> None:
         with self.database.transaction():
             tick = self._tick(at)
-            for kind, loads in (("host", hosts), ("vm", vms)):
-                ids = self._ids(kind, loads)
-                self._write(list(_rows(tick, ids, Loads.of(loads))))
+            rows = [
+                _rows(tick, self._ids(kind, loads), Loads.of(loads))
+                for kind, loads in (("host", hosts), ("vm", vms))
+            ]
+            self._write(list(chain.from_iterable(rows)))
 
     def _write(self, rows: list[tuple[Any, ...]]) -> None:
         whole = len(rows) - len(rows) % _TOGETHER
@@ -127,7 +129,7 @@ class SamplesStore:
             for row in self.database.rows("SELECT kind, name, id FROM subjects"):
                 self._subjects[row[0]][row[1]] = row[2]
         known = self._subjects[kind]
-        for name in sorted(names.keys() - known.keys()):
+        for name in sorted(name for name in names if name not in known):
             known[name] = self.database.insert("subjects", {"kind": kind, "name": name})
         return [known[name] for name in names]
 
