@@ -68,6 +68,12 @@ def _limit(replay: Replay, move: Move, name: str, used: float, limit: float) -> 
 
 def demand(replay: Replay, vm: str) -> tuple[float, float]:
     """Expected CPU and spread; a VM without a forecast to believe counts half its size or so."""
+    if vm not in replay.demands:
+        replay.demands[vm] = _demand(replay, vm)
+    return replay.demands[vm]
+
+
+def _demand(replay: Replay, vm: str) -> tuple[float, float]:
     forecast = replay.snapshot.forecasts.get(vm)
     if forecast is None or not max(abs(forecast.cpu), abs(forecast.spread)) < ABSURD_CORES:
         size = replay.snapshot.cluster.vms[vm].size

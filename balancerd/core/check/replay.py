@@ -30,6 +30,7 @@ class Replay:
     rules_of: dict[str, list[ConstraintRule]] = field(default_factory=dict)  # by VM that moves
     closing: list[ConstraintRule] = field(default_factory=list)  # those that exclude whole hosts
     headroom: list[ConstraintRule] = field(default_factory=list)  # those that keep a share free
+    demands: dict[str, tuple[float, float]] = field(default_factory=dict)  # by VM, as asked for
     _domains: dict[tuple[str, tuple[str, ...]], dict[str, set[str]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -91,13 +91,22 @@ def _signatures(
         if alone and alike in known:
             signature[index] = known[alike]
             continue
-        counts = Counter(number for vm in block for number in about.get(vm, ()))
         needs = needs_of([vms[vm] for vm in block], home)
-        key = (tuple(sorted(counts.items())), needs)
+        key = (_counted(block, about), needs)
         signature[index] = numbers.setdefault(key, len(numbers))
         if alone:
             known[alike] = int(signature[index])
     return signature, tuple(numbers)
+
+
+def _counted(
+    block: Sequence[str], about: Mapping[str, Sequence[int]]
+) -> tuple[tuple[int, int], ...]:
+    """The rules about a block's VMs, each with how many of them it is about."""
+    if len(block) == 1:
+        return tuple((number, 1) for number in about.get(block[0], ()))
+    counts = Counter(number for vm in block for number in about.get(vm, ()))
+    return tuple(sorted(counts.items()))
 
 
 def _by_signature(

@@ -48,10 +48,12 @@ def _unevenness(layout: Layout, levels: Levels) -> float:
 def _free(draft: Draft, open_: Bools) -> Bools:
     """Blocks on open hosts that may be moved."""
     layout = draft.layout
-    blocks = np.flatnonzero(open_[layout.place])
-    free = np.zeros(len(layout.blocks), dtype=np.bool_)
-    free[[block for block in blocks.tolist() if draft.is_movable(block)]] = True
-    return free
+    free = open_[layout.place] & layout.gives[layout.place] & (layout.sizes <= draft.room())
+    named = {layout.block_of[vm] for vm in draft.contradictory if vm in layout.block_of}
+    special = sorted({*layout.moved, *layout.fixed, *named})
+    here = open_[layout.place[special]].tolist()
+    free[special] = [near and draft.is_movable(b) for near, b in zip(here, special, strict=True)]
+    return np.asarray(free)
 
 
 def _round(

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -73,9 +74,16 @@ def matches(name: str, globs: tuple[str, ...]) -> bool:
 
 def meant(names: Collection[str], globs: tuple[str, ...]) -> list[str]:
     """The names that any of the globs means, sorted. Quick where no glob has a wildcard."""
-    if not is_pattern("".join(globs)):
-        return sorted({glob for glob in globs if glob in names})
-    return sorted(name for name in names if matches(name, globs))
+    literals = _literals(globs)
+    if literals is None:
+        return sorted(name for name in names if matches(name, globs))
+    return [name for name in literals if name in names]
+
+
+@lru_cache(maxsize=2**14)
+def _literals(globs: tuple[str, ...]) -> tuple[str, ...] | None:
+    """The names that globs without wildcards stand for, sorted; None where one has any."""
+    return None if is_pattern("".join(globs)) else tuple(sorted(set(globs)))
 
 
 def is_pattern(glob: str) -> bool:
