@@ -28,7 +28,7 @@ from balancerd.core.policies.policy import Policy
 UNIT = 2**20  # bytes for one unit of memory
 CORES = 1e5  # of each host: more than its VMs can ever ask for, and yet to be believed
 FULL = {"overload": 1.0, "release": 0.9999, "landing": 0.9999, "idle": 0.5}
-IMBALANCE = 0.004  # plan until no host is further than half of it above the mean
+IMBALANCE = 0.005  # plan until no host is further than half of it above the mean
 
 Numbers = np.ndarray[Any, np.dtype[Any]]
 
