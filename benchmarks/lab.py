@@ -2,12 +2,12 @@
 
     sudo python benchmarks/lab.py [overhead] [restart] [hung]
 
-`overhead`: one VM goes to and fro between two hosts under one cap, in turn by `virsh migrate` and
-by the `balancerd` process. Ours counts from the committed intent to the recorded outcome, with both
-hosts asked; theirs is the time of the command. `restart`: balancerd is killed (-9) in the middle of
-a migration; how long until its successor has adopted it, has a whole cycle behind it and a record
-that verifies. `hung`: the cycles of balancerd while one of three libvirtds stands still (SIGSTOP),
-against those between. Prints one JSON object.
+`overhead`: one VM goes to and fro between two hosts with the same cap and longest pause, in turn
+by `virsh migrate` and by the `balancerd` process. Ours counts from the committed intent to the
+recorded outcome, with both hosts asked; theirs is the time of the command. `restart`: balancerd
+is killed (-9) in the middle of a migration; how long until its successor has adopted it, has a
+whole cycle behind it and a record that verifies. `hung`: the cycles of balancerd while one of
+three libvirtds stands still (SIGSTOP), against those between. Prints one JSON object.
 """
 
 import json
@@ -29,14 +29,18 @@ from balancerd.adapters.sqlite.schema import LEDGER
 from tests.lab.rig import Guest, GuestSpec, Load, Rig
 from tests.lab.service import Service, policy
 
-PAIRS, KILLS = 6, 5  # migrations of each kind; restarts
+PAIRS, KILLS = 8, 5  # migrations of each kind; restarts
 CAP, SLOW = 5, 2  # MiB/s: of migrations that are measured, and of those that outlive a restart
 CYCLE, CYCLES, ROUNDS = 10, 9, 2  # seconds; cycles of each block; blocks of each kind
 SPEC = GuestSpec(memory_mib=192, load=Load(working_set_mib=120))  # most of its memory is in use
 LIMITS = """cooldown = "1s"
 per_vm_per_day = 1000
 per_vm_per_week = 1000
-"""
+
+[ladder.normal]
+downtime = "300ms"
+step = [{ stalls = 10, then = "abort" }]
+"""  # QEMU's own pause, so that both kinds of migration end after as many rounds
 Found = dict[str, Any]
 
 
