@@ -1,13 +1,13 @@
 """The world as the loop of a simulated life sees it: no act is let through unchecked."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from balancerd.adapters.sim.world import World
 from balancerd.adapters.sqlite.ledger import Ledger
 from balancerd.core.model import Method, Snapshot
-from balancerd.core.observation import Observation, Presence
+from balancerd.core.observation import JobReport, Location, Observation, Presence
 from balancerd.core.policies.policy import Policy
 from tests.sim.doorways import crowded, frozen
 
@@ -26,6 +26,7 @@ class Doors:
     operate: Callable[[str, str], None]  # told of each VM and target, just before the start
     is_paused: Callable[[], bool] = lambda: False  # whether a pause stands
     is_full: Callable[[], bool] = lambda: False  # whether nothing can be recorded
+    ahead: Callable[[], float] = lambda: 0.0  # of the world's clock is the loop's, by seconds
     observed: float = 0.0  # when the loop last looked
     frozen: str = ""  # why nothing may begin on what it saw then
     snapshot: Callable[[], Snapshot | None] = lambda: None  # what the loop made of it
@@ -35,7 +36,17 @@ class Doors:
         self.observed = self.world.now()
         seen = self.world.observe()
         self.frozen = frozen(seen, lambda h: self.world.states([h])[h], self.policy.detection)
-        return seen
+        ahead = self.ahead()
+        readings = tuple(replace(reading, at=reading.at + ahead) for reading in seen.readings)
+        return Observation(seen.at + ahead, readings) if ahead else seen
+
+    def locate(self, vm: str, uuid: str, hosts: Sequence[str]) -> Location:
+        found = self.world.locate(vm, uuid, hosts)
+        return replace(found, at=found.at + self.ahead())
+
+    def reports(self) -> tuple[JobReport, ...]:
+        ahead = self.ahead()
+        return tuple(replace(report, at=report.at + ahead) for report in self.world.reports())
 
     def migrate(
         self,

@@ -13,6 +13,7 @@ from balancerd.core.units import GIB
 STEPS = 200  # cycles of a life
 CALM_FROM = 0.6  # share of the life after which nothing new goes wrong
 CYCLE = 60.0  # seconds of virtual time
+CLOCK_SET = 0.005  # chance before each cycle that somebody sets balancerd's clock
 START = 1_700_000_000.0
 PINNED = {"h1", "h2"}  # the hosts of v2
 STRIKES = dict.fromkeys(FaultKind, 3) | {FaultKind.MIGRATION_FAILS: 6}

@@ -1,5 +1,5 @@
 """What a balancerd has in a simulated life: a ledger at whose writes it may die, or find its disk
-full, and no samples.
+full, a clock that is set now and then, and no samples.
 """
 
 import random
@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from balancerd.adapters.sim.world import World
 from balancerd.adapters.sqlite.ledger import Ledger
 from balancerd.ports import LedgerError
 
@@ -62,6 +63,21 @@ class MortalLedger:
             return result
 
         return mortal
+
+
+class OwnClock:
+    """balancerd's clock, that may be ahead of the world's, or behind. It is set only while nothing
+    is under way: see `balancerd.steady`."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.ahead = 0.0  # seconds
+
+    def now(self) -> float:
+        return self._world.now() + self.ahead
+
+    def monotonic(self) -> float:
+        return self._world.monotonic()
 
 
 class NoSamples:

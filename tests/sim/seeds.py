@@ -26,6 +26,7 @@ from balancerd.loop import Loop
 from tests.sim.doors import BrokenError, Doors
 from tests.sim.drawing import (
     CALM_FROM,
+    CLOCK_SET,
     CYCLE,
     START,
     STEPS,
@@ -34,7 +35,7 @@ from tests.sim.drawing import (
     draw_scenario,
 )
 from tests.sim.eve import BOUND, Eve
-from tests.sim.mortal import KilledError, MortalLedger, NoSamples, empty_ledger
+from tests.sim.mortal import KilledError, MortalLedger, NoSamples, OwnClock, empty_ledger
 from tests.sim.promises import Promises, settled
 
 _ENDS = (
@@ -67,6 +68,8 @@ class Life:
         self.doors = Doors(self.world, lambda: self.ledger, self.policy, self.eve.be_quicker)
         self.doors.snapshot = lambda: self.loop._watch._seen
         self.doors.is_paused = lambda: self.eve.paused
+        self.clock = OwnClock(self.world)
+        self.doors.ahead = lambda: self.clock.ahead
         self.doors.is_full = self.is_full
         self.full_from, self.full_until = draw_full_disk(self.rng)
         self.promises = Promises(self.world)
@@ -87,7 +90,7 @@ class Life:
             self.doors,
             self.mortal,  # type: ignore[arg-type]
             NoSamples(),
-            self.world,
+            self.clock,
             lambda: self.policy,
             self.world.site.links,
         )
@@ -106,12 +109,20 @@ class Life:
                     self.mortal.chance = self.mortality = 0.0
                 else:
                     self.eve.operate()
+                    self._set_the_clock()
                 self._cycle(step)
                 self._between_cycles(START + (step + 1) * CYCLE)
-            settled(self.ledger, self.policy, self.eve.drained, self.world.now())
+            settled(self.ledger, self.policy, self.eve.drained, self.clock.now())
             self._count()
         finally:
             self.ledger.__exit__()
+
+    def _set_the_clock(self) -> None:
+        """Now and then, by an hour; not while anything is under way, as in production."""
+        if self.rng.random() < CLOCK_SET and not self.loop.busy():
+            step = self.rng.choice([-3600.0, 3600.0])
+            self.clock.ahead += step
+            self.note("clock set", f"balancerd's clock is set by {step:+.0f} s")
 
     def _cycle(self, step: int) -> None:
         if self.is_full():
@@ -125,7 +136,9 @@ class Life:
     def _between_cycles(self, until: float) -> None:
         while self.world.now() < until:
             due = self.loop.due()
-            wake = max(due, self.world.now() + 1.0) if due is not None else until
+            wake = until
+            if due is not None:
+                wake = max(due - self.clock.ahead, self.world.now() + 1.0)
             busy = self.world.now() + 10.0 if self.loop.busy() else until
             self.world.advance(min(until, wake, busy, self.world.next_event()))
             self._promises_hold()

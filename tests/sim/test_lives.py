@@ -17,7 +17,7 @@ BY_BALANCERD = ("done", "failed", "aborted", "lost", "not started", "adopted", "
 EVERYTHING = frozenset(
     {
         *(f"fault: {kind}" for kind in FaultKind),
-        *("kill of balancerd", "cycle on a full disk"),
+        *("kill of balancerd", "cycle on a full disk", "clock set"),
         *("pause", "resume", "drain", "undrain", "approve", "abort"),
         *("migration by hand", "rival migration", "pause by hand", "shut_off by hand"),
         *("crash by hand", "define by hand", "abort by hand", "start by hand"),
