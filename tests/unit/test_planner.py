@@ -4,7 +4,16 @@ from dataclasses import replace
 
 import pytest
 
-from balancerd.core.model import Gap, GapKind, Load, PowerState, Snapshot, SplitBrain, VMState
+from balancerd.core.model import (
+    Forecast,
+    Gap,
+    GapKind,
+    Load,
+    PowerState,
+    Snapshot,
+    SplitBrain,
+    VMState,
+)
 from balancerd.core.moving.copying import SWITCH_OVER
 from balancerd.core.observation import Against
 from balancerd.core.past.history import History, Outcome, PastMove
@@ -14,6 +23,7 @@ from tests.sites import NOW, changed, done, planned, policy, rule, site, told, u
 
 PACKING = {"sleep_idle": True, "idle_for": 600.0, "reserve": 0, "keep_on": 1, "min_on": 0.0}
 SLEPT = History(put_to_sleep=dict.fromkeys(("h2", "h3", "h5"), NOW - 3600))
+EARLY = {"cpu": {"overload": 0.6, "release": 0.5, "landing": 0.5}}
 HOT = "h1 10c 64G: a 4c 8G, b 3c 2G, c 2c 4G | h2 10c 64G: d 1c 4G | h3 10c 64G:"
 
 
@@ -369,6 +379,42 @@ def test_relief_goes_by_what_a_vm_asks_for_now_not_by_what_is_expected_of_it() -
     swapped = {**expected, "a": expected["b"], "b": expected["a"]}
     made = planned(replace(snapshot, forecasts=swapped), policy())
     assert told(made) == ["b h1>h2"]
+
+
+def expecting(snapshot: Snapshot, **cpu: float) -> Snapshot:
+    """The snapshot with other expectations of some VMs, in cores."""
+    forecasts = {**snapshot.forecasts, **{vm: Forecast(cores, 0.0) for vm, cores in cpu.items()}}
+    return replace(snapshot, forecasts=forecasts)
+
+
+def test_a_peak_is_ended_by_moving_who_has_it() -> None:
+    """Dies if bytes alone decide: a has a little less to send than b, but stays as busy."""
+    snapshot = site("h1 10c 64G: a 3c 7G, b 3c 8G, c 3c 32G | h2 10c 64G:")
+    assert told(planned(expecting(snapshot, b=0.5, c=2.0), policy())) == ["b h1>h2"]
+
+
+def test_who_leaves_a_host_that_stays_busy_is_the_cheapest() -> None:
+    """Dies if who is at a peak leaves a host that is too busy without it."""
+    snapshot = site("h1 10c 64G: a 3c 7G, b 2c 8G, c 4c 32G | h2 10c 64G:")
+    assert told(planned(expecting(snapshot, b=0.5), policy())) == ["a h1>h2"]
+
+
+def test_where_none_is_enough_the_biggest_leave_so_that_few_do() -> None:
+    """Dies if those that send least for what they bring leave first: c, d and one of the others."""
+    text = "h1 20c 96G: a 5c 20G, b 5c 20G, c 2c 1G, d 2c 1G, e 4c 30G | h2 12c 64G: | h3 12c 64G:"
+    made = planned(site(text), policy(thresholds=EARLY))
+    assert sorted(told(made)) == ["a h1>h2", "b h1>h3"]
+
+
+def test_a_peak_that_only_many_moves_would_end_is_sat_out() -> None:
+    """Dies if what was decided for its host is not taken back, or is for hosts that stay busy."""
+    text = "h1 20c 64G: a 5c 8G, b 5c 8G, c 5c 8G, d 5c 8G | h2 9c 64G: | h3 9c 64G:"
+    once = policy(limits={"moves_per_peak": 1})
+    assert len(planned(site(text), once).moves) == 2
+    made = planned(expecting(site(text), a=1.0, b=1.0), once)
+    assert told(made) == []
+    assert made.refusals[0].detail == "ending its peak takes 2 moves, at most 1 may"
+    assert len(planned(expecting(site(text), a=1.0, b=1.0), policy()).moves) == 2
 
 
 def test_what_a_vm_waits_for_counts_as_asked_for() -> None:

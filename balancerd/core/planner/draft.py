@@ -23,6 +23,16 @@ TOLD = 20  # refusals kept in full; the others are counted
 ALIKE = 5  # of them by one rule: many of a kind tell no more than a few
 
 
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How far a draft was, to go back to; its layout is a copy."""
+
+    layout: Layout
+    steps: int
+    wakes: dict[int, str]
+    room: int
+
+
 @dataclass(slots=True)
 class Draft:
     """What the stages of planning hand on. They change it in place; the layout is its own copy."""
@@ -97,6 +107,16 @@ class Draft:
         used += sum(len(self.layout.blocks[step.block]) for step in self.steps[counted:])
         self._used = len(self.steps), used
         return self.policy.limits.per_plan - used
+
+    def mark(self) -> Mark:
+        """How far the draft is by now."""
+        return Mark(self.layout.copy(), len(self.steps), dict(self.wakes), self.room())
+
+    def back_to(self, mark: Mark) -> None:
+        """Take back the moves and wakes since. What was noted meanwhile stays noted."""
+        self.layout, self.wakes = mark.layout, mark.wakes
+        del self.steps[mark.steps :]
+        self._used = (0, 0)
 
     def is_movable(self, block: int) -> bool:
         """Whether the block may be moved by what is left to decide; says why if it never may."""

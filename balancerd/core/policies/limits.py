@@ -30,6 +30,11 @@ class Limits(Schema):
     moves_per_host: Annotated[int, Field(ge=1)] = Field(
         50, description="pack: moves that emptying one more host may take"
     )
+    moves_per_peak: Annotated[int, Field(ge=1)] | None = Field(
+        None,
+        description="moves that relieving a host of CPU may take where it is not expected to stay "
+        "so busy; what takes more is sat out. Without it, as many as it needs",
+    )
     per_vm_per_day: Annotated[int, Field(ge=1)] = Field(6, description="moves of one VM in 24 h")
     per_vm_per_week: Annotated[int, Field(ge=1)] = Field(20, description="the same in 7 days")
     link_bytes_per_day: Size | None = Field(
