@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from balancerd.adapters.sim.copies import Copies
 from balancerd.adapters.sim.flights import PULL, Flights, Phase
-from balancerd.adapters.sim.machines import NOWHERE, Machines, Power
+from balancerd.adapters.sim.machines import NOWHERE, ON, Machines, Power
 from balancerd.adapters.sim.sharing import Floats
 from balancerd.core.model import VM, Host, PowerState, VMState
 from balancerd.core.observation import (
@@ -131,7 +131,8 @@ class Reader:
         self._running = [ShownVM(vm, VMState.RUNNING) for vm in vms]
         self._shown: list[tuple[ShownVM, ...]] = [()] * len(self._hosts)
         self._settled: Places | None = None  # where VMs were as that was made, if none was moving
-        self._dark: dict[int, tuple[int, HostReading]] = {}  # by host: its power, what it gave
+        self._unlit = [HostReading("", 0.0)] * len(self._hosts)  # of hosts that are not on
+        self._power = np.full(len(self._hosts), -1, dtype=np.int8)  # as that was made
         self._facts = {
             int(code): tuple(replace(host, power=state) for host in hosts)
             for code, state in POWER_STATES.items()
@@ -143,33 +144,28 @@ class Reader:
         on, and those that are silent, give an error."""
         busy = self._machines.host_busy.tolist()
         charged = self._charges.bytes().tolist()
-        power = self._machines.power.tolist()
-        vms = self._vm_readings(now)
-        lit, facts = int(Power.ON), self._facts[Power.ON]
-        readings = []
-        for index, host in enumerate(self._hosts):
-            if power[index] != lit:
-                reading = self._unlit(index, power[index], at)
-            elif index in silent:
-                reading = HostReading(host.name, at, error="no answer in time")
-            else:
-                counters = HostCounters(
-                    busy[index], host.memory, max(host.memory - int(charged[index]), 0)
-                )
-                reading = HostReading(host.name, at, facts[index], counters, vms(index))
-            readings.append(reading)
+        self._note_power(at)
+        vms, facts = self._vm_readings(now), self._facts[Power.ON]
+        readings = self._unlit.copy()
+        for index in np.flatnonzero(self._power == ON).tolist():
+            host = self._hosts[index]
+            if index in silent:
+                readings[index] = HostReading(host.name, at, error="no answer in time")
+                continue
+            free = max(host.memory - int(charged[index]), 0)
+            counters = HostCounters(busy[index], host.memory, free)
+            readings[index] = HostReading(host.name, at, facts[index], counters, vms(index))
         return Observation(at, tuple(readings))
 
-    def _unlit(self, index: int, power: int, at: float) -> HostReading:
-        """What is known of a host that is not on without asking, and the error of asking; for as
-        long as its power stays what it is."""
-        before = self._dark.get(index)
-        if before is not None and before[0] == power:
-            return before[1]
-        name, facts = self._hosts[index].name, self._facts[power][index]
-        reading = HostReading(name, at, facts, error=self._errors[power])
-        self._dark[index] = (power, reading)
-        return reading
+    def _note_power(self, at: float) -> None:
+        """What is known of hosts that are not on without asking, and the error of asking: it stays
+        the same for as long as their power does."""
+        power = self._machines.power
+        for index in np.flatnonzero(power != self._power).tolist():
+            state, name = int(power[index]), self._hosts[index].name
+            facts, error = self._facts[state][index], self._errors[state]
+            self._unlit[index] = HostReading(name, at, facts, error=error)
+        self._power = power.copy()
 
     def _vm_readings(self, now: float) -> Callable[[int], VMReadings]:
         """What each host shows of its VMs: those that just run there, then all others."""

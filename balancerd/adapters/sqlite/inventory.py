@@ -88,10 +88,11 @@ class Inventory:
         cluster, at_rest = snapshot.cluster, _at_rest(Same(snapshot.cluster.vms))
         used = {host for vm, host in cluster.placement.items() if vm not in at_rest}
         used.update(cluster.flights.values(), snapshot.unknown_hosts())
+        on = PowerState.ON
         return {
             name: self._empty.get(name, snapshot.at)
             for name, host in cluster.hosts.items()
-            if name not in used and host.power is PowerState.ON
+            if name not in used and host.power is on
         }
 
     def _write_site(self, name: str, at: float) -> None:
@@ -124,8 +125,8 @@ class Inventory:
 
     def _write_placement(self, placement: Mapping[str, str], at: float) -> None:
         before = self._placement
-        left = sorted(vm for vm, host in before.items() if placement.get(vm) != host)
         came = sorted(vm for vm, host in placement.items() if before.get(vm) != host)
+        left = sorted((before.keys() - placement.keys()).union(before.keys() & came))
         self._database.execute_many(
             "UPDATE placements SET until_at = ? WHERE vm = ? AND until_at IS NULL",
             [(at, vm) for vm in left],

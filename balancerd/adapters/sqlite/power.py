@@ -26,7 +26,8 @@ class PowerTimes:
         """When each host last came on. One that was always on, as far as we know, never did."""
         came_on = self._of(PowerState.ON)
         others = [times for state, times in self._times.items() if state is not PowerState.ON]
-        return {host: at for host, at in came_on.items() if any(host in times for times in others)}
+        been_off: set[str] = set().union(*others)
+        return {host: at for host, at in came_on.items() if host in been_off}
 
     def slept(self) -> dict[str, float]:
         """When each host last went off."""

@@ -170,7 +170,8 @@ def _changed_hosts(before: Mapping[str, str], after: Mapping[str, str]) -> froze
     """Hosts that VMs came to or left since the last observation; none at the first one."""
     if not before or before is after or before == after:
         return frozenset()
-    moved = {vm for vm in before.keys() | after.keys() if before.get(vm) != after.get(vm)}
+    moved = {vm for vm, host in after.items() if before.get(vm) != host}
+    moved |= before.keys() - after.keys()
     return frozenset(host for vm in moved for host in (before.get(vm), after.get(vm)) if host)
 
 

@@ -29,6 +29,10 @@ from balancerd.core.sensing.counters import Doubt
 from balancerd.core.sensing.measurement import Known, Measured, Showing, measure
 from balancerd.core.sensing.whereabouts import Whereabouts, whereabouts
 
+# A member of an enumeration is looked up slowly, and these are asked for once for every host.
+_UNKNOWN, _OFF = PowerState.UNKNOWN, PowerState.OFF
+_SHOULD_ANSWER = (_UNKNOWN, PowerState.ON)
+
 
 def assemble(
     observation: Observation,
@@ -116,7 +120,7 @@ def freeze_reason(snapshot: Snapshot, detection: Detection) -> str:
 
 def _carries(host: Host) -> bool:
     """Whether VMs last seen on the host are still to be reckoned with."""
-    return host.power is not PowerState.OFF
+    return host.power is not _OFF
 
 
 def _hosts(
@@ -132,10 +136,10 @@ def _hosts(
         name = reading.host
         facts = reading.facts or known.hosts.get(name)
         if reading.error or reading.facts is None:
-            state = power.get(name, PowerState.UNKNOWN)
+            state = power.get(name, _UNKNOWN)
             host = facts or Host(name, 0.0, 0)
             hosts[name] = host if host.power is state else replace(host, power=state)
-            if state in (PowerState.UNKNOWN, PowerState.ON):
+            if state in _SHOULD_ANSWER:
                 since = known.readings[name].at if name in known.readings else observation.at
                 gaps.append(Gap("host", name, GapKind.UNREACHABLE, reading.error, since))
             continue
