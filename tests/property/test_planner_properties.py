@@ -217,21 +217,27 @@ def test_a_plan_can_be_carried_out_in_any_order_that_its_waits_allow(
     assert broken(state, state.cluster, policy) <= known
 
 
-@settings(EXAMPLES, suppress_health_check=[HealthCheck.filter_too_much])
+@pytest.mark.parametrize(
+    "objective", [o for o in Objective if o is not Objective.DRAIN], ids=lambda objective: objective
+)
+@settings(EXAMPLES, max_examples=40, suppress_health_check=[HealthCheck.filter_too_much])
 @given(snapshots(), policies(), st.data())
 def test_planning_again_after_some_of_the_moves_gives_the_rest_or_nothing_better(
-    snapshot: Snapshot, policy: Policy, data: st.DataObject
+    objective: Objective, snapshot: Snapshot, policy: Policy, data: st.DataObject
 ) -> None:
-    """And moves no VM that just moved. Dies if packing may empty a host that was just filled."""
+    """And moves no VM that just moved. Dies if what is left of a plan is not looked for, if packing
+    looks no further once rules keep a VM back, or if it may empty a host that was just filled."""
     snapshot = replace(settled(snapshot), draining=frozenset())
-    policy = policy.model_copy(update={"constraint": ()})
+    costs = Costs(crowding=5.0, crowded=0.3)
+    changes = {"constraint": (), "objective": objective, "costs": costs}
+    policy = policy.model_copy(update=changes)
     made = plan(snapshot, policy, History(), NOW)
     # A busy or too full host takes VMs once relieved, which the first plan cannot count on.
     assume(all(seen.cpu <= policy.thresholds.cpu.release for seen in made.assessments))
     assume(all(seen.cpu_expected <= policy.thresholds.cpu.landing for seen in made.assessments))
     assume(all(seen.memory <= policy.thresholds.memory.landing for seen in made.assessments))
     assume(all(seen.verdict is not Verdict.OVERLOADED for seen in made.assessments))
-    assume(made.moves and len(made.moves) < policy.limits.per_plan)
+    assume(made.moves)
     count = data.draw(st.integers(1, len(made.moves)))
     first = made.moves[:count]
     past = tuple(PastMove(m.vm, m.source, m.target, NOW, Outcome.DONE) for m in first)
@@ -239,9 +245,8 @@ def test_planning_again_after_some_of_the_moves_gives_the_rest_or_nothing_better
     assert not {move.vm for move in again.moves} & {move.vm for move in first}
     rest = {(move.vm, move.target) for move in made.moves[count:]}
     is_rest = {(move.vm, move.target) for move in again.moves} <= rest
-    # Searching is no exact science: from halfway it may see a better way.
-    is_search = policy.objective in (Objective.PACK, Objective.SPREAD, Objective.DEFRAGMENT)
-    assert is_search or is_rest or again.score_after >= made.score_after - 1e-9
+    is_longer = count + len(again.moves) > policy.limits.per_plan  # than the first plan could be
+    assert is_rest or is_longer or again.score_after >= made.score_after - 1e-9
 
 
 def mutants(made: Plan, snapshot: Snapshot) -> list[tuple[str, Plan]]:

@@ -355,6 +355,13 @@ def test_a_vm_packed_twice_in_the_search_moves_once() -> None:
     assert told(made) == ["a h1>h3", "b h2>h3"]
 
 
+def test_a_host_of_more_vms_than_a_plan_may_move_keeps_no_other_from_being_emptied() -> None:
+    found = site("h1 8c 64G: a 1c 4G, b 1c 4G, c 1c 4G | h2 16c 64G: d 1c 4G | h3 16c 64G: e 4c 4G")
+    made = planned(found, policy("pack", power={"reserve": 0}, limits={"per_plan": 2}))
+    assert told(made) == ["d h2>h3"]
+    assert made.refusal_counts["moves per plan"] == 1
+
+
 def test_emptying_a_host_leaves_more_room_the_more_moves_it_takes() -> None:
     snapshot = site("h1 10c 64G: a 1c 4G, b 1c 4G | h2 10c 64G: c 4c 8G")
     roomy = {"limits": {"moves_per_host": 2}, "thresholds": {"margin": 0.5}, "power": PACKING}

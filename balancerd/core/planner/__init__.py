@@ -40,6 +40,7 @@ from balancerd.core.planner.power import sleep, wake
 from balancerd.core.planner.relieve import relieve
 from balancerd.core.planner.repair import repair
 from balancerd.core.planner.report import condemned, empty_plan, finished
+from balancerd.core.planner.resume import before_latest, resume
 from balancerd.core.planner.spread import spread
 from balancerd.core.planner.worth import worth
 from balancerd.core.policies.choices import Objective
@@ -71,18 +72,11 @@ def plan(
     The plan carries the checker's certificate. Should the checker ever find fault with a plan, an
     empty one is returned in its place, with the fault as its reason.
     """
-    layout = lay_out(snapshot, policy, history, now)
-    draft = Draft(layout, assess_layout(layout, now), history, now, layout.copy())
-    _leave_out(draft)
+    draft = _begun(snapshot, policy, history, now)
     frozen = _frozen(draft)
     if frozen:
         return empty_plan(draft, frozen)
-    for refusal in contradictions(snapshot.cluster, policy):
-        draft.note(refusal)
-        draft.contradictory.add(refusal.vm)
-    repair(draft)
-    if policy.objective is not Objective.DRAIN:
-        _advance(draft, stages)
+    _decide(draft, stages)
     follow(draft)
     made = finished(draft)
     certificate = check(snapshot, policy, made)
@@ -96,12 +90,25 @@ def plan(
     return replace(made, certificate=certificate)
 
 
-def _advance(draft: Draft, stages: Mapping[Objective, Stage]) -> None:
-    """The stages after the first repair."""
+def _begun(snapshot: Snapshot, policy: Policy, history: History, now: float) -> Draft:
+    layout = lay_out(snapshot, policy, history, now)
+    draft = Draft(layout, assess_layout(layout, now), history, now, layout.copy())
+    _leave_out(draft)
+    return draft
+
+
+def _decide(draft: Draft, stages: Mapping[Objective, Stage]) -> None:
+    """All stages but the last."""
+    for refusal in contradictions(draft.layout.snapshot.cluster, draft.policy):
+        draft.note(refusal)
+        draft.contradictory.add(refusal.vm)
+    repair(draft)
+    if draft.policy.objective is Objective.DRAIN:
+        return
     relieve(draft)
     draft.urgent = len(draft.steps)
     wake(draft)
-    _improve(draft, stages.get(draft.policy.objective))
+    _improve(draft, stages)
     repair(draft, again=True)
     sleep(draft)
 
@@ -133,8 +140,12 @@ def _frozen(draft: Draft) -> str:
     return f"{len(unknown)} of {watched} hosts are not known: nothing is planned"
 
 
-def _improve(draft: Draft, stage: Stage | None) -> None:
-    """Let the objective propose moves, and drop them if they are not worth what they cost."""
+def _improve(draft: Draft, stages: Mapping[Objective, Stage]) -> None:
+    """Let the objective propose moves, and drop them if they are not worth what they cost.
+
+    Where a part of an earlier plan was just done, its rest comes before what else would be moved.
+    """
+    stage = stages.get(draft.policy.objective)
     if stage is None:
         return
     begun, layout = list(draft.steps), draft.layout.copy()
@@ -148,6 +159,10 @@ def _improve(draft: Draft, stage: Stage | None) -> None:
     if reason:
         draft.declined = f"{counted(moves, 'move')} would {reason}"
         draft.layout, draft.steps = layout, begun
+    elif earlier := before_latest(draft):
+        former = _begun(earlier[0], draft.policy, earlier[1], draft.now)
+        _decide(former, stages)
+        resume(draft, begun, former)
 
 
 def _too_little(draft: Draft, before: float) -> str:

@@ -31,13 +31,12 @@ class Closing:
     closable: Bools
     sizes: Ints  # VMs of each block
     reasons: dict[int, str] = field(default_factory=dict)
-    is_full: bool = False  # the plan has as many moves as one may have
     in_vain: int = 0  # work done for hosts that could not be closed
 
     def next_host(self) -> int | None:
         """The host that saves most for the room that goes with it; None where none does."""
         layout, search = self.search.layout, self.search
-        if not self.closable.any() or self.is_full:
+        if not self.closable.any():
             return None
         staying = search.price * (layout.place == search.home)
         moving = np.bincount(layout.place, staying, len(layout.hosts))
@@ -55,7 +54,8 @@ class Closing:
         search.open_[host] = search.own[host] = False
         self._limit(moves)
         obstacle = self._too_many(moves, most) or self._shortage(host)
-        self.is_full |= moves > self.draft.room() - self._moved()
+        if moves > most:
+            self._leave_out(self.draft.room() - self._moved())
         if obstacle is None:
             obstacle = self._empty(host, most)
             if obstacle is None:
@@ -74,6 +74,15 @@ class Closing:
 
     def _moved(self) -> int:
         return int(self.sizes[self.search.layout.place != self.search.home].sum())
+
+    def _leave_out(self, room: int) -> None:
+        """Leave hosts as they are that take more moves than the plan has left."""
+        home, hosts = self.search.home, len(self.search.layout.hosts)
+        staying = self.search.layout.place == home
+        moves = np.bincount(home[staying], self.sizes[staying], hosts)
+        left_out = self.closable & (moves > room)
+        self.draft.counts["moves per plan"] += int(left_out.sum())
+        self.closable &= ~left_out
 
     def _limit(self, moves: int) -> None:
         """The more moves, the more room has to be left for later; what is fuller stays so."""

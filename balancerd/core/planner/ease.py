@@ -13,7 +13,7 @@ import numpy as np
 from balancerd.core.ordering.order import Want
 from balancerd.core.placing.layout import Bools, Ints
 from balancerd.core.plan import Refusal
-from balancerd.core.planner.adopt import adopt
+from balancerd.core.planner.adopt import adopt, way_to
 from balancerd.core.planner.changes import relocation, take
 from balancerd.core.planner.draft import Draft
 from balancerd.core.planner.prices import move_prices
@@ -64,7 +64,7 @@ def _hand_over(draft: Draft, search: Search) -> None:
         for block in np.flatnonzero(place != search.home).tolist()
         for home in (int(search.home[block]),)
     ]
-    adopt(draft, wants, search.cost_of)
+    adopt(draft, way_to(draft, wants, search.cost_of))
 
 
 def _note(draft: Draft, search: Search) -> None:

@@ -4,12 +4,14 @@ All of it happens on a trial layout, on which a block may change its host more t
 counts is where each ends up, and `order.schedule` finds the steps from where it is.
 """
 
+from collections.abc import Collection
+
 import numpy as np
 
 from balancerd.core.ordering.order import Want
 from balancerd.core.placing.layout import Bools, Floats, Layout
 from balancerd.core.plan import Verdict
-from balancerd.core.planner.adopt import adopt
+from balancerd.core.planner.adopt import Way, adopt, way_to
 from balancerd.core.planner.closing import Closing
 from balancerd.core.planner.draft import Draft
 from balancerd.core.planner.prices import host_prices, move_prices
@@ -18,15 +20,42 @@ from balancerd.core.planner.search import Search
 from balancerd.core.planner.settle import polish
 
 POLISH = 3_000_000  # pairs weighed to take needless moves back
+ROUNDS = 3  # searches, each without the blocks that rules kept back in those before
 IN_VAIN = 2_000_000  # pairs weighed for hosts that stay on, after which no other is tried
 
 
 def pack(draft: Draft) -> None:
-    """Decide the moves that empty hosts."""
-    search, turning = packing(draft), redirectable(draft)
+    """Decide the moves that empty hosts.
+
+    Where rules keep back what the search did not know of (on which node a VM would lie, in which
+    order they go), it is asked again once the others have gone.
+    """
+    price = host_prices(draft.layout)
+    for _ in range(ROUNDS):
+        ways = _ways(draft, price)
+        best = max(ways, key=lambda way: way.gain, default=None)
+        if best is None or not adopt(draft, best) or not ways[0].refused:
+            return
+
+
+def _ways(draft: Draft, price: Floats) -> list[Way]:
+    """What some searches come to, each without the blocks that were kept back in those before."""
+    staying, ways = set[int](), list[Way]()
+    while len(ways) < ROUNDS and (found := _packed(draft, price, staying)):
+        ways.append(found)
+        if not found.refused:
+            break
+        staying |= found.refused
+    return ways
+
+
+def _packed(draft: Draft, price: Floats, staying: Collection[int]) -> Way | None:
+    """What emptying hosts comes to, with some blocks left where they are; None: none is emptied."""
+    is_first = len(draft.steps) == draft.urgent
+    search, turning = packing(draft), redirectable(draft) if is_first else []
     search.movable[turning] = True
+    search.movable[list(staying)] = False
     search.price[turning] = 0.0  # it moves anyway
-    price = host_prices(search.layout)
     closing = Closing(
         draft=draft,
         search=search,
@@ -41,7 +70,7 @@ def pack(draft: Draft) -> None:
     for refusal in search.forbidden.values():
         draft.note(refusal)
     if not closing.reasons:
-        return
+        return None
     polish(search, POLISH)
     place = search.layout.place
     wants = [
@@ -53,7 +82,7 @@ def pack(draft: Draft) -> None:
     def cost(layout: Layout) -> float:
         return float(price[layout.used_count > 0].sum()) + search.cost_of(layout)
 
-    adopt(draft, wants, cost, redirected(draft, place))
+    return way_to(draft, wants, cost, redirected(draft, place) if is_first else draft.steps)
 
 
 def packing(draft: Draft) -> Search:

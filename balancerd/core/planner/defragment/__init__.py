@@ -8,7 +8,8 @@
     spare      the room where landing costs nothing
     sequence   moves, in an order in which each has room
 
-What could not be carried out is tried again, with other VMs, in the room that the moves made.
+What could not be carried out, and what an option has no place for, is looked for again in the room
+that the moves made, until nothing is found: planning again once all is done would do the same.
 """
 
 from balancerd.core.planner.defragment.beam import choose
@@ -19,7 +20,7 @@ from balancerd.core.planner.defragment.site import site_of
 from balancerd.core.planner.defragment.spare import plentiful
 from balancerd.core.planner.draft import Draft
 
-ROUNDS = 3
+ROUNDS = 5
 LEAST_WORTH = 0.001  # rooms that a move costs in any case: of two equal ways the shorter is taken
 
 
@@ -37,5 +38,7 @@ def defragment(draft: Draft) -> None:
         relaxed = relax(options, budget, worth)
         ample = plentiful(site, relaxed.moves(options))
         chosen = choose(options, relaxed, ample, budget, worth)
-        if carry_out(draft, site, chosen) or len(draft.steps) == decided:
+        all_done = carry_out(draft, site, chosen)
+        made = len(draft.steps) - decided
+        if not made or (all_done and draft.room() < made):  # the budget is what bounded it
             return

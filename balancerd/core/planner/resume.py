@@ -1,0 +1,90 @@
+"""A plan of which a part was done is gone on with, as long as it is what would be planned.
+
+Whoever plans anew from half-way (balancerd was restarted, the first failure stopped the plan) could
+do with another plan as well, and another one still after its first moves: many ways lead to about
+the same. So it is asked what would be planned now, had nothing of late been moved. If that holds
+all that was, its rest is what is left to do. The loads are those of now: if they ask for something
+else, or others were moved, planning begins anew.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from balancerd.core.model import Load, Snapshot
+from balancerd.core.ordering.order import Step, Want, schedule
+from balancerd.core.past.history import History, Outcome, PastMove
+from balancerd.core.planner.draft import Draft
+
+
+def before_latest(draft: Draft) -> tuple[Snapshot, History] | None:
+    """The snapshot as if nothing had been moved within the life of a plan, and the past of then.
+
+    None if nothing was, or if VMs that were are not where they went, any more.
+    """
+    snapshot, moves = draft.layout.snapshot, draft.history.moves
+    latest = [move for move in moves if move.at >= draft.now - draft.policy.limits.plan_life]
+    done = [move for move in latest if move.outcome is Outcome.DONE]
+    for move in reversed(done):
+        if snapshot.cluster.placement.get(move.vm) != move.target:
+            return None
+        if move.source not in snapshot.cluster.hosts:
+            return None
+        snapshot = _taken_back(snapshot, move)
+    if not done:
+        return None
+    left = tuple(move for move in moves if move not in latest)
+    return snapshot, replace(draft.history, moves=left)
+
+
+def _taken_back(snapshot: Snapshot, move: PastMove) -> Snapshot:
+    loads, load = dict(snapshot.host_loads), snapshot.loads.get(move.vm)
+    for name, sign in ((move.source, 1), (move.target, -1)):
+        if load is not None and name in loads:
+            loads[name] = _shifted(loads[name], load, sign)
+    cluster = snapshot.cluster.finish(move.vm, move.source)
+    return replace(snapshot, cluster=cluster, host_loads=loads)
+
+
+def _shifted(host: Load, vm: Load, sign: int) -> Load:
+    """The load of a host with one VM more, or one less."""
+    return replace(
+        host,
+        cpu=max(0.0, host.cpu + sign * vm.cpu),
+        cpu_mean=max(0.0, host.cpu_mean + sign * vm.cpu_mean),
+        memory=max(0, host.memory + sign * vm.memory),
+    )
+
+
+def resume(draft: Draft, begun: Sequence[Step], former: Draft) -> None:
+    """Let what is left of `former`, made before the latest moves, follow the steps that are begun,
+    in place of all others; nothing changes unless it holds these moves and some more."""
+    layout = draft.layout_after(begun)
+    wants = [want for want in _left(draft, former) if want.block not in layout.moved]
+    steps, _ = schedule(layout, wants)
+    if steps:
+        draft.layout, draft.steps = layout, [*begun, *steps]
+        draft.worth = former.worth
+
+
+def _left(draft: Draft, former: Draft) -> list[Want]:
+    """Where the former plan wants blocks that are not there yet; nothing unless it holds all that
+    was moved since. What it parked on the way is left to planning anew."""
+    here = draft.layout.snapshot.cluster.placement
+    was = former.layout.snapshot.cluster.placement
+    blocks = former.layout.blocks
+    ways = {(vm, step.target) for step in former.steps for vm in blocks[step.block]}
+    rows = draft.layout.host_row
+    if any((vm, rows[here[vm]]) not in ways for vm in was if was[vm] != here[vm]):
+        return []
+    ends = {
+        vm: step
+        for step in former.steps[former.urgent :]
+        for vm in blocks[step.block]
+        if was[vm] == here[vm]
+    }
+    found = [(draft.layout.block_of[vm], step) for vm, step in ends.items()]
+    return [
+        Want(block, step.target, step.reason)
+        for block, step in dict(found).items()
+        if all(vm in ends and ends[vm].target == step.target for vm in draft.layout.blocks[block])
+    ]
