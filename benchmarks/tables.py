@@ -159,9 +159,8 @@ def stability(found: Found) -> Iterator[Row]:
         what = f"{policy}: planning again"
         yield at_most(f"{what} after a plan, moves", result["after_all_of_it"], 0.0)
         yield at_most(f"{what} halfway, VMs moved twice", result["moved_twice"], 0, "{:g}")
-        yield Row(
-            f"{what} halfway, something else and better", f"{result['another_and_better']:.0%}"
-        )
+        better = result["another_and_better"]
+        yield at_most(f"{what} halfway, something else and better", better, 0.0, "{:.2%}")
         yield Row(f"{what} halfway, better by at most", f"{result['better_by_at_most']:.2%}")
         yield Row(f"{what} halfway, moves in all", f"{result['moves_in_all_to_planned']:.1%}")
     for policy, result in found.get("noise", {}).items():

@@ -120,10 +120,11 @@ class Loads(Table[Load]):
 
 @dataclass(frozen=True, eq=False)
 class Forecasts(Table[Forecast]):
-    """`model.Forecast` by columns."""
+    """`model.Forecast` by columns; NaN stands for None in `usual`."""
 
     cpu: Floats
     spread: Floats
+    usual: Floats
 
     @classmethod
     def of(cls, forecasts: Mapping[str, Forecast]) -> "Forecasts":
@@ -135,11 +136,13 @@ class Forecasts(Table[Forecast]):
             names=tuple(forecasts),
             cpu=np.array([forecast.cpu for forecast in values], dtype=np.float64),
             spread=np.array([forecast.spread for forecast in values], dtype=np.float64),
+            usual=np.array([forecast.usual for forecast in values], dtype=np.float64),
         )
 
     def __getitem__(self, name: str) -> Forecast:
         row = self.row[name]
-        return Forecast(float(self.cpu[row]), float(self.spread[row]))
+        usual = _known(float(self.usual[row]))
+        return Forecast(float(self.cpu[row]), float(self.spread[row]), usual)
 
 
 def _known(value: float) -> float | None:

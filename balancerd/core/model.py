@@ -223,6 +223,7 @@ class Forecast:
 
     cpu: float  # reference cores
     spread: float  # standard deviation, reference cores
+    usual: float | None = None  # mean of a day's hours, reference cores; None: seen for too short
 
 
 class GapKind(StrEnum):

@@ -25,10 +25,10 @@ STEP = 600.0
 START = 1_700_000_000.0
 
 
-def wavering(seed: int, hours: int, share: float, by: float) -> Site:
+def wavering(seed: int, hours: int, share: float, by: float, step: float = STEP) -> Site:
     """Six hosts of 16 cores with 48 VMs; use is first-order autoregressive, of an hour's memory.
 
-    `share` of the site's CPU is used in the mean; a VM's use wavers by so much of its level.
+    It changes, and is looked at, every `step` seconds. `share` of the site's CPU is used in the mean; a VM's use wavers by so much of its level.
     """
     random = np.random.default_rng(seed)
     scenario = Scenario.model_validate(
@@ -36,7 +36,7 @@ def wavering(seed: int, hours: int, share: float, by: float) -> Site:
             "name": "wavering",
             "start": START,
             "duration": hours * HOUR,
-            "cycle": STEP,
+            "cycle": step,
             "hosts": [
                 {"name": "h%d", "count": 6, "cores": 16, "memory": 128 * GIB}
                 | {"power_curve": [100.0, 200.0]}
@@ -45,16 +45,16 @@ def wavering(seed: int, hours: int, share: float, by: float) -> Site:
             "vms": {"name": "v%02d", "count": 48},
             "network": {"host": 10**9},
             "placement": {"rule": "random", "seed": seed},
-            "load": {"step": STEP},
+            "load": {"step": step},
         }
     )
     levels = random.uniform(0.5, 1.5, 48) * share * 6 * 16 / 48
-    noise = random.normal(0.0, 1.0, (round(hours * HOUR / STEP) + 1, 48))
-    keeps = np.exp(-STEP / HOUR)
+    noise = random.normal(0.0, 1.0, (round(hours * HOUR / step) + 1, 48))
+    keeps = np.exp(-step / HOUR)
     for row in range(1, len(noise)):
         noise[row] = keeps * noise[row - 1] + np.sqrt(1.0 - keeps**2) * noise[row]
     demand = np.clip(levels * (1.0 + by * noise), 0.0, 4.0)
-    return replace(build(scenario), load=Table(STEP, demand))
+    return replace(build(scenario), load=Table(step, demand))
 
 
 def moves(site: Site, rules: Policy, record: Path) -> list[PastMove]:
@@ -86,6 +86,27 @@ def test_a_day_of_noise_without_trend_moves_nothing_once_all_is_settled(
     assert [move for move in found if move.at >= START + 6 * HOUR] == []
 
 
+def test_hosts_that_waver_over_the_threshold_now_and_then_are_left_in_peace(tmp_path: Path) -> None:
+    """Dies if every such hour is taken for an overload."""
+    rules = policy("quiet", detection={"window": 900.0}).model_copy(update={"mode": Mode.ACT})
+    found = moves(wavering(1, 30, 0.6, 0.3), rules, tmp_path)
+    assert [move for move in found if move.at >= START + 6 * HOUR] == []
+
+
+def test_what_is_there_to_stay_is_relieved_all_the_same(tmp_path: Path) -> None:
+    """Dies if a host is left alone for what its VMs used on the day before."""
+    site = wavering(1, 36, 0.5, 0.05)
+    assert isinstance(site.load, Table)
+    demand = site.load.rows.copy()
+    first = [vm for vm, host in enumerate(site.placement) if host == 0]
+    demand[round(24 * HOUR / STEP) :, first] *= 0.87 * 16 / demand[0, first].sum()
+    rules = policy("quiet", detection={"window": 900.0}).model_copy(update={"mode": Mode.ACT})
+    found = moves(replace(site, load=Table(STEP, demand)), rules, tmp_path)
+    late = [move for move in found if move.at >= START + 24 * HOUR and move.source == "h0"]
+    assert late
+    assert late[0].at < START + 28 * HOUR
+
+
 def test_no_vm_moves_again_within_its_cooldown_however_load_swings(tmp_path: Path) -> None:
     """Dies without `movable._resting`."""
     tables = EAGER | {"thresholds": {"imbalance": 0.02}}
@@ -96,3 +117,23 @@ def test_no_vm_moves_again_within_its_cooldown_however_load_swings(tmp_path: Pat
         own = past.setdefault(move.vm, [])
         assert not own or move.at >= rests_until(own, rules.limits)
         own.append(move)
+
+
+def test_in_weeks_of_swings_no_vm_goes_back_within_its_cooldown(tmp_path: Path) -> None:
+    """Nor moves at all. Dies if moves are forgotten while a rest still counts them."""
+    tables = EAGER | {"thresholds": {"imbalance": 0.02}}
+    rules = policy("spread", **tables).model_copy(update={"mode": Mode.ACT})
+    site = wavering(3, 20 * 24, 0.5, 1.0, step=3600.0)
+    past = dict[str, list[PastMove]]()
+    returns = 0
+    for move in moves(site, rules, tmp_path):
+        own = past.setdefault(move.vm, [])
+        if own:
+            assert move.at >= rests_until(own, rules.limits)
+            back = move.target == own[-1].source
+            rest = rests_until(own, rules.limits) - own[-1].at
+            assert not back or move.at >= own[-1].at + 2.0 * rest
+            returns += back
+        own.append(move)
+    assert sum(map(len, past.values())) > 100
+    assert returns  # it could have gone wrong

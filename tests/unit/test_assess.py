@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from balancerd.core.model import Gap, GapKind, Load, PowerState, Snapshot
+from balancerd.core.model import Forecast, Gap, GapKind, Load, PowerState, Snapshot
 from balancerd.core.placing.assess import assess
 from balancerd.core.plan import Assessment, Verdict
 from balancerd.core.units import GIB
@@ -33,6 +33,32 @@ def loaded(now: float, mean: float, **fields: float) -> Snapshot:
 )
 def test_overload_must_hold_now_and_in_the_mean(now: float, mean: float, verdict: Verdict) -> None:
     assert only(loaded(now, mean)).verdict is verdict
+
+
+def wavering(now: float, level: float, spread: float, usual: float | None) -> Snapshot:
+    """One host of 10 cores with one VM on it, and what is known of the VM's use, in cores."""
+    snapshot = site(f"h1 10c 64G: a {now}c 8G", host_loads={"h1": Load(now, now, 0)})
+    return replace(snapshot, forecasts={"a": Forecast(level, spread, usual)})
+
+
+@pytest.mark.parametrize(
+    ("now", "level", "spread", "usual", "verdict"),
+    [
+        (8.3, 7.5, 0.6, 6.8, Verdict.NORMAL),
+        (8.3, 7.5, 0.6, None, Verdict.OVERLOADED),  # seen for too short
+        (8.3, 7.5, 0.6, 7.6, Verdict.OVERLOADED),  # it would be there again
+        (8.6, 8.4, 0.6, 6.8, Verdict.OVERLOADED),  # it stays there
+        (9.5, 7.9, 0.6, 6.8, Verdict.OVERLOADED),  # a little more, and VMs wait
+        (8.3, 7.5, 0.2, 6.8, Verdict.OVERLOADED),  # more than a waver
+    ],
+)
+def test_a_host_whose_load_wavers_over_the_threshold_is_left_in_peace(
+    now: float, level: float, spread: float, usual: float | None, verdict: Verdict
+) -> None:
+    seen = only(wavering(now, level, spread, usual))
+    assert seen.verdict is verdict
+    if verdict is Verdict.NORMAL:
+        assert seen.reason == ("CPU 83%, mean 83% > 80%, which will pass: its VMs usually use 68%")
 
 
 def test_waiting_vcpus_are_overload_whatever_the_percentage() -> None:

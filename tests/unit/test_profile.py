@@ -36,6 +36,14 @@ def test_an_hour_tells_nothing_until_it_was_seen_on_two_days() -> None:
     assert read(2.5, load).usual(5) == pytest.approx(load[5], rel=1e-5)
 
 
+def test_what_a_vm_usually_uses_is_the_mean_of_the_last_days_hours() -> None:
+    """As soon as two of them were seen. Dies if the hour that is not over yet counts."""
+    load = waves(3)
+    assert np.isnan(read(1.75 / 24, load).of_a_day()).all()
+    assert read(3.5 / 24, load).of_a_day() == pytest.approx(load[:3].mean(axis=0), rel=1e-5)
+    assert read(1.5, load).of_a_day() == pytest.approx(load.mean(axis=0), rel=1e-5)
+
+
 def test_the_day_of_the_week_counts_from_the_second_week_on() -> None:
     """Dies if all days are averaged: Sunday would be as busy as the others."""
     week = np.concatenate([np.full((144, 1), 4.0), np.full((24, 1), 1.0)])

@@ -46,6 +46,18 @@ def test_the_rest_of_a_plan_follows_whatever_part_of_it_was_done(
         assert ways(planned(left, rules, past(made, count))) == ways(made, count)
 
 
+def test_a_vm_whose_migration_failed_rests_while_the_plan_goes_on() -> None:
+    """Dies if the past is forgotten with the moves that are taken back."""
+    made = planned(SPREAD, SPREADING)
+    first, second = made.moves[:2]
+    failed = PastMove(second.vm, second.source, second.target, NOW, Outcome.FAILED)
+    moved = History(moves=(*past(made, 1).moves, failed))
+    again = planned(done(SPREAD, first), SPREADING, moved)
+    assert again.moves
+    assert second.vm not in {move.vm for move in again.moves}
+    assert set(ways(again)) <= set(ways(made, 2))
+
+
 def test_what_was_moved_longer_ago_than_a_plan_lives_is_no_part_of_one() -> None:
     made = planned(PACKED, PACKING)
     assert told(made)[0] == "f h3>h1" and ways(made, 1) == ["g h3>h2"]

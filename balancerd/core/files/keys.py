@@ -29,7 +29,11 @@ KEYS: Mapping[type, Mapping[str, str]] = {
         "dirty_rate": "dirty_bytes_per_s",
         "shortage": "shortage_bytes",
     },
-    Forecast: {"cpu": "cpu_reference_cores", "spread": "spread_reference_cores"},
+    Forecast: {
+        "cpu": "cpu_reference_cores",
+        "spread": "spread_reference_cores",
+        "usual": "usual_reference_cores",
+    },
     Move: {
         "source": "from",
         "target": "to",

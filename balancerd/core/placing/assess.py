@@ -1,17 +1,17 @@
 """Each host's verdict under the dual threshold, with the numbers behind it.
 
-A host is overloaded only if its CPU is above `overload` now *and* in the window's mean, or if its
-VMs' vCPUs have to wait, or if its VMs are charged more memory than `overload`, or visibly lack
-memory: guests swap while balloons hold what is theirs, or the host itself stands still for it (PSI,
-which swapping is part of, and which only the host that balancerd runs on tells). Pressure on CPU
-says nothing that waiting vCPUs do not say better. What was not seen for `warm_up` seconds gives no
-verdict to act on.
+A host is overloaded only if its CPU is above `overload` now *and* in the window's mean, and not
+just as its VMs' loads waver around what they usually are; or if its VMs' vCPUs have to wait, or if
+its VMs are charged more memory than `overload`, or visibly lack memory: guests swap while balloons
+hold what is theirs, or the host itself stands still for it (PSI, which swapping is part of, and
+which only the host that balancerd runs on tells). Pressure on CPU says nothing that waiting vCPUs
+do not say better. What was not seen for `warm_up` seconds gives no verdict to act on.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from math import isfinite
+from math import isfinite, sqrt
 
 import numpy as np
 
@@ -25,6 +25,8 @@ from balancerd.core.policies.policy import Policy
 from balancerd.core.units import format_duration, format_size
 
 _OFF = (PowerState.OFF, PowerState.WAKING, PowerState.SLEEPING)
+
+WAVER = 3.0  # standard deviations of a load beyond which it is no waver
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,7 @@ def _assess(
         strain = Strain(max(strain.waiting, load.steal), max(0.0, lacked))
         use = (now_, mean, expected)
         room = float(layout.memory_capacity[row])
-        verdict, reason = _verdict(layout, load, use, memory, strain, room, now)
+        verdict, reason = _verdict(layout, row, load, use, memory, strain, room, now)
     if verdict is None:
         verdict = Verdict.UNKNOWN
     count = int(layout.used_count[row])
@@ -136,8 +138,35 @@ def _believable(load: Load) -> bool:
     return 0 <= load.cpu < ABSURD_CORES and isfinite(load.cpu_mean)
 
 
+def _passing(layout: Layout, row: int, cpu: float) -> float | None:
+    """What a host's VMs usually use, if it is above `overload` only as their loads waver.
+
+    None if one waver more may bring it to where VMs wait, if it is there to stay, if no waver
+    explains it, or if what is usual is not well below: then it would be there again and again.
+    """
+    band, capacity = layout.policy.thresholds.cpu, float(layout.cpu_capacity[row])
+    variance = layout.used_variance[row] - layout.leaving_variance[row]
+    spread = sqrt(max(0.0, float(variance))) / capacity
+    level = float(layout.used_cpu[row] - layout.leaving_cpu[row]) / capacity
+    if cpu + spread >= 1.0 or level - spread / 2 > band.overload or cpu > level + WAVER * spread:
+        return None
+    usual = level + sum(_beside(layout, block) for block in layout.blocks_on(row)) / capacity
+    return usual if usual < (band.release + band.overload) / 2 else None
+
+
+def _beside(layout: Layout, block: int) -> float:
+    """By how much a block usually uses more than is expected of it, in reference cores; where that
+    is not known, what it uses now counts as usual."""
+    vms, forecasts = layout.blocks[block], layout.snapshot.forecasts
+    usual = [seen.usual if (seen := forecasts.get(vm)) else None for vm in vms]
+    known = [use for use in usual if use is not None]
+    use = sum(known) if len(known) == len(vms) else float(layout.now[block])
+    return use - float(layout.cpu[block])
+
+
 def _verdict(
     layout: Layout,
+    row: int,
     load: Load,
     use: tuple[float, float, float],
     memory: float,
@@ -158,7 +187,10 @@ def _verdict(
         limit = format_size(detection.shortage * room)
         return Verdict.OVERLOADED, f"it lacks {format_size(strain.shortage)} of memory > {limit}"
     if cpu > bands.cpu.overload and mean > bands.cpu.overload:
-        return Verdict.OVERLOADED, f"CPU {cpu:.0%}, mean {mean:.0%} > {bands.cpu.overload:.0%}"
+        seen = f"CPU {cpu:.0%}, mean {mean:.0%} > {bands.cpu.overload:.0%}"
+        if (usual := _passing(layout, row, cpu)) is None:
+            return Verdict.OVERLOADED, seen
+        return Verdict.NORMAL, f"{seen}, which will pass: its VMs usually use {usual:.0%}"
     memory_idle = memory < bands.memory.idle or not layout.policy.capacity.enforce_memory
     if busiest < bands.cpu.idle and memory_idle:
         return Verdict.IDLE, f"CPU {max(cpu, mean):.0%} < {bands.cpu.idle:.0%}"

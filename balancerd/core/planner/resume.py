@@ -59,8 +59,9 @@ def resume(draft: Draft, begun: Sequence[Step], former: Draft) -> None:
     """Let what is left of `former`, made before the latest moves, follow the steps that are begun,
     in place of all others; nothing changes unless it holds these moves and some more."""
     layout = draft.layout_after(begun)
-    wants = [want for want in _left(draft, former) if want.block not in layout.moved]
-    steps, _ = schedule(layout, wants)
+    closed = {*layout.moved, *layout.fixed}  # by other moves, failures, or what somebody did
+    wants = [want for want in _left(draft, former) if want.block not in closed]
+    steps, _ = schedule(layout, [w for w in wants if layout.gives[layout.place[w.block]]])
     if steps:
         draft.layout, draft.steps = layout, [*begun, *steps]
         draft.worth = former.worth

@@ -145,4 +145,5 @@ def expect(
         pasts.names,
         np.where(never, safe, np.minimum(expected, sizes)),
         np.where(never, safe / 2, spread),
+        np.full(len(sizes), np.nan),
     )

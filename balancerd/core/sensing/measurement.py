@@ -133,7 +133,7 @@ def _forecasts(
     forecasts = expect(pasts, sizes, detection.trusted_after, others, turn)
     per_host = len(where.names) / max(len(np.unique(where.host)), 1)
     variance = inflated(forecasts.spread**2, profile.together.share, per_host)
-    return replace(forecasts, spread=np.sqrt(variance))
+    return replace(forecasts, spread=np.sqrt(variance), usual=profile.of_a_day())
 
 
 @dataclass(frozen=True, slots=True)

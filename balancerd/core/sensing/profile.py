@@ -11,6 +11,7 @@ Times are of the epoch: where clocks change, profiles lag an hour behind for som
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import exp
 from typing import Self
 
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from balancerd.core.columns import Floats, Ints, taken
+from balancerd.core.same import Same
 from balancerd.core.units import DAY, HOUR
 
 WEEK_OF_HOURS, DAY_OF_HOURS = 168, 24
@@ -29,6 +31,7 @@ ERROR_WEIGHT = 0.05  # of one hour's error in a VM's usual one
 OUTLIER = 3.0  # errors count up to so many times the usual one
 PROFILED = 28 * DAY  # what is read again of a record
 HOURS_TOLD = 24  # before VMs are said to err together
+HOURS_USUAL = 2  # that have to be seen of a day before a VM has a usual use
 MOST_TOGETHER = 0.5
 
 Cells = NDArray[np.float32]
@@ -206,6 +209,10 @@ class Profile:
         weekly = (same * self.cells[hour % WEEK_OF_HOURS] + usual) / (same + 1.0)
         return np.where(same >= WEEKS, weekly, usual)
 
+    def of_a_day(self) -> Floats:
+        """What VMs use on a day like the last: the mean of its hours, as far as they were seen."""
+        return _of_a_day(Same(self.cells), self.hour)
+
     def turn(self, since: float, now: float, until: float) -> Floats:
         """By how much use is expected to differ from a level that is of `since`, in cores.
 
@@ -227,6 +234,15 @@ class Profile:
         middle = at / HOUR - 0.5
         hour = int(middle // 1)
         return self.usual(hour) + (middle - hour) * (self.usual(hour + 1) - self.usual(hour))
+
+
+@lru_cache(maxsize=1)
+def _of_a_day(cells: Same[Cells], hour: int) -> Floats:
+    """The means of the day's hours before one; they change when an hour is closed."""
+    day = cells.value[np.arange(hour - DAY_OF_HOURS, hour) % WEEK_OF_HOURS]
+    seen = (~np.isnan(day)).sum(axis=0)
+    mean = np.nansum(day, axis=0, dtype=np.float64) / np.maximum(seen, 1)
+    return np.where(seen >= HOURS_USUAL, mean, np.nan)
 
 
 def _in_common(turn: Floats, use: Floats) -> Floats:
