@@ -28,7 +28,8 @@ START = 1_700_000_000.0
 def wavering(seed: int, hours: int, share: float, by: float, step: float = STEP) -> Site:
     """Six hosts of 16 cores with 48 VMs; use is first-order autoregressive, of an hour's memory.
 
-    It changes, and is looked at, every `step` seconds. `share` of the site's CPU is used in the mean; a VM's use wavers by so much of its level.
+    It changes, and is looked at, every `step` seconds. `share` of the site's CPU is used in the
+    mean; a VM's use wavers by so much of its level.
     """
     random = np.random.default_rng(seed)
     scenario = Scenario.model_validate(
@@ -120,20 +121,16 @@ def test_no_vm_moves_again_within_its_cooldown_however_load_swings(tmp_path: Pat
 
 
 def test_in_weeks_of_swings_no_vm_goes_back_within_its_cooldown(tmp_path: Path) -> None:
-    """Nor moves at all. Dies if moves are forgotten while a rest still counts them."""
+    """Dies if moves are forgotten while a rest still counts them."""
     tables = EAGER | {"thresholds": {"imbalance": 0.02}}
     rules = policy("spread", **tables).model_copy(update={"mode": Mode.ACT})
-    site = wavering(3, 20 * 24, 0.5, 1.0, step=3600.0)
-    past = dict[str, list[PastMove]]()
-    returns = 0
-    for move in moves(site, rules, tmp_path):
+    found = moves(wavering(3, 15 * 24, 0.5, 1.0, step=3600.0), rules, tmp_path)
+    past, waited = dict[str, list[PastMove]](), list[float]()
+    for move in found:
         own = past.setdefault(move.vm, [])
-        if own:
-            assert move.at >= rests_until(own, rules.limits)
-            back = move.target == own[-1].source
+        if own and move.target == own[-1].source:
             rest = rests_until(own, rules.limits) - own[-1].at
-            assert not back or move.at >= own[-1].at + 2.0 * rest
-            returns += back
+            waited.append((move.at - own[-1].at) / rest)
         own.append(move)
-    assert sum(map(len, past.values())) > 100
-    assert returns  # it could have gone wrong
+    assert len(waited) > 10
+    assert min(waited) >= 2.0
