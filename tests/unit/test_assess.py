@@ -49,7 +49,7 @@ def wavering(now: float, level: float, spread: float, usual: float | None) -> Sn
         (8.3, 7.5, 0.6, 7.6, Verdict.OVERLOADED),  # it would be there again
         (8.6, 8.4, 0.6, 6.8, Verdict.OVERLOADED),  # it stays there
         (9.5, 7.9, 0.6, 6.8, Verdict.OVERLOADED),  # a little more, and VMs wait
-        (8.3, 7.5, 0.2, 6.8, Verdict.OVERLOADED),  # more than a waver
+        (8.3, 7.5, 0.1, 6.8, Verdict.OVERLOADED),  # more than a waver
     ],
 )
 def test_a_host_whose_load_wavers_over_the_threshold_is_left_in_peace(

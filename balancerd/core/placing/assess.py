@@ -26,7 +26,7 @@ from balancerd.core.units import format_duration, format_size
 
 _OFF = (PowerState.OFF, PowerState.WAKING, PowerState.SLEEPING)
 
-WAVER = 3.0  # standard deviations of a load beyond which it is no waver
+WAVER = 5.0  # standard deviations (as they are measured, which is late) beyond which it is no waver
 
 
 @dataclass(frozen=True, slots=True)
