@@ -26,6 +26,7 @@ class Replay:
     before: dict[int, int] = field(default_factory=dict)  # number -> bits of all it waits for
     entering: dict[str, list[Move]] = field(default_factory=dict)  # by target host
     moves_of: dict[str, list[Move]] = field(default_factory=dict)  # by VM, in order
+    charged: set[str] = field(default_factory=set)  # VMs that cost their hosts anything
     residents: dict[str, list[str]] = field(default_factory=dict)  # by host, at the start
     rules_of: dict[str, list[ConstraintRule]] = field(default_factory=dict)  # by VM that moves
     closing: list[ConstraintRule] = field(default_factory=list)  # those that exclude whole hosts
@@ -38,6 +39,7 @@ class Replay:
         self.rules = rules_in_force(cluster, self.policy)
         self.closing = [rule for rule in self.rules if rule.kind == "exclude" and not rule.vms]
         self.headroom = [rule for rule in self.rules if rule.kind == "headroom"]
+        self.charged = {name for name, vm in cluster.vms.items() if vm.state not in GONE}
         for vm, host in cluster.placement.items():
             if self.is_charged(vm):
                 self.residents.setdefault(host, []).append(vm)
@@ -52,8 +54,7 @@ class Replay:
 
     def is_charged(self, vm: str) -> bool:
         """Whether a VM costs its host anything."""
-        value = self.snapshot.cluster.vms.get(vm)
-        return value is not None and value.state not in GONE
+        return vm in self.charged
 
     def fault(self, number: int, text: str) -> None:
         """Something is wrong with an action."""
