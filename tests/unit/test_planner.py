@@ -586,3 +586,12 @@ def test_a_host_whose_capacity_cannot_be_believed_is_left_out_and_freezes_nothin
     made = planned(changed(snapshot, host="h3", cpu=cpu), policy())
     assert told(made) == ["a h1>h2"]
     assert [(r.host, r.constraint) for r in made.refusals if not r.vm] == [("h3", "capacity")]
+
+
+def test_of_two_to_be_apart_the_one_leaves_whose_host_is_better_without_it() -> None:
+    """Dies if the smaller one leaves though that leaves the host as crowded as before."""
+    snapshot = site("h1 10c 64G: a 4c 8G, b 1c 4G, c 1c 4G | h2 10c 64G: | h3 10c 64G:")
+    apart = rule("apart", "a b")
+    assert told(planned(snapshot, policy("quiet", apart))) == ["b h1>h2"]
+    costs = {"crowding": 10.0, "crowded": 0.2, "move": 1.0}
+    assert told(planned(snapshot, policy("quiet", apart, costs=costs)))[0] == "a h1>h2"

@@ -5,13 +5,10 @@ than the one that is best alone. Then every host is taken up again, with all its
 home, until none finds anything cheaper.
 """
 
-from functools import cache
-from itertools import combinations
-
 import numpy as np
 
 from balancerd.core.ordering.order import Want
-from balancerd.core.placing.layout import Bools, Ints
+from balancerd.core.placing.layout import Ints
 from balancerd.core.plan import Refusal
 from balancerd.core.planner.adopt import adopt, way_to
 from balancerd.core.planner.changes import relocation, take
@@ -19,12 +16,11 @@ from balancerd.core.planner.draft import Draft
 from balancerd.core.planner.prices import move_prices
 from balancerd.core.planner.search import GAIN, Search
 from balancerd.core.planner.settle import polish
+from balancerd.core.planner.subsets import CHOICE, TOGETHER, sets_of
 
 ROUNDS = 2  # times that each host is taken up
 WORK = 8_000_000  # pairs weighed in all rounds
 POLISH = 400_000  # pairs weighed in the end
-TOGETHER = 3  # blocks that leave a host at once
-CHOICE = 14  # blocks of a host that are weighed in sets: those that give most for their price
 HUGE = 1e12  # for what may go nowhere: adds up, as infinity does not
 
 
@@ -144,7 +140,7 @@ def _cheapest_set(search: Search, host: int, *, wishful: bool) -> tuple[Ints, bo
     if wishful:
         burden = np.where(burden < HUGE, price, burden)
     burden -= price * (search.home[blocks] != host)
-    sets = _sets(len(blocks))
+    sets = sets_of(len(blocks))
     gain = search.relief(blocks, host, sets) - sets @ np.minimum(burden, HUGE)
     best = int(np.argmax(gain))
     return (np.asarray(blocks[sets[best]]) if gain[best] > GAIN else nothing), free
@@ -179,12 +175,3 @@ def _send(search: Search, block: int) -> bool:
             search.layout.move(block, int(targets[index]))
             return True
     return False
-
-
-@cache
-def _sets(count: int) -> Bools:
-    """Sets of up to `TOGETHER` of so many blocks: a row each, true for those in it."""
-    sizes = range(1, min(TOGETHER, count) + 1)
-    chosen = [np.array(list(combinations(range(count), size))) for size in sizes]
-    every = np.eye(count, dtype=np.bool_)
-    return np.concatenate([every[members].any(axis=1) for members in chosen])

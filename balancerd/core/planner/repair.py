@@ -10,6 +10,8 @@ import numpy as np
 from balancerd.core.ordering.order import Want, schedule
 from balancerd.core.placing.layout import Bools, Layout
 from balancerd.core.planner.draft import Draft
+from balancerd.core.planner.prices import move_prices
+from balancerd.core.planner.subsets import CHOICE, sets_of
 from balancerd.core.policies.choices import Objective
 
 
@@ -82,16 +84,38 @@ def _broken(layout: Layout) -> dict[int, str]:
 
 
 def _crowded(layout: Layout) -> dict[int, str]:
-    """All but the largest members wherever too many of an "apart" group share a domain."""
+    """All but the dearest members wherever too many of an "apart" group share a domain."""
     reasons, members = {}, _members(layout)
     for index, group in enumerate(layout.groups):
         if group.kind != "apart" or len(members[index]) <= group.at_most:
             continue
         for blocks in _by_domain(layout, index, members[index]).values():
-            ranked = sorted(blocks, key=lambda b: (b not in layout.fixed, -layout.memory[b], b))
+            if len(blocks) <= group.at_most:
+                continue
+            price = {block: _leaving_price(layout, block) for block in blocks}
+            ranked = sorted(blocks, key=lambda b: (b not in layout.fixed, -price[b], b))
             for block in ranked[group.at_most :]:
                 reasons[block] = f"{group.name}: shares its {group.scope} with another of the group"
     return reasons
+
+
+def _leaving_price(layout: Layout, block: int) -> float:
+    """What it costs that a block leaves: its bytes, or with its move all that its host then needs.
+
+    Of two that may not be together it need not be the smaller one whose host is better without it.
+    """
+    costs, host = layout.policy.costs, int(layout.place[block])
+    if layout.policy.objective is not Objective.QUIET or not costs.crowding:
+        return float(layout.memory[block])
+    prices, others = move_prices(layout), np.array(layout.blocks_on(host))
+    others = others[(others != block) & (layout.cpu[others] > 0)]
+    cheapest = np.argsort(prices[others] / layout.cpu[others], kind="stable")[:CHOICE]
+    others = others[cheapest]
+    sets = np.vstack([np.zeros(len(others), dtype=np.bool_), sets_of(len(others))])
+    capacity = float(layout.cpu_capacity[host])
+    over = float(layout.expected_cpu()[host] - costs.crowded) * capacity - float(layout.cpu[block])
+    left = np.maximum(0.0, over - sets @ layout.cpu[others])
+    return float(prices[block] + (sets @ prices[others] + costs.crowding * left).min())
 
 
 def _scattered(layout: Layout) -> dict[int, str]:
