@@ -135,8 +135,9 @@ class Watch:
     def _note_power(self, before: Mapping[str, Host], snapshot: Snapshot) -> None:
         """Record every change of a host's power that is seen, the first sight included."""
         hosts = snapshot.cluster.hosts
-        changed = [name for name, host in hosts.items() if before.get(name) is not host]
-        for name in changed:
+        if hosts is before:
+            return
+        for name in [name for name, host in hosts.items() if before.get(name) is not host]:
             old, host = before.get(name), hosts[name]
             if host.power is not PowerState.UNKNOWN and (old is None or old.power != host.power):
                 self._recorder.keep(self._ledger.record_power, name, host.power, snapshot.at)

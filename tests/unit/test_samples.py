@@ -45,6 +45,20 @@ def test_a_reading_can_be_read_by_people(store: SamplesStore) -> None:
     assert [tuple(row) for row in found] == [("host", "h1", 3.0, 1000), ("vm", "a", 1.5, 2000)]
 
 
+@pytest.mark.parametrize("count", [1, 62, 63, 64, 200])
+def test_of_however_many_vms_each_has_its_own_reading(store: SamplesStore, count: int) -> None:
+    """Kills: the rest that fills no whole statement left out, or rows cut at the wrong place."""
+    loads = {f"v{n:03}": load(n / 7, n, n / 1000, n / 3) for n in range(count)}
+    store.append(START, {"h1": load(3.0)}, loads)
+    found = store.database.rows(
+        "SELECT name, cpu_reference_cores, memory_bytes, steal, network_bytes_per_s,"
+        " block_bytes_per_s FROM samples WHERE kind = 'vm' ORDER BY name"
+    )
+    assert [tuple(row) for row in found] == [
+        (name, one.cpu, one.memory, one.steal, one.network, None) for name, one in loads.items()
+    ]
+
+
 def test_a_host_and_a_vm_may_have_one_name(store: SamplesStore) -> None:
     store.append(START, {"x": load(3.0)}, {"x": load(1.0)})
     assert series(store.database, "host", "x", START, START + 1).cpu.tolist() == [3.0]
