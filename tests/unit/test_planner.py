@@ -595,3 +595,12 @@ def test_of_two_to_be_apart_the_one_leaves_whose_host_is_better_without_it() -> 
     assert told(planned(snapshot, policy("quiet", apart))) == ["b h1>h2"]
     costs = {"crowding": 10.0, "crowded": 0.2, "move": 1.0}
     assert told(planned(snapshot, policy("quiet", apart, costs=costs)))[0] == "a h1>h2"
+
+
+def test_a_vm_on_its_way_from_nobody_knows_where_is_left_out() -> None:
+    """Dies with a traceback if it is looked up where it is."""
+    snapshot = under_way(site("h1 10c 64G: a 1c 8G | h2 10c 64G: b 6c 8G | h3 10c 64G:"), b="h3")
+    placement = {"a": "h1"}
+    lost = replace(snapshot, cluster=replace(snapshot.cluster, placement=placement))
+    past = PastMove("b", "h1", "h2", NOW - 60, Outcome.DONE)
+    assert told(planned(lost, policy(), History((past,)))) == []

@@ -69,8 +69,6 @@ def _keep_apart(drawing: Drawing, group: Group, there: Members, now: float) -> N
     over = drawing.column(group.weight, FREE, max(0.0, there.begun - group.at_most))
     columns, values = np.append(there.columns, over), np.append(there.sizes, -1.0)
     drawing.rows.add(columns, values, -FREE, group.at_most - there.staying)
-    if there.staying > group.at_most:  # those that stay cost in any case
-        drawing.rows.add(np.array([over]), np.ones(1), there.staying - group.at_most, FREE)
 
 
 def _keep_together(drawing: Drawing, factor: float, there: Members, now: float) -> None:

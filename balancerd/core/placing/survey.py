@@ -80,14 +80,17 @@ def _drawn_up(snapshot: Same[Snapshot], policy: Same[Policy]) -> Layout:
 def _placed(guests: Guests, hosts: Hosts, cluster: Cluster) -> tuple[Guests, Ints]:
     """The VMs on hosts that there are, and the row of each one's host.
 
-    One that comes from a host that there is not counts where it is going to.
+    One that comes from a host that there is not counts where it is going to; one of which nobody
+    knows where it is counts nowhere.
     """
     row, placement = hosts.row, cluster.placement
     rows = [row.get(placement.get(name, ""), -1) for name in guests.names]
     place = np.array(rows, dtype=np.int64)
     if cluster.flights:
         for index in np.flatnonzero(place < 0).tolist():
-            place[index] = row.get(cluster.flights.get(guests.names[index], ""), -1)
+            name = guests.names[index]
+            target = cluster.flights.get(name, "") if name in placement else ""
+            place[index] = row.get(target, -1)
     return guests.only(place >= 0), place[place >= 0]
 
 
