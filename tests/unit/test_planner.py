@@ -595,6 +595,8 @@ def test_of_two_to_be_apart_the_one_leaves_whose_host_is_better_without_it() -> 
     assert told(planned(snapshot, policy("quiet", apart))) == ["b h1>h2"]
     costs = {"crowding": 10.0, "crowded": 0.2, "move": 1.0}
     assert told(planned(snapshot, policy("quiet", apart, costs=costs)))[0] == "a h1>h2"
+    idle = site("h1 10c 64G: a 0c 8G, b 0c 4G | h2 10c 64G: | h3 10c 64G:")
+    assert told(planned(idle, policy("quiet", apart, costs=costs))) == ["b h1>h2"]
 
 
 def test_a_vm_on_its_way_from_nobody_knows_where_is_left_out() -> None:

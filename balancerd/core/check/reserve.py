@@ -82,9 +82,8 @@ def _may_be(replay: Replay, vm: VM, host: str) -> bool:
     """Whether no rule keeps a VM off a host, which has what it needs."""
     cluster = replay.snapshot.cluster
     target = cluster.hosts[host]
-    home = cluster.hosts.get(
-        cluster.placement[vm.name], target
-    )  # it may come from a host that went
+    # It may come from a host that went, or from nobody knows where.
+    home = cluster.hosts.get(cluster.placement.get(vm.name, ""), target)
     return not lacking(vm, home, target) and all(
         matches(host, rule.hosts) == (rule.kind != "avoid")
         for rule in replay.rules

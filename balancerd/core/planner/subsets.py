@@ -17,4 +17,5 @@ def sets_of(count: int) -> Bools:
     sizes = range(1, min(TOGETHER, count) + 1)
     chosen = [np.array(list(combinations(range(count), size))) for size in sizes]
     every = np.eye(count, dtype=np.bool_)
-    return np.concatenate([every[members].any(axis=1) for members in chosen])
+    nothing = np.zeros((0, count), dtype=np.bool_)
+    return np.concatenate([nothing, *(every[members].any(axis=1) for members in chosen)])
