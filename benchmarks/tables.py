@@ -224,6 +224,7 @@ def lab(found: Found) -> Iterator[Row]:
     what = f"killed in mid-migration, {len(settled['each'])} times"
     yield at_most(f"{what}: seconds until settled", settled["settled_seconds"], 10, "{:.1f}")
     yield Row(f"{what}: the longest", f"{settled['longest_seconds']:.1f}")
+    yield Row(f"{what}: CPU seconds of its own until then", f"{settled['cpu_seconds']:.1f}")
     what = "one libvirtd of three hangs"
     yield at_most(f"{what}: interval of cycles / before", hung["interval"]["ratio"], 1.1, "{:.3f}")
     yield at_most(f"{what}: work of a cycle / before", hung["work"]["ratio"], 1.1, "{:.3f}")
