@@ -20,7 +20,7 @@ from balancerd.core.planner.defragment.site import Site
 LEAVING_AT_MOST = 2  # VMs that leave a node
 COMING_AT_MOST = 3  # VMs that come to a node
 WIDE_LEAVING_AT_MOST = 3  # VMs on several nodes that leave a host, ...
-WIDE_COMING_AT_MOST = 2  # ... and that come
+WIDE_COMING_AT_MOST = 1  # ... and that come: with two the search has more to go astray in
 EPSILON = 1e-9
 
 Filling = tuple[int, ...]  # kinds, with repetition
