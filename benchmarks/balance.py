@@ -12,6 +12,7 @@ the squares of the residues are bounded by the deviation, which a Lagrange multi
 """
 
 import argparse
+import gc
 import json
 import time
 from pathlib import Path
@@ -106,6 +107,8 @@ def moves_at_least(instance: dict[str, Any], deviation: float) -> int:
 def balance(instance: dict[str, Any]) -> dict[str, float]:
     """Standard deviation of the hosts' memory in percent, before and after."""
     seen, rules = snapshot(instance), policy()
+    gc.collect()
+    gc.freeze()  # the instance itself is not to be looked through for garbage
     begun = time.process_time()
     made = plan(seen, rules, History(), 0.0)
     seconds = time.process_time() - begun

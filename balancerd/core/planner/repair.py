@@ -5,10 +5,12 @@ that blocks which are in each other's way can swap; `order.schedule` finds the s
 way like that is looked at once more by itself.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from balancerd.core.ordering.order import Want, schedule
-from balancerd.core.placing.layout import Bools, Layout
+from balancerd.core.placing.layout import Bools, Floats, Group, Layout
 from balancerd.core.planner.draft import Draft
 from balancerd.core.planner.prices import move_prices
 from balancerd.core.planner.subsets import CHOICE, sets_of
@@ -85,29 +87,38 @@ def _broken(layout: Layout) -> dict[int, str]:
 
 def _crowded(layout: Layout) -> dict[int, str]:
     """All but the dearest members wherever too many of an "apart" group share a domain."""
-    reasons, members = {}, _members(layout)
-    for index, group in enumerate(layout.groups):
-        if group.kind != "apart" or len(members[index]) <= group.at_most:
-            continue
-        for blocks in _by_domain(layout, index, members[index]).values():
-            if len(blocks) <= group.at_most:
-                continue
-            price = {block: _leaving_price(layout, block) for block in blocks}
-            ranked = sorted(blocks, key=lambda b: (b not in layout.fixed, -price[b], b))
-            for block in ranked[group.at_most :]:
-                reasons[block] = f"{group.name}: shares its {group.scope} with another of the group"
+    crowds = list(_crowds(layout))
+    if not crowds:
+        return {}
+    reasons, prices = {}, move_prices(layout)
+    for group, blocks in crowds:
+        price = {block: _leaving_price(layout, block, prices) for block in blocks}
+        ranked = sorted(blocks, key=lambda b: (b not in layout.fixed, -price[b], b))
+        for block in ranked[group.at_most :]:
+            reasons[block] = f"{group.name}: shares its {group.scope} with another of the group"
     return reasons
 
 
-def _leaving_price(layout: Layout, block: int) -> float:
+def _crowds(layout: Layout) -> Iterator[tuple[Group, list[int]]]:
+    """The blocks of an "apart" group in each domain that has too many of them."""
+    members = _members(layout)
+    for index, group in enumerate(layout.groups):
+        if group.kind == "apart" and len(members[index]) > group.at_most:
+            for blocks in _by_domain(layout, index, members[index]).values():
+                if len(blocks) > group.at_most:
+                    yield group, blocks
+
+
+def _leaving_price(layout: Layout, block: int, prices: Floats) -> float:
     """What it costs that a block leaves: its bytes, or with its move all that its host then needs.
 
     Of two that may not be together it need not be the smaller one whose host is better without it.
+    `prices`: what it costs to move each block.
     """
     costs, host = layout.policy.costs, int(layout.place[block])
     if layout.policy.objective is not Objective.QUIET or not costs.crowding:
         return float(layout.memory[block])
-    prices, others = move_prices(layout), np.array(layout.blocks_on(host))
+    others = np.array(layout.blocks_on(host))
     others = others[(others != block) & (layout.cpu[others] > 0)]
     cheapest = np.argsort(prices[others] / layout.cpu[others], kind="stable")[:CHOICE]
     others = others[cheapest]
