@@ -21,7 +21,7 @@ from balancerd.core.planner.settle import polish
 
 POLISH = 3_000_000  # pairs weighed to take needless moves back
 ROUNDS = 3  # searches, each without the blocks that rules kept back in those before
-IN_VAIN = 2_000_000  # pairs weighed for hosts that stay on, after which no other is tried
+IN_VAIN = 1_200_000  # pairs weighed for hosts that stay on, after which no other is tried
 
 
 def pack(draft: Draft) -> None:
