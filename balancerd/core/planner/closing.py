@@ -160,14 +160,19 @@ class Closing:
         cost = search.burden(np.array([block]), targets)[0] if len(targets) else np.zeros(0)
         while np.isfinite(cost).any():
             ties = np.flatnonzero(cost <= cost.min() + ROUNDING)
-            rows = targets[ties]
-            price = layout.peak[rows] / np.maximum(layout.cpu_capacity[rows], ROUNDING)
-            best = ties[np.lexsort((-self._use(rows), price))[0]]
+            best = ties[self._preferred(targets[ties])]
             if not search.forbids(block, int(targets[best])):
                 layout.move(block, int(targets[best]))
                 return True
             cost[best] = np.inf
         return False
+
+    def _preferred(self, hosts: Ints) -> int:
+        """Which of some hosts is the fullest of the most efficient; the first of equals."""
+        layout = self.search.layout
+        price = layout.peak[hosts] / np.maximum(layout.cpu_capacity[hosts], ROUNDING)
+        efficient = np.flatnonzero(price == price.min())
+        return int(efficient[np.argmax(self._use(hosts[efficient]))])
 
     def _explain(self, host: int) -> None:
         """Say of every block that moved for this host why it did."""
