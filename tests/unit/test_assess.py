@@ -61,6 +61,11 @@ def test_a_host_whose_load_wavers_over_the_threshold_is_left_in_peace(
         assert seen.reason == ("CPU 83%, mean 83% > 80%, which will pass: its VMs usually use 68%")
 
 
+def test_a_policy_may_have_wavers_relieved_like_anything_else() -> None:
+    snapshot = wavering(8.3, 7.5, 0.6, 6.8)
+    assert only(snapshot, detection={"wavers": False}).verdict is Verdict.OVERLOADED
+
+
 def test_waiting_vcpus_are_overload_whatever_the_percentage() -> None:
     seen = only(loaded(5.0, 5.0, steal=0.2))
     assert seen.verdict is Verdict.OVERLOADED

@@ -141,9 +141,12 @@ def _believable(load: Load) -> bool:
 def _passing(layout: Layout, row: int, cpu: float) -> float | None:
     """What a host's VMs usually use, if it is above `overload` only as their loads waver.
 
-    None if one waver more may bring it to where VMs wait, if it is there to stay, if no waver
-    explains it, or if what is usual is not well below: then it would be there again and again.
+    None if the policy sits none out, if one waver more may bring it to where VMs wait, if it is
+    there to stay, if no waver explains it, or if what is usual is not well below: then it would be
+    there again and again.
     """
+    if not layout.policy.detection.wavers:
+        return None
     band, capacity = layout.policy.thresholds.cpu, float(layout.cpu_capacity[row])
     variance = layout.used_variance[row] - layout.leaving_variance[row]
     spread = sqrt(max(0.0, float(variance))) / capacity

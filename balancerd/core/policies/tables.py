@@ -67,6 +67,11 @@ class Detection(Schema):
     """From readings to a verdict."""
 
     window: Duration = Field(300.0, description="overload must hold now and as mean over this span")
+    wavers: bool = Field(
+        default=True,
+        description="a host whose load only wavers over `overload`, and usually is well below, is "
+        "left in peace; false: it is relieved like any other",
+    )
     warm_up: Duration = Field(120.0, description="a VM seen for less has no load to go by yet")
     trusted_after: Duration = Field(
         1800.0, description="a VM seen for less counts, in part, at half its size"
