@@ -83,6 +83,14 @@ RUNNING = (
         protects="a job that was there before ours is waited for, not taken over",
     ),
     Mutant(
+        "a job after ours had ended",
+        "core/executing/verification.py",
+        "if _has_answered(task):\n        return _wait",
+        "if False:\n        return _wait",
+        VERIFICATION,
+        protects="what an operator begins once ours has failed is waited for, not taken over",
+    ),
+    Mutant(
         "only our own job is throttled",
         "core/executing/throttle.py",
         "if task.stage is not Stage.RUNNING or not task.ours or now",

@@ -54,6 +54,18 @@ def test_a_job_that_was_there_before_ours_is_not_watched_and_not_given_up(target
     assert run.stage() is Stage.VERIFYING
 
 
+@pytest.mark.parametrize("target", [P.UNREACHABLE, P.INCOMING])
+def test_a_job_that_begins_after_ours_has_ended_is_somebody_elses(target: P) -> None:
+    run = one_move()
+    run.started()
+    run.progress(GIB, START + 1)
+    ended = JobReport("a", "h1", "h2", START + 10, ended=True, answered=True, error="it is closed")
+    run.feed(ended, at=START + 10)
+    seen(run, START + 60, P.RUNNING_WITH_JOB, target)
+    assert not of(Watch, run.commands)
+    assert run.stage() is Stage.VERIFYING
+
+
 def test_once_the_other_job_is_over_ours_was_never_started() -> None:
     run = outrun()
     seen(run, START + 60, P.RUNNING_WITH_JOB, P.ABSENT)

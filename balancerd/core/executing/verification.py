@@ -161,6 +161,8 @@ def _job_goes_on(task: Task, target: Presence, view: View) -> Step:
     """A job holds the VM: watch it again if it is ours, else wait for its end."""
     if task.foreign or task.is_cold or not may_watch(target, ours=task.ours):
         return _wait(task, task.foreign or "a job holds it that is not seen on the target")
+    if _has_answered(task):
+        return _wait(task, "a job holds it that began after ours had ended")
     move = task.move
     limit = task.deadline or deadline(move.seconds, view.policy.limits)
     task = replace(task, deadline=limit, progressed=view.now, asks=0)
