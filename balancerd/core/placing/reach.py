@@ -116,16 +116,16 @@ def _by_signature(
     what soft ones cost there."""
     allowed = np.ones((len(keys), len(hosts.names)), dtype=np.bool_)
     open_, aversion = allowed.copy(), np.zeros(allowed.shape)
-    inside = [_inside(rule, hosts.row) for rule in rules]
+    wanted = [_wanted(rule, hosts.row) for rule in rules]
     for row, (counted, needs) in enumerate(keys):
         for number, count in counted:
-            rule, wrong = rules[number], inside[number]
+            rule, right = rules[number], wanted[number]
             if rule.kind == "exclude":
-                open_[row] &= ~wrong
+                open_[row] &= right
             elif rule.weight is None:
-                allowed[row] &= ~wrong
+                allowed[row] &= right
             else:
-                aversion[row] += rule.weight * count * wrong
+                aversion[row] += rule.weight * count * ~right
         if needs != NOTHING:
             open_[row] &= _fitting(needs, hosts.values)
     return allowed, open_, aversion
@@ -141,12 +141,13 @@ def _about(vms: Mapping[str, VM], rules: Sequence[ConstraintRule]) -> Mapping[st
     return about
 
 
-def _inside(rule: ConstraintRule, rows: Mapping[str, int]) -> Bools:
-    """The hosts where a rule does not want its VMs."""
-    named = np.zeros(len(rows), dtype=np.bool_)
+def _wanted(rule: ConstraintRule, rows: Mapping[str, int]) -> Bools:
+    """The hosts where a rule wants its VMs, or at least does not mind them."""
+    inwards = rule.kind in ("pin", "one-of")
+    wanted = np.full(len(rows), not inwards)
     if rule.kind in (*ABOUT_PLACES, "exclude"):
-        named[[rows[name] for name in meant(rows, rule.hosts)]] = True
-    return ~named if rule.kind in ("pin", "one-of") else named
+        wanted[[rows[name] for name in meant(rows, rule.hosts)]] = inwards
+    return wanted
 
 
 def _fitting(needs: Needs, hosts: Sequence[Host]) -> Bools:

@@ -107,6 +107,7 @@ def unreadable(vm: VM) -> str:
     return next(filter(None, complaints), "")
 
 
+@lru_cache(maxsize=2**12)
 def _complaint(key: str, value: str) -> str:
     if key == COMPLAINT:
         return value
