@@ -133,7 +133,9 @@ def _asked(guests: Guests, cores: Floats, snapshot: Snapshot) -> Floats:
     """
     loads = Loads.of(snapshot.loads)
     rows = loads.rows(guests.names)
-    return taken(loads.cpu, rows) + taken(loads.steal, rows) * np.maximum(guests.sizes, cores)
+    with np.errstate(invalid="ignore"):  # nothing waits for cores without end: not known
+        waits = taken(loads.steal, rows) * np.maximum(guests.sizes, cores)
+    return taken(loads.cpu, rows) + waits
 
 
 def _composed(
