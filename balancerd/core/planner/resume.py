@@ -9,6 +9,7 @@ else, or others were moved, planning begins anew.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 from balancerd.core.model import Load, Snapshot
 from balancerd.core.ordering.order import Step, Want, schedule
@@ -22,27 +23,28 @@ def before_latest(draft: Draft) -> tuple[Snapshot, History] | None:
     None if nothing was, or if VMs that were are not where they went, any more.
     """
     snapshot, moves = draft.layout.snapshot, draft.history.moves
-    latest = [move for move in moves if move.at >= draft.now - draft.policy.limits.plan_life]
-    done = [move for move in latest if move.outcome is Outcome.DONE]
+    since = draft.now - draft.policy.limits.plan_life
+    done = [move for move in moves if move.at >= since and move.outcome is Outcome.DONE]
+    placement, loads = dict(snapshot.cluster.placement), dict(snapshot.host_loads)
     for move in reversed(done):
-        if snapshot.cluster.placement.get(move.vm) != move.target:
+        if placement.get(move.vm) != move.target or move.source not in snapshot.cluster.hosts:
             return None
-        if move.source not in snapshot.cluster.hosts:
-            return None
-        snapshot = _taken_back(snapshot, move)
+        placement[move.vm] = move.source
+        _take_back(loads, move, snapshot.loads.get(move.vm))
     if not done:
         return None
-    left = tuple(move for move in moves if move not in latest)
-    return snapshot, replace(draft.history, moves=left)
+    cluster = replace(snapshot.cluster, placement=MappingProxyType(placement))
+    for vm in sorted({move.vm for move in done} & cluster.flights.keys()):
+        cluster = cluster.finish(vm, placement[vm])
+    before = replace(snapshot, cluster=cluster, host_loads=loads)
+    left = tuple(move for move in moves if move.at < since)
+    return before, replace(draft.history, moves=left)
 
 
-def _taken_back(snapshot: Snapshot, move: PastMove) -> Snapshot:
-    loads, load = dict(snapshot.host_loads), snapshot.loads.get(move.vm)
+def _take_back(loads: dict[str, Load], move: PastMove, load: Load | None) -> None:
     for name, sign in ((move.source, 1), (move.target, -1)):
         if load is not None and name in loads:
             loads[name] = _shifted(loads[name], load, sign)
-    cluster = snapshot.cluster.finish(move.vm, move.source)
-    return replace(snapshot, cluster=cluster, host_loads=loads)
 
 
 def _shifted(host: Load, vm: Load, sign: int) -> Load:
