@@ -18,6 +18,14 @@ RUNNING = (
         protects="no migration sends more than the policy allows",
     ),
     Mutant(
+        "disks share the cap",
+        "adapters/libvirt/order.py",
+        "mebibytes(order.bandwidth // max(1, len(disks)))",
+        "mebibytes(order.bandwidth)",
+        ORDERS,
+        protects="a VM with several disks sends no more than one without",
+    ),
+    Mutant(
         "production goes first",
         "core/moving/topology.py",
         "return topology_of(snapshot.value.cluster).free(production(snapshot.value))",

@@ -41,6 +41,15 @@ def test_a_round_counts_once_however_often_it_is_heard_of() -> None:
     assert (climb.round, climb.stalls) == (2, 1)
 
 
+def test_disks_that_were_copied_before_the_memory_belong_to_no_round() -> None:
+    """Dies when the first round counts as large as both together: whatever came after it would be
+    smaller, and the first stall would be none."""
+    climb = followed(GROUND, JobProgress(9000, 8000, 1000, 0, 1.0))
+    climb = followed(climb, JobProgress(10_000, 9100, 900, 1, 2.0))
+    climb = followed(climb, JobProgress(10_000, 10_000, 1000, 2, 3.0))
+    assert climb.stalls == 1
+
+
 @given(st.lists(st.integers(60, MEMORY), min_size=2, max_size=12), st.floats(0.05, 0.5))
 def test_stalls_are_what_oVirt_counts(sizes: list[int], every: float) -> None:  # noqa: N802
     """Rounds after the first that did not get below the smallest before them."""

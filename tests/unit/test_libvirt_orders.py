@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancerd.adapters.libvirt import HostConfig, LibvirtBackend, acts
+from balancerd.adapters.libvirt import HostConfig, LibvirtBackend, acts, mirrors
 from balancerd.adapters.libvirt.definition import Storage, local_disks
 from balancerd.adapters.libvirt.jobs import Figures
 from balancerd.adapters.libvirt.migration import Migration
@@ -75,6 +75,27 @@ def test_the_cap_and_the_way_go_with_the_call() -> None:
     }
     disks = parameters_of(order(Method.STORAGE), ("vda", "vdb"))
     assert disks[libvirt.VIR_MIGRATE_PARAM_MIGRATE_DISKS] == ["vda", "vdb"]
+    assert disks[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] == 50  # libvirt lets each have it
+
+
+@given(
+    st.integers(16 * MIB, 2**40),
+    st.dictionaries(st.text("ab", min_size=1), st.integers(0, 2**45), min_size=1, max_size=9),
+)
+def test_disks_that_are_copied_have_no_more_than_the_cap_together(
+    bandwidth: int, left: dict[str, int]
+) -> None:
+    """But for what each needs at least, to send what the VM writes meanwhile."""
+    found = mirrors.divided(bandwidth, left)
+    assert found.keys() == left.keys()
+    assert all(rate >= mirrors.LEAST for rate in found.values())
+    assert sum(rate for rate in found.values() if rate > mirrors.LEAST) <= bandwidth
+
+
+def test_disks_that_are_copied_end_at_once() -> None:
+    """Dies when each has the same: the larger one then goes on alone at half the cap."""
+    assert mirrors.divided(8 * MIB, {"vda": 100, "vdb": 300}) == {"vda": 2 * MIB, "vdb": 6 * MIB}
+    assert mirrors.divided(8 * MIB, {"vda": 0, "vdb": 0}) == {"vda": 4 * MIB, "vdb": 4 * MIB}
 
 
 def test_no_cap_is_no_parameter() -> None:

@@ -6,6 +6,7 @@ the look and the leap a moment remains: a libvirt call cannot be made to depend 
 
 import libvirt
 
+from balancerd.adapters.libvirt import mirrors
 from balancerd.adapters.libvirt.jobs import read_job
 from balancerd.adapters.libvirt.locate import condition_of
 from balancerd.adapters.libvirt.order import mebibytes, milliseconds
@@ -62,9 +63,10 @@ def undefine(domain: libvirt.virDomain) -> None:
 
 
 def set_bandwidth(domain: libvirt.virDomain, bandwidth: int) -> None:
-    """Change the cap of its migration, in bytes per second."""
+    """Change the cap of its migration, in bytes per second; of its disks' copies, too."""
     _need_transfer(domain)
     domain.migrateSetMaxSpeed(mebibytes(bandwidth))
+    mirrors.share_out(domain, bandwidth)
 
 
 def set_downtime(domain: libvirt.virDomain, downtime: float) -> None:

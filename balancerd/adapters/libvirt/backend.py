@@ -168,6 +168,10 @@ class LibvirtBackend:
 
     def set_bandwidth(self, vm: str, host: str, bandwidth: int) -> None:
         """Change the cap of a migration under way."""
+        with self._lock:
+            migration = self._migrations.get(vm)
+        if migration is not None:
+            migration.keep_bandwidth(bandwidth)
         self._act(
             vm, host, "set the bandwidth", lambda domain: acts.set_bandwidth(domain, bandwidth)
         )

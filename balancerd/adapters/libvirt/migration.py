@@ -16,6 +16,7 @@ from typing import Any
 
 import libvirt
 
+from balancerd.adapters.libvirt.acts import Refused, set_bandwidth
 from balancerd.adapters.libvirt.connection import connected
 from balancerd.adapters.libvirt.definition import local_disks
 from balancerd.adapters.libvirt.errors import code, not_encrypted, telling
@@ -33,6 +34,7 @@ LOG = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
 FIGURES_SECONDS = 0.5  # how long the event with the figures may be late
+SHARE_SECONDS = 10.0  # after which disks that are copied side by side are told their shares again
 START_SECONDS = 10.0  # an order this old is not carried out: the world it was given for has passed
 
 Tell = Callable[[JobReport], None]
@@ -55,6 +57,9 @@ class Migration:
         self._figures = Figures()
         self._progress: JobProgress | None = None
         self._downtime_set = False
+        self._bandwidth = order.bandwidth  # as it was last set
+        self._disks: tuple[str, ...] = ()  # that are copied
+        self._shared_at = 0.0
         self._asked = self._answered = False
 
     def run(self) -> JobReport:
@@ -70,6 +75,10 @@ class Migration:
     def keep_downtime(self) -> None:
         """Somebody set the downtime meanwhile; the order's is not to be set any more."""
         self._downtime_set = True
+
+    def keep_bandwidth(self, bandwidth: int) -> None:
+        """Somebody changes the cap; the order's does not count any more."""
+        self._bandwidth = bandwidth
 
     def _attempt(self, work: Callable[[libvirt.virDomain], None]) -> BackendError | None:
         """Do the work on a connection of its own; the error it ended with."""
@@ -112,10 +121,10 @@ class Migration:
         self._completed.set()
 
     def _migrate(self, domain: libvirt.virDomain) -> None:
-        order, disks = self.order, self._disks(domain)
+        order, self._disks = self.order, self._disks_to_copy(domain)
         self._look_once_more(domain)
         flags = flags_of(order, persistent=bool(domain.isPersistent()))
-        parameters: Any = parameters_of(order, disks)  # annotated as text, but a dictionary
+        parameters: Any = parameters_of(order, self._disks)  # annotated as text, but a dictionary
         threading.Thread(target=self._watch, name=f"watch {order.vm}", daemon=True).start()
         self._asked = True
         try:
@@ -143,7 +152,7 @@ class Migration:
         if age > START_SECONDS:  # the host hung; it must not start when it comes back some day
             raise BackendError(name, "migrate", f"the host took {age:.0f} s to answer: too late")
 
-    def _disks(self, domain: libvirt.virDomain) -> tuple[str, ...]:
+    def _disks_to_copy(self, domain: libvirt.virDomain) -> tuple[str, ...]:
         """The disks to be copied, for a migration with storage."""
         if self.order.method is not Method.STORAGE:
             return ()
@@ -185,6 +194,7 @@ class Migration:
             if not self._ended.is_set():
                 self._tell(self._report(progress=progress))
             self._set_downtime(progress)
+            self._share_out(progress)
         return job is Job.OUTGOING
 
     def _set_downtime(self, progress: JobProgress) -> None:
@@ -194,6 +204,14 @@ class Migration:
             limit = milliseconds(self.order.downtime)
             self._aside("set the downtime", lambda domain: domain.migrateSetMaxDowntime(limit))
 
+    def _share_out(self, progress: JobProgress) -> None:
+        """Give each of several disks its share, and the memory that follows them all of it."""
+        now, copying = time.monotonic(), progress.iteration == 0
+        due = not self._shared_at or (copying and now > self._shared_at + SHARE_SECONDS)
+        if len(self._disks) > 1 and self._bandwidth and progress.total > 0 and due:
+            self._shared_at = now
+            self._aside("share out", lambda domain: set_bandwidth(domain, self._bandwidth))
+
     def _aside(self, act: str, work: Callable[[libvirt.virDomain], object]) -> None:
         """Do something on a thread of its own, lest a call that waits stop the watch."""
 
@@ -201,8 +219,8 @@ class Migration:
             try:
                 with self._domain() as domain:
                     work(domain)
-            except BackendError as error:
-                LOG.warning("%s: cannot %s: %s", self.order.vm, act, error.cause)
+            except (BackendError, Refused) as error:
+                LOG.warning("%s: cannot %s: %s", self.order.vm, act, error)
 
         threading.Thread(target=perform, name=f"{act} of {self.order.vm}", daemon=True).start()
 

@@ -52,10 +52,15 @@ def flags_of(order: Order, *, persistent: bool) -> int:
 
 
 def parameters_of(order: Order, disks: tuple[str, ...] = ()) -> Mapping[str, Any]:
-    """The parameters of the call; `disks` are the only ones whose content is to be copied."""
+    """The parameters of the call; `disks` are the only ones whose content is to be copied.
+
+    libvirt lets each disk have the whole bandwidth of the call: so that is divided among them until
+    `mirrors` does it better.
+    """
     parameters: dict[str, Any] = {}
     if order.bandwidth and order.method is not Method.COLD:
-        parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = mebibytes(order.bandwidth)
+        bandwidth = mebibytes(order.bandwidth // max(1, len(disks)))
+        parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = bandwidth
     if order.bandwidth and order.method is Method.POST_COPY:
         parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH_POSTCOPY] = mebibytes(order.bandwidth)
     if order.target.migration_uri:

@@ -105,7 +105,7 @@ def followed(climb: Climb, progress: JobProgress) -> Climb:
     ends_at = progress.processed + progress.remaining
     if progress.iteration <= climb.round:
         return replace(climb, ends_at=ends_at)
-    size = progress.total if climb.smallest is None else _size(climb, progress)
+    size = _first(climb, progress) if climb.smallest is None else _size(climb, progress)
     stalled = climb.smallest is not None and size >= climb.smallest
     return replace(
         climb,
@@ -114,6 +114,11 @@ def followed(climb: Climb, progress: JobProgress) -> Climb:
         smallest=size if climb.smallest is None else min(size, climb.smallest),
         stalls=climb.stalls + stalled,
     )
+
+
+def _first(climb: Climb, progress: JobProgress) -> int:
+    """All of the memory; disks that were copied before it belong to no round."""
+    return max(progress.remaining, progress.total - climb.ends_at)
 
 
 def _size(climb: Climb, progress: JobProgress) -> int:

@@ -17,6 +17,7 @@ from .layout import LabError
 if TYPE_CHECKING:
     from .rig import Rig
 
+FIRST, SECOND = "vda", "vdb"
 BOOT_SECONDS = 150  # 4 s on an idle machine; emulated CPUs are slow on a busy one
 AGENT_SECONDS = 10  # a libvirtd just started, or a guest just arrived, has no agent for a moment
 
@@ -60,7 +61,7 @@ DOMAIN = """\
 DISK = """\
 <disk type="file" device="disk">
       <driver name="qemu" type="{format}" cache="none"/>
-      <source file="{path}"/><target dev="vda" bus="virtio"/>{shareable}
+      <source file="{path}"/><target dev="{device}" bus="virtio"/>{shareable}
     </disk>"""
 
 
@@ -94,13 +95,16 @@ class Disk:
     format: str = "qcow2"  # or "raw"
     allocated: bool = False  # every block written, so that moving it takes its time
     shareable: bool = False  # several guests may write to it, so that QEMU does not lock it; raw
+    base: str = ""  # another image in the same place, which it lies on; qcow2
 
-    def path_inside(self, guest: str) -> str:
-        return f"/lab/{self.place}/{guest}.{self.format}"
+    def path_inside(self, guest: str, device: str = FIRST) -> str:
+        part = "" if device == FIRST else f".{device}"
+        return f"/lab/{self.place}/{guest}{part}.{self.format}"
 
-    def xml(self, guest: str) -> str:
+    def xml(self, guest: str, device: str = FIRST) -> str:
         return DISK.format(
-            path=self.path_inside(guest),
+            path=self.path_inside(guest, device),
+            device=device,
             format=self.format,
             shareable="<shareable/>" if self.shareable else "",
         )
@@ -112,13 +116,13 @@ class GuestSpec:
     vcpus: int = 1
     load: Load = Load()
     disk: Disk | None = None
+    second: Disk | None = None  # which the guest does not use
     metadata: str = ""  # elements that go into <metadata>
     uuid: str | None = None
     machine: str = "pc"
 
     def xml(self, name: str) -> str:
         options = [f"lab.{key}={value}" for key, value in self.load.numbers().items()]
-        disk = self.disk
         return DOMAIN.format(
             name=name,
             uuid=self.uuid or uuid.uuid4(),
@@ -127,8 +131,13 @@ class GuestSpec:
             machine=self.machine,
             metadata=f"<metadata>{self.metadata}</metadata>" if self.metadata else "",
             options=" ".join([KERNEL_OPTIONS, *options]),
-            disk=disk.xml(name) if disk else "",
+            disk="\n    ".join(disk.xml(name, device) for device, disk in self.disks()),
         )
+
+    def disks(self) -> list[tuple[str, Disk]]:
+        """Its disks, by the names that the guest knows them by."""
+        both = ((FIRST, self.disk), (SECOND, self.second))
+        return [(device, disk) for device, disk in both if disk is not None]
 
 
 @dataclass(frozen=True)
@@ -317,11 +326,15 @@ class Guest:
         )
 
 
-def create_disk(host: Host, shared: Path, name: str, disk: Disk) -> None:
+def create_disk(host: Host, shared: Path, name: str, disk: Disk, device: str = FIRST) -> None:
     """Makes the image, with the host's own qemu-img."""
-    inside = disk.path_inside(name)
+    inside = disk.path_inside(name, device)
     directory = shared if disk.place == "shared" else host.disk / "local"
     (directory / Path(inside).name).unlink(missing_ok=True)
+    if disk.base:
+        beside = f"/lab/{disk.place}/{disk.base}"
+        host.command("qemu-img", "create", "-q", "-f", "qcow2", "-b", beside, "-F", "qcow2", inside)
+        return
     options = ["-o", "preallocation=full"] if disk.allocated else []
     host.command(
         "qemu-img", "create", "-q", "-f", disk.format, *options, inside, f"{disk.size_mib}M"

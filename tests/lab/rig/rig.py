@@ -234,8 +234,8 @@ class Rig:
     def define(self, name: str, host: str, spec: GuestSpec = GuestSpec()) -> Guest:  # noqa: B008
         """A persistent guest on a host, not started."""
         place = self.host(host)
-        if spec.disk is not None:
-            create_disk(place, self.layout.shared, name, spec.disk)
+        for device, disk in spec.disks():
+            create_disk(place, self.layout.shared, name, disk, device)
         place.ask(lambda connection: connection.defineXML(spec.xml(name)).name())
         return Guest(self, name)
 
