@@ -51,7 +51,11 @@ class Method(StrEnum):
     AUTO_CONVERGE = "auto-converge"  # pre-copy that slows the VM down where it has to
     POST_COPY = "post-copy"
     STORAGE = "storage"  # pre-copy, local disks too
+    OVERLAY = "overlay"  # likewise, but of a disk on a base image only what lies on top of that
     COLD = "cold"  # shut off while it moves
+
+
+WITH_DISKS = frozenset({Method.STORAGE, Method.OVERLAY})
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +116,8 @@ class Disk:
     source: str
     shared: bool
     size: int = 0
+    allocated: int = 0  # bytes that its own image takes; 0: not told
+    based: bool = False  # it lies on another image, and holds only what differs from that
     safe_cache: bool = True  # cache mode none/directsync, or a storage that does not care
     storage: tuple[str, ...] = ()  # the shared paths and pools it lies on; none: any host has it
 

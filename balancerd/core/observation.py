@@ -223,6 +223,37 @@ class Pages:
 
 
 @dataclass(frozen=True, slots=True)
+class Image:
+    """An image file, as its host's libvirt tells of it."""
+
+    format: str
+    capacity: int  # bytes of the disk in it
+    length: int  # bytes of the file itself
+    changed: int  # seconds since the epoch, by the host's clock
+    backing: str  # the image that it lies on; "": on none
+    samples: str  # a digest of pieces of the file
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """An image that a disk lies on and that is not shared, on both hosts. None: it was not told."""
+
+    path: str
+    here: Image | None
+    there: Image | None
+
+
+@dataclass(frozen=True, slots=True)
+class Overlays:
+    """What both hosts say of the disks of a VM whose base images stay where they are."""
+
+    bases: tuple[Base, ...] = ()
+    occupied: tuple[str, ...] = ()  # where the target has a file already that would be the disk's
+    unmade: tuple[str, ...] = ()  # where no storage pool of the target lets one be made
+    writers: tuple[str, ...] = ()  # VMs that write a base, with the host they run on
+
+
+@dataclass(frozen=True, slots=True)
 class Preflight:
     """What both hosts say to a migration that is about to start: facts, never a decision.
 
@@ -241,6 +272,7 @@ class Preflight:
     image_locks: bool | None = None  # a second QEMU could not open its disks for writing
     persistent: bool | None = None  # the source has a definition of it, which outlives its end
     pages: tuple[Pages, ...] = ()
+    overlays: Overlays | None = None  # asked for only where they matter
 
 
 class Against(StrEnum):

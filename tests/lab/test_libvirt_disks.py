@@ -1,27 +1,134 @@
-"""Disks on real hosts that move along with their guests: what their copies may send."""
+"""Disks on real hosts that move along with their guests: what is copied of them, and how fast."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
+import os
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import libvirt
 import pytest
 
 from balancerd.adapters.libvirt import LibvirtBackend
+from balancerd.adapters.libvirt.mirrors import LEAST
+from balancerd.core.executing.preflight import objection
 from balancerd.core.model import Method
-from tests.lab.rig import Disk, Guest, GuestSpec, Rig
+from balancerd.core.policies.policy import Policy
+from tests.lab.performance import policy
+from tests.lab.rig import Disk, Guest, GuestSpec, Host, Rig
 from tests.lab.stage import went_on
-from tests.lab.test_libvirt_adapter import MIB, begin, config, ended, until
+from tests.lab.test_libvirt_adapter import ALL, MIB, begin, config, ended, until, uuid_of, vm
 
 BYTES = libvirt.VIR_DOMAIN_BLOCK_JOB_SPEED_BANDWIDTH_BYTES
-SMALL, LARGE = Disk("local", 24, "raw", allocated=True), Disk("local", 72, "raw", allocated=True)
+BASE, DISK = "/lab/local/golden.qcow2", 48 * MIB
+SPEC = GuestSpec(
+    disk=Disk("local", base="golden.qcow2"), second=Disk("local", 32, "raw", allocated=True)
+)
 
 
 @pytest.fixture
 def backend(standing_rig: Rig) -> Iterator[LibvirtBackend]:
     with LibvirtBackend([config(host) for host in standing_rig.hosts]) as backend:
         yield backend
+
+
+@pytest.fixture(scope="module")
+def overlaid(standing_rig: Rig) -> Iterator[Guest]:
+    """A guest on h1, a disk of which lies on a base of 40 MiB that h1 and h2 have, each its own."""
+    standing_rig.reset()
+    h1, h2 = standing_rig.host("h1"), standing_rig.host("h2")
+    raw = images(h1) / "golden.raw"
+    raw.write_bytes(random.Random(7).randbytes(40 * MIB).ljust(DISK, b"\0"))
+    h1.command("qemu-img", "convert", "-O", "qcow2", "/lab/local/golden.raw", BASE)
+    copied(h1, h2)
+    guest = standing_rig.start("on-base", "h1", SPEC)
+    yield guest
+    guest.remove()
+    for host in (h1, h2):
+        host.delete_images("golden.*")
+
+
+def images(host: Host) -> Path:
+    return host.disk / "local"
+
+
+def copied(source: Host, target: Host) -> None:
+    """The base as `cp --preserve=timestamps` or `rsync -t` would bring it over."""
+    base, copy = (images(host) / "golden.qcow2" for host in (source, target))
+    copy.write_bytes(base.read_bytes())
+    os.utime(copy, ns=(0, base.stat().st_mtime_ns))
+
+
+def objected(backend: LibvirtBackend, guest: Guest, rules: Policy) -> str:
+    """What is said against moving the guest from h1 to h2 with its overlay alone."""
+    uuid = uuid_of(guest)
+    found = backend.preflight(guest.name, uuid, "h1", "h2", Method.OVERLAY)
+    return objection(found, Method.OVERLAY, 0.0, rules)
+
+
+def larger(h2: Host) -> None:
+    h2.command("qemu-img", "resize", "-q", BASE, "64M")
+
+
+def of_other_content(h2: Host) -> None:
+    """Of the same size and time: like an image that was built once more."""
+    base = images(h2) / "golden.qcow2"
+    changed = base.stat().st_mtime_ns
+    with base.open("r+b") as file:
+        file.seek(8 * MIB)
+        file.write(os.urandom(24 * MIB))
+    os.utime(base, ns=(0, changed))
+
+
+def written_since(h2: Host) -> None:
+    os.utime(images(h2) / "golden.qcow2")
+
+
+def without_it(h2: Host) -> None:
+    (images(h2) / "golden.qcow2").unlink()
+
+
+def with_a_disk_already(h2: Host) -> None:
+    (images(h2) / "on-base.qcow2").write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (larger, "holds a disk of 67108864 bytes on h2, but of 50331648 on h1"),
+        (of_other_content, "holds other data on h2 than on h1"),
+        (written_since, "not changed last at the same time on h2 as on h1"),
+        (without_it, f"h2 tells nothing of {BASE}"),
+        (with_a_disk_already, "h2 has a file /lab/local/on-base.qcow2 already"),
+    ],
+)
+def test_a_base_that_is_not_the_same_on_the_target_is_an_objection_in_one_sentence(
+    backend: LibvirtBackend, overlaid: Guest, change: Callable[[Host], None], words: str
+) -> None:
+    h1, h2 = overlaid.rig.host("h1"), overlaid.rig.host("h2")
+    assert objected(backend, overlaid, policy(100 * MIB)) == ""
+    change(h2)
+    try:
+        assert words in objected(backend, overlaid, policy(100 * MIB))
+    finally:
+        h2.delete_images("on-base.*")
+        copied(h1, h2)
+    assert objected(backend, overlaid, policy(100 * MIB)) == ""
+
+
+def test_a_base_that_a_guest_writes_to_is_an_objection(
+    backend: LibvirtBackend, overlaid: Guest
+) -> None:
+    h2 = overlaid.rig.host("h2")
+    xml = GuestSpec(disk=Disk("local")).xml("writer").replace("writer.qcow2", "golden.qcow2")
+    h2.ask(lambda c: c.createXML(xml).name(), timeout=30)
+    try:
+        said = objected(backend, overlaid, policy(100 * MIB))
+        assert said == "an image that its disks lie on is written to by writer on h2"
+    finally:
+        overlaid.rig.guest("writer").remove()
+        copied(overlaid.rig.host("h1"), h2)
 
 
 def caps(guest: Guest) -> dict[str, int]:
@@ -35,21 +142,54 @@ def caps(guest: Guest) -> dict[str, int]:
 
 
 def test_disks_that_are_copied_side_by_side_share_the_cap_by_what_they_have_left(
-    backend: LibvirtBackend, rig: Rig
+    backend: LibvirtBackend, overlaid: Guest
 ) -> None:
     """libvirt gives the whole bandwidth to each, and leaves them alone when it is changed. Dies
     when it is not divided, or when only the memory that follows is told of a new cap."""
-    guest = rig.start("two", "h1", GuestSpec(disk=SMALL, second=LARGE))
-    begin(backend, guest, 8, Method.STORAGE)
-    seen = [caps(guest)]
-    assert sum(seen[0].values()) <= 8 * MIB
-    until(lambda: seen.append(caps(guest)) or seen[-1]["vdb"] > 4.5 * MIB, 10, "told by size")
-    assert all(sum(rates.values()) <= 8 * MIB for rates in seen)
-    backend.set_bandwidth("two", "h1", 4 * MIB)
-    assert 3 * MIB < sum(caps(guest).values()) <= 4 * MIB
-    begun = time.monotonic()
-    backend.set_bandwidth("two", "h1", 200 * MIB)
-    assert ended(backend).error == ""
-    assert time.monotonic() - begun < 30  # 50 s at the cap before
-    assert guest.where() == ["h2"]
-    went_on(guest)
+    begin(backend, overlaid, 4, Method.OVERLAY)
+    seen = [caps(overlaid)]
+    until(lambda: seen.append(caps(overlaid)) or seen[-1]["vdb"] > 2.5 * MIB, 10, "told by size")
+    assert all(sum(rates.values()) <= 4 * MIB + LEAST for rates in seen)
+    for cap in (2 * MIB, 6 * MIB):
+        backend.set_bandwidth(overlaid.name, "h1", cap)
+        assert 0.9 * cap < sum(caps(overlaid).values()) <= cap + LEAST
+    backend.abort(overlaid.name, "h1")
+    assert "cancel" in ended(backend).error
+    overlaid.rig.host("h2").delete_images(f"{overlaid.name}.*")
+    went_on(overlaid)
+
+
+def test_a_guest_takes_along_what_lies_on_its_base_and_no_more(
+    backend: LibvirtBackend, overlaid: Guest
+) -> None:
+    """Dies when nobody makes the image on the target, or when the base is copied into it."""
+    h1, h2 = overlaid.rig.host("h1"), overlaid.rig.host("h2")
+    disk, whole = vm(backend.observe(), "h1", overlaid.name).vm.disks
+    assert (disk.size, disk.based, disk.shared) == (DISK, True, False)
+    assert 0 < disk.allocated < 4 * MIB
+    assert (whole.allocated, whole.based) == (whole.size, False)
+    begin(backend, overlaid, 100, Method.OVERLAY)
+    end = ended(backend)
+    assert (end.error, overlaid.where()) == ("", ["h2"])
+    assert (images(h2) / "on-base.qcow2").stat().st_size < 4 * MIB
+    went_on(overlaid)
+    assert overlaid.inner()["disk_errors"] == 0
+    backend.locate(overlaid.name, uuid_of(overlaid), ALL)
+    backend.migrate(overlaid.name, "h2", "h1", Method.OVERLAY, 100 * MIB, 0.1)
+    assert "on-base.qcow2" in ended(backend).error  # what is there may be of any time
+    assert overlaid.where() == ["h2"]
+    overlaid.stop()
+    assert content(h2)[2 * MIB + 4096 :] == content(h1)[2 * MIB + 4096 :]  # it writes before that
+    assert content(h2).startswith(b"LABDISK1")
+
+
+def content(host: Host) -> bytes:
+    """What the guest's disk holds on a host, its base included."""
+    flat = images(host) / "flat.raw"
+    host.command(
+        *("qemu-img", "convert", "-O", "raw", "/lab/local/on-base.qcow2", "/lab/local/flat.raw")
+    )
+    try:
+        return flat.read_bytes()
+    finally:
+        flat.unlink()

@@ -187,6 +187,47 @@ STARTS = (
         HAND_OVER,
         protects="a VM that nothing locks never runs on its target while its source is needed",
     ),
+    # --- disks on base images
+    Mutant(
+        "an overlay needs two leaves",
+        "core/moving/method.py",
+        "if based and policy.methods.overlay and says_yes(vm, OVERLAY):",
+        "if based and policy.methods.overlay:",
+        "tests/unit/test_method.py",
+        protects="no disk is put on a target's base image that nobody said is the same",
+    ),
+    Mutant(
+        "bases are compared",
+        "core/executing/preflight.py",
+        "        if mine != other:\n",
+        "        if False:\n",
+        PREFLIGHT,
+        protects="no disk is put on a base image that is known to differ",
+    ),
+    Mutant(
+        "unknown bases speak against",
+        "core/executing/preflight.py",
+        "    if base.here is None or base.there is None:\n",
+        "    if base.here is None or base.there is None:\n        return\n    if False:\n",
+        PREFLIGHT,
+        protects="no disk is put on a base image of which a host tells nothing",
+    ),
+    Mutant(
+        "nobody writes a base",
+        "core/executing/preflight.py",
+        "    for writer in found.writers:\n",
+        "    for writer in ():\n",
+        PREFLIGHT,
+        protects="no disk is put on a base image that changes under it",
+    ),
+    Mutant(
+        "an image in the way",
+        "core/executing/preflight.py",
+        "    for path in found.occupied:\n",
+        "    for path in ():\n",
+        PREFLIGHT,
+        protects="an overlay is never mixed with what was left on the target before",
+    ),
     # --- order and first failure
     Mutant(
         "moves wait for those they come after",

@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancerd.adapters.libvirt.definition import Storage, unreadable, vm_of
+from balancerd.adapters.libvirt.definition import (
+    Layer,
+    Storage,
+    disk_paths,
+    local_chains,
+    unreadable,
+    vm_of,
+)
 from balancerd.adapters.libvirt.xml import SIZE_AT_MOST, XMLError, parse
 from balancerd.core.model import VM, Disk, ExclusionKind
 from balancerd.core.moving.tie import tie
@@ -103,6 +110,52 @@ def test_a_disk_is_not_shared_when_an_image_below_it_is_local() -> None:
     top = "<source file='/srv/vms/a.qcow2'/>"
     assert not only_disk(guest(devices=disk(top, rest=chain))).shared
     assert only_disk(guest(devices=disk(top, rest=chain.replace("/var/lib", "/srv/vms")))).shared
+
+
+CHAIN = (
+    "<backingStore type='file'><format type='qcow2'/><source file='/var/lib/base'/>"
+    "<backingStore type='file'><format type='raw'/><source file='/srv/vms/older'/><backingStore/>"
+    "</backingStore></backingStore><target dev='vda'/>"
+)
+TOP = "<source file='/var/lib/a'/>"
+
+
+def test_a_disk_on_a_base_is_known_with_what_its_own_image_takes() -> None:
+    """Dies if the end of each chain, which is empty, is taken for a base."""
+    taken = Storage(sizes={"/var/lib/a": 8}, allocated={"/var/lib/a": 3})
+    found = only_disk(guest(devices=disk(TOP, rest=CHAIN)), taken)
+    assert (found.size, found.allocated, found.based) == (8, 3, True)
+    assert not only_disk(guest(devices=disk(TOP, rest="<backingStore/>"))).based
+
+
+def test_the_images_of_local_disks_are_told_from_the_top_down() -> None:
+    document = guest(devices=disk(TOP, driver="type='qcow2'", rest=CHAIN))
+    shared = disk("<source file='/srv/vms/b'/>", driver="type='qcow2'", rest=CHAIN)
+    both = guest(devices=disk(TOP, driver="type='qcow2'", rest=CHAIN) + shared)
+    wanted = (
+        Layer("/var/lib/a", "qcow2", shared=False),
+        Layer("/var/lib/base", "qcow2", shared=False),
+        Layer("/srv/vms/older", "raw", shared=True),
+    )
+    assert local_chains(document, NFS) == local_chains(both, NFS) == (wanted,)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        disk("<source dev='/dev/vg/a'/>", "block", "type='qcow2'", CHAIN),
+        disk(TOP, driver="", rest=CHAIN),
+        disk(TOP, driver="type='qcow2'", rest=CHAIN.replace("<format type='raw'/>", "")),
+    ],
+)
+def test_images_that_are_no_files_of_a_known_format_are_not_told(document: str) -> None:
+    assert local_chains(guest(devices=document), NFS) is None
+
+
+def test_a_local_disk_that_is_only_read_is_needed_on_the_target_as_it_is() -> None:
+    """Dies if it counts as copied: libvirt copies none, and the start would fail."""
+    read = disk("<source file='/var/lib/a.iso'/>", rest="<readonly/>")
+    assert disk_paths(guest(devices=disk(TOP) + read), NFS) == (["/var/lib/a.iso"], ["/var/lib/a"])
 
 
 def test_network_disks_are_shared_unless_their_server_is_the_host_itself() -> None:

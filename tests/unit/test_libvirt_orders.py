@@ -52,6 +52,7 @@ def test_a_defined_vm_is_defined_at_the_target_only_and_a_transient_one_nowhere(
         (Method.AUTO_CONVERGE, libvirt.VIR_MIGRATE_AUTO_CONVERGE),
         (Method.POST_COPY, libvirt.VIR_MIGRATE_POSTCOPY),
         (Method.STORAGE, libvirt.VIR_MIGRATE_NON_SHARED_DISK),
+        (Method.OVERLAY, libvirt.VIR_MIGRATE_NON_SHARED_INC),
         (Method.COLD, libvirt.VIR_MIGRATE_OFFLINE),
     ],
 )

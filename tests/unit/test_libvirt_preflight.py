@@ -1,14 +1,17 @@
 """What hosts say before a migration, of libvirt's own test driver and of definitions."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TypeVar
 
 import libvirt
 import pytest
 
-from balancerd.adapters.libvirt import HostConfig
+from balancerd.adapters.libvirt import HostConfig, overlays
+from balancerd.adapters.libvirt.definition import Layer
 from balancerd.adapters.libvirt.errors import not_encrypted
 from balancerd.adapters.libvirt.preflight import _image_locks, _sees, ask_both
+from balancerd.adapters.libvirt.xml import parse
 from balancerd.core.model import Method
 from balancerd.core.observation import Preflight
 from balancerd.ports import BackendError
@@ -68,6 +71,33 @@ def test_a_disk_in_a_pool_is_seen_once_it_is_there(connection: libvirt.virConnec
     assert _sees(connection, path) is False
     connection.storagePoolLookupByName("default-pool").createXML(VOLUME, 0)
     assert _sees(connection, path) is True
+
+
+TOP = Layer("/default-pool/top.img", "qcow2", shared=False)
+BELOW = Layer("/base", "raw", shared=True)
+
+
+def test_an_image_on_a_base_is_made_in_the_pool_that_holds_its_place(
+    connection: libvirt.virConnect,
+) -> None:
+    """Dies if what is there already is written over: it may hold what somebody needs."""
+    overlays.make(connection, "here", {(TOP, BELOW): 4096})
+    made = connection.storageVolLookupByPath(TOP.path)
+    assert made.info()[1] == 4096
+    document = parse(overlays.volume_of((TOP, BELOW), 4096))
+    assert document.findtext("backingStore/path") == "/base"
+    assert parse(overlays.volume_of((TOP,), 4096)).find("backingStore") is None
+    with pytest.raises(libvirt.libvirtError, match="already"):
+        overlays.make(connection, "here", {(TOP, BELOW): 4096})
+    assert connection.storageVolLookupByPath(TOP.path).name() == "top.img"
+
+
+def test_images_are_made_for_all_disks_or_for_none(connection: libvirt.virConnect) -> None:
+    first = replace(TOP, path="/default-pool/first.img")
+    nowhere = replace(TOP, path="/elsewhere/b.img")
+    with pytest.raises(BackendError, match="no storage pool lets /elsewhere/b"):
+        overlays.make(connection, "here", {(first,): 4096, (nowhere,): 4096})
+    assert overlays.volume_at(connection, first.path) is None
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from tests.sites import NOW, changed, planned, policy, site, told
 
 RATE = 100.0 * MIB
 SHARED, LOCAL = Disk("/shared/a", shared=True), Disk("/local/b", shared=False, size=GIB)
+BASED = Disk("/local/c", shared=False, size=8 * GIB, allocated=GIB, based=True)
 
 
 def way(rules: Policy, dirty: float | None, **fields: object) -> Way | Refusal:
@@ -70,6 +71,43 @@ def test_local_disks_go_along_and_count() -> None:
     assert method(policy(), 10.0, disks=(SHARED, LOCAL)) == "local storage"
 
 
+@pytest.mark.parametrize("tag", ["yes", None])
+@pytest.mark.parametrize("allowed", [True, False])
+def test_an_overlay_goes_without_its_base_only_by_the_policys_and_the_vms_leave(
+    allowed: bool, tag: str | None
+) -> None:
+    """Dies if either alone is enough, or if the base counts as copied along."""
+    tags = {} if tag is None else {"overlay": tag}
+    rules = policy(methods={"overlay": allowed, "storage": True})
+    found = way(rules, 10.0, disks=(SHARED, BASED), tags=tags)
+    without = way(rules, 10.0, disks=(SHARED,))
+    assert isinstance(found, Way)
+    assert isinstance(without, Way)
+    alone = allowed and tag == "yes"
+    assert found.method is (Method.OVERLAY if alone else Method.STORAGE)
+    copied = found.copy.bytes - without.copy.bytes
+    assert copied == pytest.approx(GIB if alone else 8 * GIB)
+
+
+def test_a_vm_that_has_no_base_has_its_disks_copied_in_full_or_not_at_all() -> None:
+    tags, leave = {"overlay": "yes"}, {"overlay": True}
+    assert method(policy(methods=leave), 10.0, disks=(LOCAL,), tags=tags) == "local storage"
+    both = policy(methods=leave | {"storage": True})
+    assert method(both, 10.0, disks=(LOCAL,), tags=tags) is Method.STORAGE
+    assert method(policy(methods=leave), 10.0, disks=(LOCAL, BASED), tags=tags) is Method.OVERLAY
+
+
+def test_what_was_never_written_of_a_disk_is_not_expected_to_be_sent() -> None:
+    """Dies if a thin disk is taken for full: its migration would be said to take ten times as
+    long as it does."""
+    thin = replace(LOCAL, size=100 * GIB, allocated=10 * GIB)
+    found = way(policy(methods={"storage": True}), 10.0, disks=(thin,))
+    without = way(policy(), 10.0)
+    assert isinstance(found, Way)
+    assert isinstance(without, Way)
+    assert found.copy.bytes - without.copy.bytes == pytest.approx(10 * GIB)
+
+
 def busy(dirty: float) -> Snapshot:
     snapshot = site("h1 8c 64G: v 1c 4G | h2 8c 64G:")
     return replace(snapshot, loads={"v": Load(1.0, 1.0, 4 * GIB, dirty_rate=dirty)})
@@ -117,6 +155,8 @@ def test_a_vm_with_a_local_disk_moves_only_where_the_policy_lets_its_disks_be_co
     [
         (Method.PRE_COPY, {"disks": (LOCAL,)}, "disks that only h1 has"),
         (Method.STORAGE, {"disks": (LOCAL,)}, "disks may not be copied"),
+        (Method.OVERLAY, {"disks": (BASED,)}, "no overlay alone may be copied"),
+        (Method.OVERLAY, {"disks": (LOCAL,), "tags": {"overlay": "yes"}}, "no overlay alone"),
         (Method.POST_COPY, {"tags": {"post-copy": "yes"}}, "may not be moved by post-copy"),
         (Method.AUTO_CONVERGE, {}, "may not be slowed down"),
     ],

@@ -12,8 +12,11 @@ from balancerd.core.executing.preflight import objection
 from balancerd.core.model import Method
 from balancerd.core.observation import (
     Against,
+    Base,
+    Image,
     JobReport,
     Location,
+    Overlays,
     Pages,
     Preflight,
     Presence,
@@ -76,6 +79,51 @@ def test_huge_pages_are_counted_apart_from_other_memory() -> None:
     assert said == "h2 has 3.0 GiB of huge pages of 2.0 MiB free, the VM needs 4.0 GiB"
     assert objects(pages=(enough,), target={"memory_free": GIB}) == ""
     assert "huge pages free" in objects(pages=(replace(short, size=0),))
+
+
+BASE = Image("qcow2", 20 * GIB, 2 * GIB, 1_700_000_000, "", "digest")
+SAME = Overlays(bases=(Base("/srv/base", BASE, BASE),))
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        (None, "h1 and h2 do not tell"),
+        (replace(SAME, unmade=("/srv/a",)), "h2 has no storage pool"),
+        (replace(SAME, occupied=("/srv/a",)), "h2 has a file /srv/a already"),
+        (replace(SAME, writers=("b on h2",)), "written to by b on h2"),
+        (Overlays(bases=(Base("/srv/base", BASE, None),)), "h2 tells nothing of /srv/base"),
+        (Overlays(bases=(Base("/srv/base", None, BASE),)), "h1 tells nothing of /srv/base"),
+    ],
+)
+def test_an_overlay_stays_where_anything_speaks_against_its_base_or_is_not_known(
+    told: Overlays | None, words: str
+) -> None:
+    """Dies if want of knowledge is passed over as it is elsewhere."""
+    assert words in objects(Method.OVERLAY, overlays=told)
+    assert objects(Method.OVERLAY, overlays=SAME) == ""
+    assert objects(Method.STORAGE, overlays=told) == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"format": "raw"}, "is raw on h2, but qcow2 on h1"),
+        ({"capacity": GIB}, "holds a disk of 1073741824 bytes on h2"),
+        ({"length": 7}, "has 7 bytes on h2, but 2147483648 on h1"),
+        ({"backing": "/srv/older"}, "lies on '/srv/older' on h2, but on '' on h1"),
+        ({"samples": "other"}, "holds other data on h2 than on h1"),
+        ({"changed": 1_700_000_001}, "not changed last at the same time on h2 as on h1"),
+    ],
+)
+def test_bases_have_to_be_the_same_in_all_that_their_hosts_tell(
+    change: dict[str, Any], words: str
+) -> None:
+    """Dies if any of it is not compared."""
+    other = Overlays(bases=(Base("/srv/base", BASE, replace(BASE, **change)),))
+    said = objects(Method.OVERLAY, overlays=other)
+    assert said.startswith("/srv/base, which its disk lies on, ")
+    assert words in said
 
 
 def test_a_vm_that_is_shut_off_needs_neither_memory_nor_a_cpu() -> None:

@@ -49,6 +49,7 @@ class Storage:
     shared_pools: frozenset[str] = frozenset()
     drops_cache: bool = False
     sizes: Mapping[str, int] = field(default_factory=dict)  # bytes, by source
+    allocated: Mapping[str, int] = field(default_factory=dict)  # of the image itself, likewise
 
     def prefix(self, path: str) -> str:
         """The longest of the shared prefixes that a path lies below; "" where it is not shared."""
@@ -102,14 +103,44 @@ def local_disks(document: str, storage: Storage) -> tuple[str, ...]:
 
 
 def disk_paths(document: str, storage: Storage) -> tuple[list[str], list[str]]:
-    """Paths of the disks: those that the target has to have, and those that only this host has."""
-    shared: list[str] = []
+    """Paths of the disks: those that the target has to have, and those that can be copied there."""
+    needed: list[str] = []
     local: list[str] = []
     for disk in parse(document).iterfind("devices/disk"):
         place = _place(disk)
         if disk.get("type") in ("file", "block") and place:
-            (shared if _is_shared(disk, storage) else local).append(place)
-    return shared, local
+            stays = _is_shared(disk, storage) or disk.find("readonly") is not None
+            (needed if stays else local).append(place)
+    return needed, local
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One image of a disk, or below it."""
+
+    path: str
+    format: str
+    shared: bool
+
+
+def local_chains(document: str, storage: Storage) -> tuple[tuple[Layer, ...], ...] | None:
+    """The images of each disk that `local_disks` names, its own first; None where one of them is no
+    file, or of no format that is told. Only the definition of a domain that runs has them all."""
+    found: list[tuple[Layer, ...]] = []
+    for disk in parse(document).iterfind("devices/disk"):
+        if _place(disk) and disk.find("readonly") is None and not _is_shared(disk, storage):
+            top = Layer(_place(disk), attribute(disk.find("driver"), "type"), shared=False)
+            below = [_layer(layer, storage) for layer in _backing(disk)]
+            kinds = [layer.get("type") for layer in (disk, *_backing(disk))]
+            if any(kind != "file" for kind in kinds) or not all(x.format for x in (top, *below)):
+                return None
+            found.append((top, *below))
+    return tuple(found)
+
+
+def _layer(layer: Element, storage: Storage) -> Layer:
+    named = attribute(layer.find("format"), "type")
+    return Layer(_place(layer), named, _is_shared(layer, storage))
 
 
 def unreadable(name: str, uuid: str, memory: int, vcpus: int, reason: str) -> VM:
@@ -152,6 +183,8 @@ def _disks(root: Element, storage: Storage) -> Iterator[Disk]:
                 source=place,
                 shared=all(_is_shared(layer, storage) for layer in layers),
                 size=storage.sizes.get(place, 0),
+                allocated=storage.allocated.get(place, 0),
+                based=len(layers) > 1,
                 safe_cache=_has_safe_cache(disk, storage),
                 storage=tuple(sorted({_lies_on(layer, storage) for layer in layers} - {""})),
             )

@@ -101,7 +101,8 @@ class Inventory:
             return _sketch(domain, statistics, "it is arriving")
         if now < self._avoid.get(uuid, 0.0):
             return known.vm if known else _sketch(domain, statistics, "its host hung on it")
-        vm = self._read(domain, statistics, replace(storage, sizes=sizes))
+        taken = disk_sizes(statistics, "physical")
+        vm = self._read(domain, statistics, replace(storage, sizes=sizes, allocated=taken))
         self._definitions[uuid] = _Definition(vm, fingerprint, now)
         return vm
 

@@ -16,16 +16,17 @@ from typing import Any
 
 import libvirt
 
+from balancerd.adapters.libvirt import overlays
 from balancerd.adapters.libvirt.acts import Refused, set_bandwidth
 from balancerd.adapters.libvirt.connection import connected
-from balancerd.adapters.libvirt.definition import local_disks
+from balancerd.adapters.libvirt.definition import Storage, local_disks
 from balancerd.adapters.libvirt.errors import code, not_encrypted, telling
 from balancerd.adapters.libvirt.facts import storage_of
 from balancerd.adapters.libvirt.jobs import Figures, figures_of, read_job
 from balancerd.adapters.libvirt.locate import condition_of, find
 from balancerd.adapters.libvirt.order import Order, flags_of, milliseconds, parameters_of
 from balancerd.adapters.libvirt.states import BLOCKED, RUNNING, Job
-from balancerd.core.model import Method
+from balancerd.core.model import WITH_DISKS, Method
 from balancerd.core.observation import Against, JobProgress, JobReport
 from balancerd.ports import BackendError
 from balancerd.steady import CLOCK
@@ -125,6 +126,8 @@ class Migration:
         self._look_once_more(domain)
         flags = flags_of(order, persistent=bool(domain.isPersistent()))
         parameters: Any = parameters_of(order, self._disks)  # annotated as text, but a dictionary
+        if order.method is Method.OVERLAY:
+            self._make_overlays(domain)
         threading.Thread(target=self._watch, name=f"watch {order.vm}", daemon=True).start()
         self._asked = True
         try:
@@ -154,15 +157,23 @@ class Migration:
 
     def _disks_to_copy(self, domain: libvirt.virDomain) -> tuple[str, ...]:
         """The disks to be copied, for a migration with storage."""
-        if self.order.method is not Method.STORAGE:
+        if self.order.method not in WITH_DISKS:
             return ()
-        connection: libvirt.virConnect = domain.connect()  # type: ignore[no-untyped-call]
-        storage = storage_of(self.order.source, connection)
-        disks = local_disks(domain.XMLDesc(0), storage)
+        disks = local_disks(domain.XMLDesc(0), self._storage(domain))
         if not disks:
             name = self.order.source.name
             raise BackendError(name, "migrate", "the VM has no local disk to copy")
         return disks
+
+    def _storage(self, domain: libvirt.virDomain) -> Storage:
+        connection: libvirt.virConnect = domain.connect()  # type: ignore[no-untyped-call]
+        return storage_of(self.order.source, connection)
+
+    def _make_overlays(self, domain: libvirt.virDomain) -> None:
+        """libvirt makes missing images for disks that are copied in full, but none for these."""
+        target, chains = self.order.target, overlays.chains_of(domain, self._storage(domain))
+        with connected(target.name, target.uri) as there, telling(target.name, "migrate"):
+            overlays.make(there, target.name, chains)
 
     def _watch(self) -> None:
         """Report progress until the call has returned."""

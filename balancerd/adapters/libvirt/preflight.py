@@ -7,14 +7,15 @@ what is wrong with them then (see `errors.not_encrypted`) is an objection like o
 lies in no storage pool stays None.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 from xml.etree.ElementTree import Element, tostring
 
 import libvirt
 
-from balancerd.adapters.libvirt.definition import disk_paths
+from balancerd.adapters.libvirt import overlays
+from balancerd.adapters.libvirt.definition import disk_paths, local_chains
 from balancerd.adapters.libvirt.errors import code
 from balancerd.adapters.libvirt.facts import cpu_model, host_uuid, storage_of
 from balancerd.adapters.libvirt.hosts import HostConfig
@@ -22,8 +23,8 @@ from balancerd.adapters.libvirt.locate import find
 from balancerd.adapters.libvirt.pages import pages
 from balancerd.adapters.libvirt.statistics import host_counters
 from balancerd.adapters.libvirt.xml import attribute, parse
-from balancerd.core.model import Method
-from balancerd.core.observation import Pages, Preflight, Side
+from balancerd.core.model import WITH_DISKS, Method
+from balancerd.core.observation import Image, Overlays, Pages, Preflight, Side
 from balancerd.ports import BackendError
 from balancerd.steady import CLOCK
 
@@ -43,7 +44,9 @@ class Leaving:
     definition: str = ""
     cpu: str = ""  # the host's own, as `facts.cpu_model` names it
     shared_disks: tuple[str, ...] = ()  # paths that the target has to have
-    local_disks: tuple[str, ...] = ()  # paths that only this host has
+    local_disks: tuple[str, ...] = ()  # paths that only this host has, and that can be copied
+    bases: Mapping[str, Image | None] | None = None  # by path; None: not asked for, or not told
+    writers: tuple[str, ...] = ()  # VMs here that write to one of those
     image_locks: bool | None = None
     persistent: bool | None = None
 
@@ -59,6 +62,7 @@ class Arriving:
     absent_disks: tuple[str, ...] = ()
     unseen_disks: tuple[str, ...] = ()
     pages: tuple[Pages, ...] = ()
+    overlays: Overlays | None = None
 
 
 class Ask(Protocol):
@@ -81,7 +85,7 @@ def ask_both(
     """Both hosts' facts. Never raises: whatever a host says, it is an answer."""
     try:
         here = config_of(source)
-        leaving = ask(source, lambda connection: ask_source(here, connection, vm, uuid))
+        leaving = ask(source, lambda connection: ask_source(here, connection, vm, uuid, method))
     except Exception as error:  # noqa: BLE001  see above
         leaving = Leaving(Side(source, error=_cause(error)))
     try:
@@ -104,6 +108,7 @@ def ask_both(
         image_locks=leaving.image_locks,
         persistent=leaving.persistent,
         pages=arriving.pages,
+        overlays=arriving.overlays,
     )
 
 
@@ -111,7 +116,9 @@ def _cause(error: Exception) -> str:
     return error.cause if isinstance(error, BackendError) else f"unforeseen: {error!r}"
 
 
-def ask_source(config: HostConfig, connection: libvirt.virConnect, vm: str, uuid: str) -> Leaving:
+def ask_source(
+    config: HostConfig, connection: libvirt.virConnect, vm: str, uuid: str, method: Method
+) -> Leaving:
     """The source's part. libvirtError when the host fails."""
     capabilities = connection.getCapabilities()
     side = _side(config.name, connection, capabilities)
@@ -119,16 +126,25 @@ def ask_source(config: HostConfig, connection: libvirt.virConnect, vm: str, uuid
     if domain is None:
         return Leaving(side)
     definition = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE)
-    shared, local = disk_paths(definition, storage_of(config, connection))
-    return Leaving(
+    storage = storage_of(config, connection)
+    shared, local = disk_paths(definition, storage)
+    found = Leaving(
         side,
         definition,
         cpu_model(parse(capabilities)),
         tuple(shared),
         tuple(local),
-        _image_locks(definition, side.hypervisor),
-        bool(domain.isPersistent()),
+        image_locks=_image_locks(definition, side.hypervisor),
+        persistent=bool(domain.isPersistent()),
     )
+    if method is not Method.OVERLAY:
+        return found
+    chains = local_chains(domain.XMLDesc(0), storage)
+    if chains is None:
+        return found
+    paths = overlays.bases_of(chains)
+    bases, writers = overlays.images(connection, paths), overlays.writers
+    return replace(found, bases=bases, writers=writers(connection, config.name, paths))
 
 
 def ask_target(
@@ -153,7 +169,7 @@ def ask_target(
         return found
     wanted = (*leaving.shared_disks, *leaving.local_disks)
     seen = {path: _sees(connection, path) for path in wanted}
-    copied = leaving.local_disks if method is Method.STORAGE else ()
+    copied = leaving.local_disks if method in WITH_DISKS else ()
     return replace(
         found,
         cpu_comparable=_cpu_comparable(
@@ -162,7 +178,21 @@ def ask_target(
         absent_disks=tuple(p for p, there in seen.items() if there is False and p not in copied),
         unseen_disks=tuple(p for p, there in seen.items() if there is None),
         pages=pages(leaving.definition, connection, capabilities),
+        overlays=_overlays(config.name, connection, leaving, seen),
     )
+
+
+def _overlays(
+    host: str, connection: libvirt.virConnect, leaving: Leaving, seen: Mapping[str, bool | None]
+) -> Overlays | None:
+    """What both hosts tell of base images; None where they do not matter, or the source does not
+    know them."""
+    if leaving.bases is None:
+        return None
+    there = overlays.images(connection, leaving.bases)
+    writing = (*leaving.writers, *overlays.writers(connection, host, leaving.bases))
+    tops = {path: seen[path] for path in leaving.local_disks}
+    return overlays.told(leaving.bases, there, tops, writing)
 
 
 def _image_locks(definition: str, hypervisor: int | None) -> bool | None:
@@ -218,34 +248,13 @@ def _has_no_namesake(connection: libvirt.virConnect, vm: str, uuid: str) -> bool
 def _sees(connection: libvirt.virConnect, path: str) -> bool | None:
     """Whether the target has the disk. None: it lies in none of its storage pools."""
     try:
-        if _has_volume(connection, path):
+        if overlays.volume_at(connection, path) is not None:
             return True
-        pools = list(_pools_over(connection, path))
-        for pool in pools:
-            pool.refresh(0)  # what other hosts have created is not known before
-        return _has_volume(connection, path) if pools else None
+        return False if any(overlays.pools_over(connection, path)) else None
     except libvirt.libvirtError:
         if not connection.isAlive():
             raise
         return None  # no storage driver, or the pool is busy
-
-
-def _has_volume(connection: libvirt.virConnect, path: str) -> bool:
-    try:
-        connection.storageVolLookupByPath(path)
-    except libvirt.libvirtError as error:
-        if code(error) == libvirt.VIR_ERR_NO_STORAGE_VOL:
-            return False
-        raise
-    return True
-
-
-def _pools_over(connection: libvirt.virConnect, path: str) -> Iterator[libvirt.virStoragePool]:
-    """The active pools in whose directory the path lies."""
-    for pool in connection.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE):
-        directory = parse(pool.XMLDesc(0)).findtext("target/path") or ""
-        if directory.strip("/") and path.rpartition("/")[0] == directory.rstrip("/"):
-            yield pool
 
 
 def _cpu_comparable(

@@ -62,14 +62,14 @@ def host_counters(connection: libvirt.virConnect) -> HostCounters | None:
     )
 
 
-def disk_sizes(statistics: Statistics) -> dict[str, int]:
-    """Bytes by path, of the disks that tell both."""
+def disk_sizes(statistics: Statistics, which: str = "capacity") -> dict[str, int]:
+    """Bytes by path, of the disks that tell both; "physical" is what their images take."""
     count = statistics.get("block.count", 0)
     rows = range(count if isinstance(count, int) else 0)
     return {
-        statistics[f"block.{row}.path"]: statistics[f"block.{row}.capacity"]
+        statistics[f"block.{row}.path"]: statistics[f"block.{row}.{which}"]
         for row in rows
-        if f"block.{row}.path" in statistics and f"block.{row}.capacity" in statistics
+        if f"block.{row}.path" in statistics and f"block.{row}.{which}" in statistics
     }
 
 

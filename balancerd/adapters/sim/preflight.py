@@ -1,8 +1,8 @@
 """What simulated hosts say before a migration."""
 
 from balancerd.adapters.sim.state import State
-from balancerd.core.model import Method
-from balancerd.core.observation import Preflight, Presence, Side
+from balancerd.core.model import WITH_DISKS, Method
+from balancerd.core.observation import Overlays, Preflight, Presence, Side
 
 LIBVIRT, QEMU = 11_003_000, 10_000_002  # as the hosts whose faults `endings` reproduces
 
@@ -30,9 +30,10 @@ def preflight(
         name_free=free,
         uuid_free=True,
         cpu_comparable=not passed or here.cpu_model == state.site.hosts[there].cpu_model,
-        absent_disks=() if method is Method.STORAGE else local,
+        absent_disks=() if method in WITH_DISKS else local,
         image_locks=True if state.site.scenario.migration.disk_locks else None,
         persistent=facts.persistent,
+        overlays=Overlays() if method is Method.OVERLAY else None,  # all bases are everywhere
     )
 
 

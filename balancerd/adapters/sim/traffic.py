@@ -13,7 +13,7 @@ from balancerd.adapters.sim.flights import ENDLESS_RATE, PULL, TICK, Tactic
 from balancerd.adapters.sim.machines import ON
 from balancerd.adapters.sim.readings import progress
 from balancerd.adapters.sim.state import State
-from balancerd.core.model import Method
+from balancerd.core.model import WITH_DISKS, Method
 from balancerd.core.observation import JobReport, Presence
 from balancerd.ports import BackendError
 
@@ -23,6 +23,7 @@ ABORTED = Ending(Presence.RUNNING, Presence.ABSENT, "job was canceled by client"
 TACTICS = {
     Method.PRE_COPY: Tactic.PRE_COPY,
     Method.STORAGE: Tactic.PRE_COPY,
+    Method.OVERLAY: Tactic.PRE_COPY,
     Method.AUTO_CONVERGE: Tactic.CONVERGE,
     Method.POST_COPY: Tactic.POST_COPY,
 }
@@ -213,8 +214,10 @@ class Traffic:
         state, vm, method = self._state, order.vm, order.method
         facts = state.site.vms[vm]
         total = float(facts.memory)
-        if method is Method.STORAGE:
-            total += sum(disk.size for disk in facts.disks if not disk.shared)
+        if method in WITH_DISKS:
+            local = [disk for disk in facts.disks if not disk.shared]
+            alone = method is Method.OVERLAY
+            total += sum(disk.allocated if alone else disk.size for disk in local)
         state.flights.begin(
             vm=vm,
             source=order.source,

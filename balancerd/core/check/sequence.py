@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from balancerd.core.check.replay import Replay
-from balancerd.core.model import Method, PowerState
+from balancerd.core.model import WITH_DISKS, Method, PowerState
 from balancerd.core.plan import Move, Sleep, Wake
 from balancerd.core.policies.rule import matches
 
@@ -50,10 +50,14 @@ def _check_method(replay: Replay, move: Move) -> None:
     vm, allowed = replay.snapshot.cluster.vms.get(move.vm), replay.policy.methods
     if vm is None:
         return
-    if any(not disk.shared for disk in vm.disks) and move.method is not Method.STORAGE:
+    if any(not disk.shared for disk in vm.disks) and move.method not in WITH_DISKS:
         replay.fault(move.number, f"{move.vm} has disks that only {move.source} has")
     if move.method is Method.STORAGE and not allowed.storage:
         replay.fault(move.number, "disks may not be copied")
+    if move.method is Method.OVERLAY and not (
+        allowed.overlay and vm.tags.get("overlay") == "yes" and any(d.based for d in vm.disks)
+    ):
+        replay.fault(move.number, f"of {move.vm}'s disks no overlay alone may be copied")
     if move.method is Method.POST_COPY and not (
         allowed.post_copy and vm.tags.get("post-copy") == "yes"
     ):

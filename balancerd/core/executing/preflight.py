@@ -7,13 +7,21 @@ most of this out itself, but only after it has begun; and it does not look at a 
 from collections.abc import Iterator
 
 from balancerd.core.model import Method
-from balancerd.core.observation import Preflight, Side
+from balancerd.core.observation import Base, Overlays, Preflight, Side
 from balancerd.core.policies.choices import Unlocked
 from balancerd.core.policies.policy import Policy
 from balancerd.core.policies.tables import Methods
 from balancerd.core.units import format_size
 
 MAJOR = 1_000_000  # of a version's number
+_SAME = {
+    "format": "is {1} on {0}, but {3} on {2}",
+    "capacity": "holds a disk of {1} bytes on {0}, but of {3} on {2}",
+    "length": "has {1} bytes on {0}, but {3} on {2}",
+    "backing": "lies on {1!r} on {0}, but on {3!r} on {2}",
+    "samples": "holds other data on {0} than on {2}",
+    "changed": "was not changed last at the same time on {0} as on {2}: copy it with its time",
+}
 NO_LOCK = "nothing is known to lock its disks"
 
 
@@ -37,6 +45,8 @@ def _objections(found: Preflight, method: Method, memory: float, policy: Policy)
         yield f"{target.host} has not got {', '.join(found.absent_disks)}"
     if method is Method.COLD:
         return
+    if method is Method.OVERLAY:
+        yield from _overlays(found.overlays, source.host, target.host)
     yield from _live(found, method, memory, policy)
 
 
@@ -58,6 +68,35 @@ def _live(found: Preflight, method: Method, memory: float, policy: Policy) -> It
         yield f"{NO_LOCK} (methods.unlocked)"
     if hands_over(found, method, policy.methods):
         yield from _handing_over(found, method)
+
+
+def _overlays(found: Overlays | None, here: str, there: str) -> Iterator[str]:
+    """Here want of knowledge does speak against the start: libvirt compares nothing of two bases,
+    and on one that differs the disk is ruined, without a word from anybody."""
+    if found is None:
+        yield f"{here} and {there} do not tell which images its disks lie on"
+        return
+    for path in found.unmade:
+        yield f"{there} has no storage pool in which {path} could be made"
+    for path in found.occupied:
+        yield f"{there} has a file {path} already, of which nobody knows what it holds: remove it"
+    for writer in found.writers:
+        yield f"an image that its disks lie on is written to by {writer}"
+    for base in found.bases:
+        yield from _differences(base, here, there)
+
+
+def _differences(base: Base, here: str, there: str) -> Iterator[str]:
+    """What shows that a base is not the same on both hosts. Its time of change has to be equal, as
+    for rsync: whatever was written to either of them since it was copied shows in that."""
+    if base.here is None or base.there is None:
+        silent = here if base.here is None else there
+        yield f"{silent} tells nothing of {base.path}, which its disk lies on"
+        return
+    for name, words in _SAME.items():
+        mine, other = getattr(base.here, name), getattr(base.there, name)
+        if mine != other:
+            yield f"{base.path}, which its disk lies on, {words.format(there, other, here, mine)}"
 
 
 def _pages(found: Preflight) -> Iterator[str]:

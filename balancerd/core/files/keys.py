@@ -16,7 +16,7 @@ KEYS: Mapping[type, Mapping[str, str]] = {
         "memory": "memory_bytes",
         "power_curve": "power_curve_watts",
     },
-    Disk: {"size": "size_bytes"},
+    Disk: {"size": "size_bytes", "allocated": "allocated_bytes"},
     HugePages: {"size": "page_bytes", "memory": "memory_bytes"},
     VM: {"memory": "memory_bytes", "cpu": "cpu_reference_cores"},
     Link: {"bandwidth": "bandwidth_bytes_per_s"},

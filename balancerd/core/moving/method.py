@@ -2,18 +2,19 @@
 
 Pre-copy first: nobody notices it. Where the VM writes faster than that can copy, post-copy if both
 the policy and the VM's own tag allow it (a failure half-way loses the VM), else auto-converge,
-which slows it down. Local disks are copied along only where the policy says so; the memory has to
-be copied by plain pre-copy then.
+which slows it down. Local disks are copied along only where the policy says so, in full unless
+policy and tag say that their base images are on the target already; the memory has to be copied by
+plain pre-copy then.
 """
 
 from dataclasses import dataclass, replace
 
-from balancerd.core.model import VM, ExclusionKind, Load, Method
+from balancerd.core.model import VM, WITH_DISKS, Disk, ExclusionKind, Load, Method
 from balancerd.core.moving.copying import Copy, auto_converge, post_copy, pre_copy
 from balancerd.core.plan import Refusal
 from balancerd.core.policies.limits import Limits
 from balancerd.core.policies.policy import Policy
-from balancerd.core.policies.tags import POST_COPY, says_yes
+from balancerd.core.policies.tags import OVERLAY, POST_COPY, says_yes
 from balancerd.core.units import MIB
 
 # Where nobody has measured it, a VM is taken to write a tenth as fast as can be copied.
@@ -34,12 +35,8 @@ def way_of(vm: VM, load: Load | None, policy: Policy, rate: float) -> Way | Refu
     memory, dirty = memory_in_use(vm, load), dirty_rate(load, rate)
     pause, allowed = policy.limits.downtime, policy.methods
     plain = pre_copy(memory, dirty, rate, pause)
-    local = [disk for disk in vm.disks if not disk.shared]
-    if local and not allowed.storage:
-        paths = ", ".join(disk.source for disk in local)
-        return Refusal(vm.name, "", ExclusionKind.LOCAL_STORAGE, paths, "set methods.storage")
-    if local:
-        return _with_disks(vm, plain, sum(disk.size for disk in local) / rate, rate, dirty)
+    if local := [disk for disk in vm.disks if not disk.shared]:
+        return _with_disks(vm, local, policy, plain, rate, dirty)
     if plain.ends and plain.bytes <= PATIENCE * max(memory, 1.0):
         return Way(Method.PRE_COPY, plain)
     if allowed.post_copy and says_yes(vm, POST_COPY):
@@ -50,12 +47,28 @@ def way_of(vm: VM, load: Load | None, policy: Policy, rate: float) -> Way | Refu
     return Way(Method.PRE_COPY, plain) if plain.ends else _too_fast(vm, dirty, rate)
 
 
-def _with_disks(vm: VM, memory: Copy, seconds: float, rate: float, dirty: float) -> Way | Refusal:
+def _with_disks(
+    vm: VM, local: list[Disk], policy: Policy, memory: Copy, rate: float, dirty: float
+) -> Way | Refusal:
     """The disks first, then the memory."""
+    based = any(disk.based for disk in local)
+    if based and policy.methods.overlay and says_yes(vm, OVERLAY):
+        method, size = Method.OVERLAY, sum(disk.allocated or disk.size for disk in local)
+    elif policy.methods.storage:
+        method, size = Method.STORAGE, sum(_in_full(disk) for disk in local)
+    else:
+        paths = ", ".join(disk.source for disk in local)
+        return Refusal(vm.name, "", ExclusionKind.LOCAL_STORAGE, paths, "set methods.storage")
     if not memory.ends:
         return _too_fast(vm, dirty, rate)
-    longer = memory.seconds + seconds
-    return Way(Method.STORAGE, replace(memory, seconds=longer, bytes=memory.bytes + seconds * rate))
+    longer = replace(memory, seconds=memory.seconds + size / rate, bytes=memory.bytes + size)
+    return Way(method, longer)
+
+
+def _in_full(disk: Disk) -> int:
+    """Bytes to copy of a disk and all that it lies on. What was never written is not sent; how much
+    that is below the disk's own image, nobody tells."""
+    return disk.size if disk.based else disk.allocated or disk.size
 
 
 def _too_fast(vm: VM, dirty: float, rate: float) -> Refusal:
@@ -70,7 +83,7 @@ def _too_fast(vm: VM, dirty: float, rate: float) -> Refusal:
 
 def weight(method: Method, limits: Limits) -> int:
     """As how many migrations one counts where they are limited."""
-    return limits.storage_weight if method is Method.STORAGE else 1
+    return limits.storage_weight if method in WITH_DISKS else 1
 
 
 def memory_in_use(vm: VM, load: Load | None) -> float:

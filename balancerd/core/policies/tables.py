@@ -166,6 +166,12 @@ class Methods(Schema):
         default=False,
         description="copy disks along that only one host has; the old images stay where they are",
     )
+    overlay: bool = Field(
+        default=False,
+        description="of a local disk that lies on a base image copy only what lies on top, if the "
+        "VM's tag `overlay` says so, too; that the target's base is the same is judged by its "
+        "size, its time of change and samples, and one that differs all the same ruins the disk",
+    )
     unlocked: Unlocked = Field(
         default=Unlocked.HAND_OVER,
         description="how to move a VM whose disks no lock is known to keep a second QEMU from: it "

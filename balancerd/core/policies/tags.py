@@ -19,6 +19,7 @@ from balancerd.core.same import Same
 COMPLAINT = "!"  # under this key the adapter says what of the metadata it could not pass on
 MOVE_COST = "move-cost"
 POST_COPY = "post-copy"
+OVERLAY = "overlay"
 CLASS = "class"
 
 
@@ -42,6 +43,7 @@ VOCABULARY: Mapping[str, Tag] = {
     "exclude": Tag("yes", "never moved", "exclude"),
     CLASS: Tag("class", "which ladder its migrations climb: " + ", ".join(CLASSES)),
     POST_COPY: Tag("yes", "may be moved by post-copy, where the policy allows that, too"),
+    OVERLAY: Tag("yes", "its base images are on all hosts: only what lies on top has to be copied"),
     MOVE_COST: Tag("number", "what moving it costs, in place of `costs.move`"),
 }
 
