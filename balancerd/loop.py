@@ -18,7 +18,15 @@ from balancerd.core.executing.execution import (
     warrant_of_approval,
     warrant_of_policy,
 )
-from balancerd.core.executing.executor import adopt, advance, due, moving, own_moves, project
+from balancerd.core.executing.executor import (
+    adopt,
+    advance,
+    due,
+    follow_up,
+    moving,
+    own_moves,
+    project,
+)
 from balancerd.core.executing.messages import AbortWanted, Event, HurryWanted, SwitchFailed
 from balancerd.core.model import Exclusion, ExclusionKind, Link, PowerState, Snapshot
 from balancerd.core.past.breakers import State, breakers
@@ -166,15 +174,15 @@ class Loop:
     def _advance(self, events: Sequence[Event], policy: Policy) -> None:
         """Advance every execution and perform its commands until there are none left."""
         for index in range(len(self._executions)):
-            news = events
-            while True:
-                view = self._view(policy, index)
-                execution, commands = advance(self._executions[index], news, view)
-                self._executions[index] = execution
-                if not commands:
-                    break
+            execution, commands = advance(
+                self._executions[index], events, self._view(policy, index)
+            )
+            self._executions[index] = execution
+            while commands:
                 performed = [self._actuator.perform(command) for command in commands]
-                news = [event for event in performed if event is not None]
+                answers = [event for event in performed if event is not None]
+                execution, commands = follow_up(execution, answers, self._view(policy, index))
+                self._executions[index] = execution
         self._executions = [e for e in self._executions if not e.settled()]
 
     # The operator's requests

@@ -4,8 +4,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from balancerd.core.executing.execution import Execution, Stage, View, warrant_of_policy
-from balancerd.core.executing.executor import advance
-from balancerd.core.executing.messages import Command, Conclude, Event, Intended, Located
+from balancerd.core.executing.executor import advance, follow_up
+from balancerd.core.executing.messages import (
+    Acted,
+    Command,
+    Conclude,
+    Event,
+    Intended,
+    Located,
+    StartRefused,
+    Tuned,
+)
 from balancerd.core.model import VM, Cluster, Forecast, Host, Load, Method, PowerState, Snapshot
 from balancerd.core.observation import JobProgress, JobReport, Location, Presence
 from balancerd.core.past.history import History, Outcome
@@ -15,6 +24,7 @@ from balancerd.core.policies.policy import Policy
 from balancerd.core.units import GIB
 
 P = Presence
+ANSWERS = (Located, Intended, StartRefused, Acted, Tuned)
 START = 1000.0
 POLICY = Policy(summary="test", name="test", mode=Mode.ACT)
 WARRANT = warrant_of_policy(POLICY)
@@ -51,7 +61,8 @@ def switched_off(seen: Snapshot, *names: str) -> Snapshot:
 
 
 class Run:
-    """An execution with its view; `feed` advances it and keeps the commands it gave."""
+    """An execution with its view; `feed` advances it, after answers by them alone as the loop does,
+    and keeps the commands it gave."""
 
     def __init__(self, *actions: Action, policy: Policy = POLICY, **placement: str) -> None:
         plan = Plan(START, "test", "spread", actions, "test", 1.0, 0.5)
@@ -63,7 +74,9 @@ class Run:
     def feed(self, *events: Event, at: float | None = None) -> tuple[Command, ...]:
         if at is not None:
             self.view = replace(self.view, now=at)
-        self.execution, commands = advance(self.execution, events, self.view)
+        answered = bool(events) and all(isinstance(event, ANSWERS) for event in events)
+        go_on = follow_up if answered else advance
+        self.execution, commands = go_on(self.execution, events, self.view)
         self.commands += commands
         return commands
 

@@ -363,6 +363,26 @@ def test_a_host_sends_and_receives_no_more_at_once_than_allowed() -> None:
     assert asked == ["a", "d"]
 
 
+def test_an_answer_that_makes_room_starts_at_once_what_waits_for_it() -> None:
+    run = Run(move(1, "a", "h1", "h2"), move(2, "b", "h1", "h3"), a="h1", b="h1")
+    run.started(1)
+    (ask,) = run.ended(1)
+    assert isinstance(ask, Ask)
+    assert ask.task == 1
+    conclude, ask = run.located(1, P.ABSENT, P.RUNNING)
+    assert isinstance(conclude, Conclude)
+    assert isinstance(ask, Ask)
+    assert ask.task == 2
+
+
+def test_what_no_answer_is_for_is_not_gone_through_again() -> None:
+    run = Run(move(1, "a", "h1", "h2"), move(2, "b", "h1", "h3"), a="h1", b="h1")
+    run.feed()
+    run.view = replace(run.view, policy=POLICY.model_copy(update={"limits": Limits(per_host=2)}))
+    assert [type(command) for command in run.located(1, P.RUNNING, P.ABSENT)] == [Intend]
+    assert [type(command) for command in run.feed()] == [Ask]
+
+
 def test_the_site_moves_no_more_at_once_than_allowed() -> None:
     limits = Limits(per_site=1)
     run = Run(

@@ -1,8 +1,9 @@
 """Carrying out a plan: what to do next, given what came of the last commands.
 
-`advance` is called until it has no more commands. It starts actions as their prerequisites are
-done and the limits allow, each re-checked on the newest snapshot and the policy of the moment;
-the first failure stops the plan, what runs already runs on to its end.
+`advance` goes through the whole plan, and `follow_up` carries on what was commanded until there are
+no more commands. Actions start as their prerequisites are done and the limits allow, each
+re-checked on the newest snapshot and the policy of the moment; the first failure stops the plan,
+what runs already runs on to its end.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,29 +36,30 @@ BY_VM = (JobReport, AbortWanted, HurryWanted)  # news from outside, which knows 
 INTEND_AGAIN = 1.0  # seconds after which a refused intent is tried again, lest it be for ever
 _STOPS_A_PLAN = frozenset({Stage.FAILED, Stage.ABORTED, Stage.LOST, Stage.QUARANTINED})
 
+Step = tuple[Execution, tuple[Command, ...]]
 
-def advance(
-    execution: Execution, events: Sequence[Event], view: View
-) -> tuple[Execution, tuple[Command, ...]]:
+
+def advance(execution: Execution, events: Sequence[Event], view: View) -> Step:
     """The execution after these events, and what is to be done now, in order."""
     tasks, commands = divide(execution.tasks, view)
-    by_vm = _by_vm(tasks) if any(isinstance(e, BY_VM) for e in events) else {}
-    for event in events:
-        for number in _addressed(by_vm, tasks, event):
-            tasks[number], more = _apply(tasks[number], event, execution, view)
-            commands += more
-    stopped = execution.stopped or _stop_reason(execution, tasks.values(), view)
-    execution = replace(execution, stopped=stopped)
-    starts = _Starts(tasks, execution, view)
-    for number in starts.in_order():
-        if tasks[number].stage is Stage.WAITING:
-            tasks[number], more = starts.try_to(number)
-        else:
-            tasks[number], more = _tick(tasks[number], view)
+    _take_in(tasks, commands, events, execution, view)
+    return _go_through(tasks, commands, execution, view)
+
+
+def follow_up(execution: Execution, answers: Sequence[Event], view: View) -> Step:
+    """The same after the commands just given were performed, which came to these answers.
+
+    What was answered goes on. All else has been gone through a moment ago, and is again only where
+    something ended: that makes room, or stops the plan.
+    """
+    tasks, commands = divide(execution.tasks, view)
+    answered = _take_in(tasks, commands, answers, execution, view)
+    if any(tasks[number].stage not in UNDER_WAY for number in answered):
+        return _go_through(tasks, commands, execution, view)
+    for number in sorted(answered):
+        tasks[number], more = _tick(tasks[number], view)
         commands += more
-    execution = replace(execution, tasks=MappingProxyType(tasks))
-    execution, end = _end(execution)
-    return execution, (*commands, *end)
+    return replace(execution, tasks=MappingProxyType(tasks)), tuple(commands)
 
 
 def due(execution: Execution) -> float | None:
@@ -99,6 +101,42 @@ def own_moves(executions: Iterable[Execution]) -> frozenset[str]:
         for task in execution.tasks.values()
         if isinstance(task.action, Move) and task.stage in UNDER_WAY and not task.foreign
     )
+
+
+def _take_in(
+    tasks: dict[int, Task],
+    commands: list[Command],
+    events: Sequence[Event],
+    execution: Execution,
+    view: View,
+) -> set[int]:
+    """Change the tasks that events are for, and add what follows to the commands; their numbers."""
+    by_vm = _by_vm(tasks) if any(isinstance(e, BY_VM) for e in events) else {}
+    concerned: set[int] = set()
+    for event in events:
+        for number in _addressed(by_vm, tasks, event):
+            tasks[number], more = _apply(tasks[number], event, execution, view)
+            commands += more
+            concerned.add(number)
+    return concerned
+
+
+def _go_through(
+    tasks: dict[int, Task], commands: list[Command], execution: Execution, view: View
+) -> Step:
+    """Let time pass for all that is under way, and start what may start."""
+    stopped = execution.stopped or _stop_reason(execution, tasks.values(), view)
+    execution = replace(execution, stopped=stopped)
+    starts = _Starts(tasks, execution, view)
+    for number in starts.in_order():
+        if tasks[number].stage is Stage.WAITING:
+            tasks[number], more = starts.try_to(number)
+        else:
+            tasks[number], more = _tick(tasks[number], view)
+        commands += more
+    execution = replace(execution, tasks=MappingProxyType(tasks))
+    execution, end = _end(execution)
+    return execution, (*commands, *end)
 
 
 def _by_vm(tasks: Mapping[int, Task]) -> dict[str, list[int]]:
@@ -196,11 +234,12 @@ class _Starts:
         if _was_refused(task, view):
             return task, ()
         before = [self._tasks[n] for n in task.action.after if n in self._tasks]
-        broken = next((t for t in before if t.stage in ENDED and t.stage is not Stage.DONE), None)
+        undone = [other for other in before if other.stage is not Stage.DONE]
+        broken = next((other for other in undone if other.stage in ENDED), None)
         if broken:
             detail = f"needs the {_name(broken.action)}, which was {broken.stage}"
             return task.to(Stage.DROPPED, view.now, detail), ()
-        if any(t.stage is not Stage.DONE for t in before):
+        if undone:
             return task, ()
         if view.paused or view.frozen or not view.fresh:
             return task, ()

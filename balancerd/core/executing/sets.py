@@ -15,9 +15,11 @@ from balancerd.core.plan import Move
 
 def fellows(tasks: Mapping[int, Task], move: Move) -> list[Task]:
     """The other members of a move's set; none for one that moves alone."""
+    if not move.set_number:
+        return []
     return [
         task
-        for task in (tasks.values() if move.set_number else ())
+        for task in tasks.values()
         if isinstance(task.action, Move)
         and task.action.set_number == move.set_number
         and task.action.number != move.number

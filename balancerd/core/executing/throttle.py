@@ -7,16 +7,19 @@ it is at its cap or narrower elsewhere, goes to the others. It is divided anew a
 and end and as production changes.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from balancerd.core.executing.execution import UNDER_WAY, Stage, Task, View
 from balancerd.core.executing.messages import Command, SetBandwidth
+from balancerd.core.model import Snapshot
 from balancerd.core.moving.method import weight
 from balancerd.core.moving.topology import Topology, free_now, topology_of
 from balancerd.core.plan import Move, Refusal
 from balancerd.core.policies.limits import Limits
+from balancerd.core.same import Same
 from balancerd.core.units import DAY, format_size
 
 WORTH_TELLING = 0.10  # a cap is changed only by more than this share of it
@@ -71,9 +74,9 @@ class Traffic:
     topology: Topology
     limits: Limits
     site: int = 0
-    outgoing: Counter[str] = field(default_factory=Counter)
-    incoming: Counter[str] = field(default_factory=Counter)
-    links: Counter[int] = field(default_factory=Counter)
+    outgoing: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
+    incoming: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
+    links: defaultdict[int, int] = field(default_factory=lambda: defaultdict(int))
 
     @classmethod
     def of(cls, tasks: Iterable[Task], view: View) -> "Traffic":
@@ -103,33 +106,41 @@ class Traffic:
         """Whether a move has to wait for others to end. One that is heavier than a limit may go
         alone."""
         heavy, limits = weight(move.method, self.limits), self.limits
-        counts = (
-            (self.site, limits.per_site),
-            (self.outgoing[move.source], limits.per_host),
-            (self.incoming[move.target], limits.per_host),
-        )
-        if any(count and count + heavy > limit for count, limit in counts):
+        if (
+            _exceeds(self.site, heavy, limits.per_site)
+            or _exceeds(self.outgoing[move.source], heavy, limits.per_host)
+            or _exceeds(self.incoming[move.target], heavy, limits.per_host)
+        ):
             return True
-        crossing = (self.links[n] for n in _path(self.topology, move.source, move.target))
-        return any(count and count + heavy > limits.per_link for count in crossing)
+        crossing = _path(self.topology, move.source, move.target)
+        return any(_exceeds(self.links[link], heavy, limits.per_link) for link in crossing)
+
+
+def _exceeds(count: int, more: int, limit: int) -> bool:
+    return count > 0 and count + more > limit
 
 
 def divided(tasks: Mapping[int, Task], view: View) -> dict[int, int]:
     """What each migration under way may send by now, bytes per second, by the task's number."""
-    own = _own(tasks.values())
+    own = _own(tasks.values()).values()
     if not own:
         return {}
-    topology, limits = topology_of(view.snapshot.cluster), view.policy.limits
-    ways = [(task.move.source, task.move.target) for task in own.values()]
+    ways = [(task.move.source, task.move.target) for task in own]
     ways += _foreign(tasks.values(), view)
+    rates = _rates(tuple(ways), Same(view.snapshot), Same(view.policy.limits))
+    return {task.action.number: rate for task, rate in zip(own, rates, strict=False)}
+
+
+@lru_cache(maxsize=2)
+def _rates(
+    ways: tuple[tuple[str, str], ...], seen: Same[Snapshot], by: Same[Limits]
+) -> tuple[int, ...]:
+    """What each migration between these hosts may send; they are the same at most steps."""
+    topology, free, limits = topology_of(seen.value.cluster), free_now(seen.value), by.value
     transfers = [Transfer(_path(topology, *way), float(limits.bandwidth)) for way in ways]
-    free = free_now(view.snapshot)
     crossed = {link for transfer in transfers for link in transfer.path}
     rates = shares(transfers, {link: float(free[link]) * limits.link_share for link in crossed})
-    return {
-        task.action.number: max(1, int(rate))
-        for task, rate in zip(own.values(), rates, strict=False)
-    }
+    return tuple(max(1, int(rate)) for rate in rates)
 
 
 def divide(tasks: Mapping[int, Task], view: View) -> tuple[dict[int, Task], list[Command]]:
@@ -192,7 +203,7 @@ def _sent(tasks: Iterable[Task], since: float, view: View) -> Iterator[tuple[str
 
 
 def _own(tasks: Iterable[Task]) -> dict[str, Task]:
-    return {t.move.vm: t for t in tasks if isinstance(t.action, Move) and t.stage in UNDER_WAY}
+    return {t.action.vm: t for t in tasks if t.stage in UNDER_WAY and isinstance(t.action, Move)}
 
 
 def _foreign(tasks: Iterable[Task], view: View) -> list[tuple[str, str]]:
@@ -201,10 +212,12 @@ def _foreign(tasks: Iterable[Task], view: View) -> list[tuple[str, str]]:
     Ours that ended since the last look are still to be seen in it, and are nobody's any more.
     """
     cluster, seen = view.snapshot.cluster, view.snapshot.at
+    if not cluster.flights:
+        return []
     ours = {
-        task.move.vm: task.move.target
+        task.action.vm: task.action.target
         for task in tasks
-        if isinstance(task.action, Move) and (task.stage in UNDER_WAY or task.since > seen)
+        if (task.stage in UNDER_WAY or task.since > seen) and isinstance(task.action, Move)
     }
     flights = sorted(cluster.flights.items())
     return [(cluster.placement[vm], target) for vm, target in flights if ours.get(vm) != target]
