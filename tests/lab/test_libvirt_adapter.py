@@ -273,6 +273,31 @@ def test_a_host_is_read_again_after_its_libvirtd_was_killed_and_restarted(
     until(lambda: not reading(backend.observe(), "h2").error, 40, "h2 is back")
 
 
+def test_neither_a_migration_nor_a_restarted_libvirtd_leaves_a_connection_open(
+    backend: LibvirtBackend, web: Guest
+) -> None:
+    """Dies when connections are closed with their events registered, which hold them: after months
+    of migrations and restarts there were thousands, each a socket or an ssh."""
+    host = web.rig.host("h2")
+    backend.observe()
+    begin(backend, web, 40)
+    before = open_files() - 1  # the migration's own connection is a socket and an eventfd
+    assert ended(backend).error == ""
+    until(lambda: open_files() < before, 10, "the migration's connection is gone")
+    least = open_files()
+    for _ in range(3):
+        host.kill_libvirtd()
+        until(lambda: "refused" in reading(backend.observe(), "h2").error, 10, "it shows")
+        host.start_libvirtd()
+        until(lambda: not reading(backend.observe(), "h2").error, 40, "h2 is back")
+    pair(backend, "web", uuid_of(web))
+    until(lambda: open_files() <= least, 10, "each lost connection is gone")
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 def test_a_cut_cable_is_a_gap_and_asking_for_a_vm_behind_it_ends_in_time(
     backend: LibvirtBackend, web: Guest
 ) -> None:

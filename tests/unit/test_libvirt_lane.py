@@ -8,6 +8,8 @@ import libvirt
 import pytest
 
 from balancerd.adapters.libvirt import lane as lanes
+from balancerd.adapters.libvirt.connection import dispose, open_connection
+from balancerd.adapters.libvirt.inventory import Inventory
 from balancerd.adapters.libvirt.lane import Lane
 from balancerd.adapters.libvirt.workers import Workers
 from balancerd.ports import BackendError
@@ -32,6 +34,15 @@ def name(connection: libvirt.virConnect) -> str:
 def test_calls_share_the_connection_one_after_the_other(lane: Lane) -> None:
     seen = [lane.run("look", id, 5.0) for _ in range(3)]
     assert len(set(seen)) == 1
+
+
+def test_a_connection_that_is_closed_listens_to_nothing_any_more() -> None:
+    """Dies when it is closed only: what is registered would hold it for ever."""
+    connection = open_connection("h1", "test:///default")
+    Inventory().watch(connection)
+    assert connection.domainEventCallbackID
+    dispose(connection)
+    assert not connection.domainEventCallbackID
 
 
 def test_a_lane_that_is_busy_says_so_at_once_and_with_what(lane: Lane) -> None:

@@ -5,8 +5,9 @@ A connection is for one call at a time. When one dies of its keepalive, libvirt'
 under a waiting thread ends the process. So threads share none: see `lane`, and `migration`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import libvirt
 
@@ -36,8 +37,18 @@ def open_connection(host: str, uri: str) -> libvirt.virConnect:
 
 
 def dispose(connection: libvirt.virConnect) -> None:
-    """Close a connection, dead or alive, on which no call is under way. May block."""
-    for step in (connection.unregisterCloseCallback, connection.close):
+    """Close a connection, dead or alive, on which no call is under way. May block.
+
+    Each registered event holds the connection: closed without it, the client's part of it would
+    stay for as long as the process lives, with a descriptor of its own.
+    """
+    registered = tuple(getattr(connection, "domainEventCallbackID", ()))  # none, if never asked for
+    steps: list[Callable[[], object]] = [
+        *(partial(connection.domainEventDeregisterAny, number) for number in registered),
+        connection.unregisterCloseCallback,
+        connection.close,
+    ]
+    for step in steps:
         try:
             step()
         except libvirt.libvirtError:
