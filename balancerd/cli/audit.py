@@ -5,11 +5,12 @@ from pathlib import Path
 import click
 
 from balancerd.cli.errors import Exit
+from balancerd.cli.group import Group
 from balancerd.cli.output import Form, output_option, write_document
 from balancerd.cli.record import reading, record_option
 
 
-@click.group()
+@click.group(cls=Group)
 def audit() -> None:
     """See whether the record is as it was written."""
 

@@ -7,6 +7,7 @@ import click
 
 from balancerd.cli.decision import recorded_plan
 from balancerd.cli.files import read_cluster
+from balancerd.cli.group import Group
 from balancerd.cli.output import (
     Column,
     Form,
@@ -28,7 +29,7 @@ from balancerd.engines import planner
 STATES = {"proposed": "yellow", "running": "cyan", "done": "green", "failed": "red"}
 
 
-@click.group()
+@click.group(cls=Group)
 def plan() -> None:
     """Make plans, and look at those that were made."""
 

@@ -6,6 +6,7 @@ import click
 
 from balancerd.cli.errors import Exit
 from balancerd.cli.files import read_cluster
+from balancerd.cli.group import Group
 from balancerd.cli.output import Column, Form, Listing, Row, output_option, write_listing
 from balancerd.config import load_policy
 from balancerd.core.model import Snapshot
@@ -16,7 +17,7 @@ from balancerd.keys import keys_of
 from balancerd.toml_lines import lines_of
 
 
-@click.group()
+@click.group(cls=Group)
 def policy() -> None:
     """Check policy files, and list the keys they may have."""
 

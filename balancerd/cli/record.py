@@ -1,5 +1,7 @@
 """Where the record is, and how commands open it."""
 
+import os
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -20,13 +22,14 @@ from balancerd.ports import LedgerError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 VARIABLE = "BALANCERD_RECORD"
+LOOK, TELL = "look at it", "tell balancerd anything"
 
 
 def record_option(command: Command) -> Command:
     """`--record DIR`, given to the command as `record`."""
     return click.option(
         "--record",
-        type=click.Path(path_type=Path, file_okay=False),
+        type=click.Path(path_type=Path, file_okay=False, readable=False),
         envvar=VARIABLE,
         default=DEFAULT_STATE,
         metavar="DIR",
@@ -37,7 +40,7 @@ def record_option(command: Command) -> Command:
 @contextmanager
 def opened(record: Path, access: Access = Access.READ) -> Iterator[Database]:
     """The ledger of a record. CommandError where there is none that can be used."""
-    _check(record)
+    _check(record, access)
     with ExitStack() as stack:
         try:
             ledger = stack.enter_context(Database(record / "ledger.db", LEDGER, access))
@@ -53,13 +56,31 @@ def reading(record: Path) -> Iterator[Reader]:
         yield Reader(ledger)
 
 
-def _check(record: Path) -> None:
+def _check(record: Path, access: Access) -> None:
     path = record / "ledger.db"
-    if not path.exists():
+    if not _is_there(path):
         code = Exit.NOT_RUNNING if record == DEFAULT_STATE else Exit.INVALID
         raise CommandError(f"there is no record in {record} (--record DIR says where it is)", code)
     if not path.stat().st_size:  # what SQLite takes for a database without tables
         raise CommandError(f"{path} is not a balancerd ledger: it is empty", Exit.INVALID)
+    if access is Access.READ and not os.access(path, os.R_OK, effective_ids=True):
+        raise _not_allowed(path, LOOK)
+    if access is not Access.READ and not os.access(path, os.W_OK, effective_ids=True):
+        raise _not_allowed(path, TELL)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except PermissionError:
+        raise _not_allowed(path.parent, LOOK) from None
+
+
+def _not_allowed(path: Path, purpose: str) -> CommandError:
+    """Who would be allowed to is told, so that the operator need not look for it."""
+    by_group = purpose == LOOK and path.stat().st_mode & stat.S_IRGRP
+    who = f", {path.owner()} and the group {path.group()}" if by_group else f" and {path.owner()}"
+    return CommandError(f"{path}: permission denied; only root{who} may {purpose}", Exit.FAILED)
 
 
 def since_option(command: Command) -> Command:

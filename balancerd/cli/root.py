@@ -10,41 +10,65 @@ from importlib import import_module
 import click
 
 from balancerd.cli.errors import CommandError, Exit
-from balancerd.complaints import nearest
+from balancerd.cli.group import Group
 from balancerd.core.files.codec import CodecError
 from balancerd.documents import DocumentError
 from balancerd.ports import LedgerError
 
-# Where each verb is. A module is imported when one of its verbs is called: `status` should not
-# wait for the planner.
-VERBS: Mapping[str, str] = {
-    "status": "status",
-    "hosts": "site",
-    "vms": "site",
-    "plan": "plans",
-    "why": "why",
-    "why-not": "why",
-    "history": "history",
-    "audit": "audit",
-    "migrations": "history",
-    "report": "report",
-    "snapshot": "export",
-    "export": "export",
-    "simulate": "simulate",
-    "demo": "simulate",
-    "policy": "policy",
-    "pause": "requests",
-    "resume": "requests",
-    "approve": "requests",
-    "reject": "requests",
-    "drain": "requests",
-    "undrain": "requests",
-    "abort": "requests",
-    "hurry": "requests",
+# Each verb with its module and its sentence. A module is imported when one of its verbs is called:
+# neither `status` nor `--help` should wait for the planner.
+VERBS: Mapping[str, tuple[str, str]] = {
+    "status": ("status", "Say whether balancerd runs, what it does, and what keeps it from more."),
+    "hosts": ("site", "List the hosts with their load and verdict."),
+    "vms": ("site", "List the VMs with their host and load."),
+    "plan": ("plans", "Make plans, and look at those that were made."),
+    "why": ("why", "Say why a VM moves, or stays where it is, with the numbers."),
+    "why-not": (
+        "why",
+        "Say everything that keeps a VM off a host, and the smallest change that would let it.",
+    ),
+    "history": ("history", "List what balancerd and its operators did, newest first."),
+    "audit": ("audit", "See whether the record is as it was written."),
+    "migrations": (
+        "history",
+        "List migrations, newest first: predicted and actual figures, and how they ended.",
+    ),
+    "report": (
+        "report",
+        "Compare what was predicted of migrations with what they took, method by method.",
+    ),
+    "snapshot": (
+        "export",
+        "Print the site as last observed, as a cluster file that other commands take.",
+    ),
+    "export": ("export", "Print the whole story as events in the order of time."),
+    "simulate": (
+        "simulate",
+        "Live through a scenario as fast as the machine can, and print what came of it.",
+    ),
+    "demo": (
+        "simulate",
+        "Watch balancerd keep a simulated site of 40 hosts and 400 VMs for a day and its nights.",
+    ),
+    "policy": ("policy", "Check policy files, and list the keys they may have."),
+    "pause": (
+        "requests",
+        "Start nothing more, from now on and across restarts; what runs goes on.",
+    ),
+    "resume": ("requests", "End a pause."),
+    "approve": ("requests", "Let a plan that waits for approval be carried out."),
+    "reject": ("requests", "Drop a plan that waits for approval."),
+    "drain": ("requests", "Empty a host for maintenance, and put nothing on it."),
+    "undrain": ("requests", "Give a drained host back."),
+    "abort": ("requests", "Give up the migration of a VM that is under way."),
+    "hurry": (
+        "requests",
+        "Let the migration of a VM end with the longest pause that the policy allows.",
+    ),
 }
 
 
-class Verbs(click.Group):
+class Verbs(Group):
     """The group of all verbs, each loaded when it is needed."""
 
     def list_commands(self, _: click.Context) -> list[str]:
@@ -55,26 +79,14 @@ class Verbs(click.Group):
         """The command of a verb."""
         if name not in VERBS:
             return None
-        module = import_module(f"balancerd.cli.{VERBS[name]}")
+        module = import_module(f"balancerd.cli.{VERBS[name][0]}")
         command = getattr(module, name.replace("-", "_"))
         assert isinstance(command, click.Command)
         return command
 
-    def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
-        """Each verb with the whole of its sentence, on as many lines as that takes."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, _sentence(self, name)) for name in VERBS])
-
-    def resolve_command(
-        self, context: click.Context, arguments: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does, but with the nearest verb for one that does not exist."""
-        word = arguments[0]
-        if word not in VERBS and not word.startswith("-"):
-            raise click.UsageError(
-                f'there is no verb "{word}"{nearest(word, list(VERBS))}', context
-            )
-        return super().resolve_command(context, arguments)
+    def sentences(self, _: click.Context) -> list[tuple[str, str]]:
+        """Of the table."""
+        return [(name, sentence) for name, (_, sentence) in VERBS.items()]
 
 
 @click.command(
@@ -88,14 +100,8 @@ def root() -> None:
     """Look at what balancerd does, and tell it what to do."""
 
 
-def _sentence(verbs: Verbs, name: str) -> str:
-    command = verbs.get_command(click.Context(verbs), name)
-    assert command is not None
-    return command.get_short_help_str(limit=1000)
-
-
-def main() -> None:
-    """The command of the package."""
+def command() -> None:
+    """The command line of this process."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show an arrow gets a "?"
             stream.reconfigure(errors="replace")

@@ -10,6 +10,7 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
+import click
 import pytest
 
 from balancerd.cli import root
@@ -37,7 +38,7 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("line", "code", "words"),
     [
         ("stats", Exit.INVALID, 'there is no verb "stats" (did you mean "status"?)'),
-        ("plan shw", Exit.INVALID, "No such command"),
+        ("plan shw", Exit.INVALID, 'there is no verb "plan shw" (did you mean "show"?)'),
         ("plan show x", Exit.INVALID, "'x' is not a valid integer"),
         ("plan show 77", Exit.INVALID, "there is no plan 77"),
         ("hosts -o yaml", Exit.INVALID, "'yaml' is not one of"),
@@ -140,6 +141,63 @@ def test_help_needs_no_record_and_names_every_verb() -> None:
     assert done.returncode == Exit.DONE
     assert all(re.search(rf"^  {verb} ", done.stdout, re.MULTILINE) for verb in root.VERBS)
     assert balancerctl().returncode == Exit.INVALID, "no verb at all is wrong usage"
+
+
+def test_help_says_of_each_verb_what_the_verb_says_of_itself() -> None:
+    """The table has the sentences so that help need not load every verb."""
+    context = click.Context(root.root)
+    told = {name: root.root.get_command(context, name) for name in root.VERBS}
+    assert {name: verb.get_short_help_str(1000) for name, verb in told.items() if verb} == {
+        name: sentence for name, (_, sentence) in root.VERBS.items()
+    }
+
+
+@pytest.mark.parametrize("group", ["plan", "policy", "audit"])
+def test_help_of_a_group_cuts_no_sentence_off(group: str) -> None:
+    assert "..." not in balancerctl(group, "--help").stdout.partition("Commands:")[2]
+
+
+def test_an_interruption_before_everything_is_loaded_is_no_traceback(tmp_path: Path) -> None:
+    """Dies when the command's module imports the verbs by itself."""
+    (tmp_path / "click.py").write_text("raise KeyboardInterrupt")
+    done = subprocess.run(
+        [sys.executable, "-c", "from balancerd.cli import main; main()"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (Exit.FAILED, "balancerctl: interrupted\n")
+
+
+NOBODY = 65534
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+@pytest.mark.parametrize(
+    ("mode", "line", "words"),
+    [
+        (0o700, "status", "{d}: permission denied; only root and root may look at it"),
+        (0o750, "status", "only root, root and the group root may look at it"),
+        (0o755, "pause", "{d}/ledger.db: permission denied; only root and root may tell"),
+    ],
+)
+def test_who_may_not_is_told_who_may(tmp_path: Path, mode: int, line: str, words: str) -> None:
+    """Dies when click looks first, and speaks of an option that nobody gave."""
+    record = tmp_path / "record"
+    record.mkdir()
+    make_record(record)
+    for directory in (tmp_path, *list(tmp_path.parents)[:2]):
+        directory.chmod(0o755)
+    record.chmod(mode)
+    assert (record.owner(), record.group()) == ("root", "root")  # loaded while Python can be read
+    os.setegid(NOBODY)
+    os.seteuid(NOBODY)
+    try:
+        done = balancerctl(*line.split(), record=record)
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+    assert (done.returncode, words.format(d=record) in done.stderr) == (Exit.FAILED, True), done
 
 
 @pytest.mark.parametrize(
