@@ -133,6 +133,14 @@ SITE = (
         protects="no line of the audit is taken away unseen",
     ),
     Mutant(
+        "the audit has an end",
+        "adapters/sqlite/audit.py",
+        ' if last < newest else ""',
+        ' if False else ""',
+        LEDGER,
+        protects="no end of the audit is cut off unseen",
+    ),
+    Mutant(
         "an end is recorded once",
         "adapters/sqlite/intents.py",
         "        if known is not None:\n",

@@ -612,13 +612,55 @@ def test_a_missing_line_of_the_audit_is_found(ledger: Ledger, event: int) -> Non
     assert Reader(ledger.database).audit().fault == f"event {event} is missing"
 
 
-def test_a_cut_off_end_of_the_audit_shows_by_its_head(ledger: Ledger) -> None:
+@pytest.mark.parametrize("kept", [0, 3])
+def test_a_cut_off_end_of_the_audit_is_found(ledger: Ledger, kept: int) -> None:
+    """Dies when only what is there is looked at: each of those lines is as it was."""
     for at in range(1, 6):
         ledger.record_event(at, "kind", "subject", "detail")
     kept_elsewhere = Reader(ledger.database).audit().head
     ledger.database.execute("DROP TRIGGER events_are_not_deleted")
-    ledger.database.execute("DELETE FROM events WHERE id = 5")
-    assert Reader(ledger.database).audit().head != kept_elsewhere
+    ledger.database.execute("DELETE FROM events WHERE id > ?", (kept,))
+    verdict = Reader(ledger.database).audit()
+    assert verdict.fault == f"the last line is event {kept}, but event 5 was written"
+    assert verdict.head != kept_elsewhere
+    ledger.record_event(6, "kind", "subject", "life goes on")
+    assert Reader(ledger.database).audit().fault == f"event {kept + 1} is missing"
+
+
+def test_lines_of_the_audit_in_another_order_are_found(ledger: Ledger) -> None:
+    for at in range(1, 6):
+        ledger.record_event(at, "kind", "subject", str(at))
+    ledger.database.execute("DROP TRIGGER events_are_not_changed")
+    for old, new in ((2, -2), (3, 2), (-2, 3)):
+        ledger.database.execute("UPDATE events SET id = ? WHERE id = ?", (new, old))
+    assert Reader(ledger.database).audit().fault == "event 2 or the one before it was changed"
+
+
+def test_a_line_that_was_put_in_between_is_found(ledger: Ledger) -> None:
+    for at in range(1, 6):
+        ledger.record_event(at, "kind", "subject", str(at))
+    ledger.database.execute("DROP TRIGGER events_are_not_changed")
+    ledger.database.execute("DROP TRIGGER events_are_added_at_the_end")
+    for event in (5, 4, 3):
+        ledger.database.execute("UPDATE events SET id = id + 1 WHERE id = ?", (event,))
+    row = ledger.database.row("SELECT at, kind, subject, hash FROM events WHERE id = 2")
+    forged = audit.seal(row[3], 3, row[0], row[1], row[2], "it was somebody else")
+    ledger.database.execute(
+        "INSERT INTO events (id, at, kind, subject, detail, hash) VALUES (3, ?, ?, ?, ?, ?)",
+        (row[0], row[1], row[2], "it was somebody else", forged),
+    )
+    assert Reader(ledger.database).audit().fault == "event 4 or the one before it was changed"
+
+
+def test_an_end_that_was_written_anew_is_found(ledger: Ledger) -> None:
+    """Whole as a chain, and not the one that was written."""
+    for at in range(1, 4):
+        ledger.record_event(at, "kind", "subject", str(at))
+    ledger.database.execute("DROP TRIGGER events_are_not_changed")
+    before = ledger.database.row("SELECT hash FROM events WHERE id = 2")
+    forged = audit.seal(before[0], 3, 3.0, "kind", "subject", "other")
+    ledger.database.execute("UPDATE events SET detail = 'other', hash = ? WHERE id = 3", (forged,))
+    assert Reader(ledger.database).audit().fault == "event 3 is not the one that was written"
 
 
 def test_old_lines_go_and_the_chain_still_holds(ledger: Ledger) -> None:

@@ -1,8 +1,9 @@
 """The audit: a chain of events in which no line can be changed or left out unseen.
 
 Each event's hash is SHA-256 of the hash before it and of the event itself in one fixed form. The
-triggers of the schema stop mistakes; the chain shows intent. Whoever can write the file can make
-a whole new chain, so the newest hash belongs into another place (the system's log) once a day.
+newest is kept once more, so that no end is cut off unseen either. The triggers of the schema stop
+mistakes; the chain shows intent. Whoever can write the file can make a whole new chain, so the
+newest hash belongs into another place (the system's log) once a day.
 """
 
 import hashlib
@@ -21,9 +22,8 @@ def seal(previous: str, event: int, at: float, kind: str, subject: str, detail: 
 
 
 def head(database: Database) -> tuple[int, str]:
-    """Number and hash of the newest event; of the anchor where all events were dropped."""
-    row = database.row("SELECT id, hash FROM events ORDER BY id DESC LIMIT 1")
-    row = row or database.row("SELECT up_to, hash FROM event_anchors ORDER BY up_to DESC LIMIT 1")
+    """Number and hash of the newest event that was ever written."""
+    row = database.row("SELECT id, hash FROM event_head")
     return (row[0], row[1]) if row else (0, GENESIS)
 
 
@@ -64,6 +64,7 @@ class Verdict:
 
 def verify(database: Database) -> Verdict:
     """Follow the chain from its beginning, or from where old lines were dropped."""
+    newest, sealed = head(database)  # first: others may go on writing meanwhile
     anchor = database.row("SELECT up_to, hash FROM event_anchors ORDER BY up_to DESC LIMIT 1")
     last, previous = (anchor[0], anchor[1]) if anchor else (0, GENESIS)
     count = 0
@@ -75,8 +76,11 @@ def verify(database: Database) -> Verdict:
             fault = f"event {last + 1} is missing"
         elif seal(previous, *tuple(row)[:5]) != digest:
             fault = f"event {event} or the one before it was changed"
+        elif event == newest and digest != sealed:
+            fault = f"event {event} is not the one that was written"
         else:
             last, previous, count = event, digest, count + 1
             continue
         return Verdict(count, previous, fault)
-    return Verdict(count, previous)
+    cut = f"the last line is event {last}, but event {newest} was written" if last < newest else ""
+    return Verdict(count, previous, cut)

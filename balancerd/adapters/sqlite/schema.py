@@ -266,6 +266,11 @@ _TABLES = (
         hash TEXT NOT NULL -- SHA-256 of the hash before it and of this line
     ) STRICT""",
     "CREATE INDEX events_by_time ON events (at)",
+    """CREATE TABLE event_head ( -- the newest line of the audit: its end cannot be cut off unseen
+        one INTEGER PRIMARY KEY CHECK (one = 1),
+        id INTEGER NOT NULL,
+        hash TEXT NOT NULL
+    ) STRICT""",
     f"""CREATE TABLE event_anchors ( -- how far old lines of the audit were dropped
         up_to INTEGER PRIMARY KEY, -- the id of the newest event dropped
         hash TEXT NOT NULL, -- its hash: the chain goes on from here
@@ -277,6 +282,8 @@ _TRIGGERS = (
     """CREATE TRIGGER events_are_added_at_the_end BEFORE INSERT ON events
         WHEN NEW.id <= (SELECT max(id) FROM events)
         BEGIN SELECT RAISE(ABORT, 'an event can only be added at the end'); END""",
+    """CREATE TRIGGER events_have_a_head AFTER INSERT ON events
+        BEGIN INSERT OR REPLACE INTO event_head VALUES (1, NEW.id, NEW.hash); END""",
     """CREATE TRIGGER events_are_not_changed BEFORE UPDATE ON events
         BEGIN SELECT RAISE(ABORT, 'events are never changed'); END""",
     """CREATE TRIGGER events_are_not_deleted BEFORE DELETE ON events
