@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from balancerd.adapters.sqlite.reader import Status
+from balancerd.adapters.sqlite.reader import Reader, Status
 from balancerd.cli.errors import Exit
 from balancerd.cli.output import (
     Form,
@@ -26,7 +26,7 @@ from balancerd.core.units import counted, format_time, parse_time
 if TYPE_CHECKING:
     from rich.console import Console
 
-OBJECTIONS = VETOES = BREAKERS = 5  # told in the table; a document has them all
+UNKNOWN = OBJECTIONS = VETOES = BREAKERS = 5  # told in the table; a document has them all
 
 
 @click.command()
@@ -43,8 +43,9 @@ def status(watch: float | None, form: Form, record: Path) -> int:
             found[:] = [reader.status(now)]
             policy = reader.policy()
             vetoes, resting = rests(reader, now)
+            unknown = _unknown(reader)
         document = _status_document(found[0], policy[0] if policy else "")
-        document |= {"vetoes": vetoes, "open_breakers": resting}
+        document |= {"unknown": unknown, "vetoes": vetoes, "open_breakers": resting}
         write_document(document, form, lambda where: _draw_status(where, document, now))
 
     again_and_again(show, watch)
@@ -76,6 +77,14 @@ def _status_document(found: Status, policy: str) -> dict[str, Any]:
     return document
 
 
+def _unknown(reader: Reader) -> list[str]:
+    """The hosts that nothing is known of, each with the reason."""
+    cycle = reader.newest_cycle()
+    snapshot = reader.snapshot() if cycle and cycle.hosts_unknown else None
+    gaps = snapshot.gaps if snapshot else ()
+    return [f"{gap.name}: {gap.detail or gap.kind}" for gap in gaps if gap.subject == "host"]
+
+
 def _draw_status(where: "Console", document: Row, now: float) -> None:
     running, style = ("running", "green") if document["running"] else ("not running", "red")
     where.print(f"balancerd is {running}", style=f"bold {style}")
@@ -103,6 +112,8 @@ def _status_lines(document: Row, now: float) -> Iterator[tuple[str, str]]:
     hosts = (f"{cycle['hosts_on']} on", f"{cycle['hosts_asleep']} asleep")
     unknown = f", {cycle['hosts_unknown']} unknown" if cycle["hosts_unknown"] else ""
     yield "hosts", f"{', '.join(hosts)}{unknown}; {cycle['overloaded']} overloaded"
+    for number, why in enumerate(document["unknown"][:UNKNOWN]):
+        yield "" if number else "unknown", why
     yield "VMs", str(cycle["vms"])
     if document["draining"]:
         yield "draining", ", ".join(document["draining"])

@@ -273,6 +273,7 @@ class Preflight:
     persistent: bool | None = None  # the source has a definition of it, which outlives its end
     pages: tuple[Pages, ...] = ()
     overlays: Overlays | None = None  # asked for only where they matter
+    skew: float | None = None  # seconds by which the target's clock is ahead of the source's
 
 
 class Against(StrEnum):

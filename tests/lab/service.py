@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -91,25 +91,28 @@ class Service:
         self.log = directory / "log"
         self.ledger = directory / "state" / "ledger.db"
         (directory / "policy.toml").write_text(policy_text)
-        (directory / "balancerd.toml").write_text(self._configuration())
+        self.configure()
 
-    def _configuration(self) -> str:
+    def configure(self, uris: Mapping[str, str] = {}, *, tls: bool = False) -> None:
+        """Write the configuration. `uris`: by host, for those that are not reached by plain TCP;
+        their peers reach them by ssh then."""
         hosts = "\n".join(
-            f'[[host]]\nname = "{host.name}"\nuri = "{host.uri}"\n'
+            f'[[host]]\nname = "{host.name}"\nuri = "{uris.get(host.name, host.uri)}"\n'
             f'migration_uri = "{host.migration_uri}"\n'
+            + (f'peer_uri = "{host.peer_ssh_uri}"\n' if host.name in uris else "")
             for host in self.rig.hosts
         )
-        return f"""
+        (self.directory / "balancerd.toml").write_text(f"""
 site = "lab"
 state_directory = "state"
 policy = "policy.toml"
 cycle = "{self.cycle}s"
-tls = false
+tls = {str(tls).lower()}
 
 [storage]
 shared = ["/lab/shared"]
 
-{hosts}"""
+{hosts}""")
 
     def start(self) -> None:
         """Start balancerd and wait for its first completed cycle."""
@@ -117,11 +120,13 @@ shared = ["/lab/shared"]
         self.launch()
         self.until(lambda: self.cycles() > before, 60, "first cycle")
 
-    def launch(self) -> None:
-        """Start balancerd."""
+    def launch(self, terminal: int | None = None) -> None:
+        """Start balancerd; `terminal`: the one it is started from, by its file descriptor."""
+        command = [str(_BIN / "balancerd"), "--config", str(self.directory / "balancerd.toml")]
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
-                [_BIN / "balancerd", "--config", self.directory / "balancerd.toml"],
+                command if terminal is None else ["setsid", "--ctty", *command],
+                stdin=terminal,
                 stdout=log,
                 stderr=log,
                 text=True,

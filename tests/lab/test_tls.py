@@ -1,8 +1,10 @@
-"""Hosts without certificates, and migrations that have to be encrypted."""
+"""Migrations that have to be encrypted: hosts with certificates, good and bad, and without."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,42 +20,144 @@ from balancerd.core.plan import Move, Plan
 from balancerd.core.policies.policy import Policy
 from balancerd.loop import Loop
 from tests.lab.performance import lived, policy
-from tests.lab.rig import Guest, GuestSpec, Rig
-from tests.lab.stage import RealStage
-from tests.lab.test_libvirt_adapter import ALL, MIB, config, until, uuid_of
+from tests.lab.rig import Authority, Guest, GuestSpec, Rig
+from tests.lab.stage import RealStage, went_on
+from tests.lab.test_libvirt_adapter import ALL, MIB, at_home, config, until, uuid_of
 
 BARE = "not set up for encrypted migrations"
+IN_MEMORY = b"rcupdate.rcu_expedited=1"  # of every guest: its kernel's options
 
 
-@pytest.fixture
-def pair(rig: Rig) -> Iterator[tuple[Guest, Guest]]:
-    found = rig.start_all(dict.fromkeys(("t0", "t1"), ("h1", GuestSpec())))
+@pytest.fixture(scope="module")
+def both(standing_rig: Rig) -> Iterator[tuple[Guest, Guest]]:
+    standing_rig.reset()
+    found = standing_rig.start_all(dict.fromkeys(("t0", "t1"), ("h1", GuestSpec())))
     yield found["t0"], found["t1"]
     for guest in found.values():
         guest.remove()
 
 
 @pytest.fixture
-def backend(rig: Rig) -> Iterator[LibvirtBackend]:
-    with LibvirtBackend([config(host) for host in rig.hosts], encrypted=True) as backend:
+def pair(both: tuple[Guest, Guest]) -> tuple[Guest, Guest]:
+    """Two guests on h1, and no host has any certificate."""
+    for host in both[0].rig.hosts:
+        host.decertify()
+    for guest in both:
+        at_home(guest)
+    return both
+
+
+@pytest.fixture
+def backend(standing_rig: Rig) -> Iterator[LibvirtBackend]:
+    with LibvirtBackend([config(host) for host in standing_rig.hosts], encrypted=True) as backend:
         yield backend
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """An authority that signs for other hosts."""
+    return Authority(tmp_path_factory.mktemp("stranger"))
+
+
+def end_of(backend: LibvirtBackend, guest: Guest, source: str, target: str) -> JobReport:
+    """Migrate a guest; the report of the end."""
+    told: list[JobReport] = []
+    backend.locate(guest.name, uuid_of(guest), ALL)
+    backend.migrate(guest.name, source, target, Method.PRE_COPY, 50 * MIB, 0.3)
+    until(
+        lambda: told.extend(backend.reports()) or any(report.ended for report in told),
+        60,
+        "the end is told",
+    )
+    return told[-1]
+
+
+def test_what_is_encrypted_cannot_be_read_on_the_way(
+    backend: LibvirtBackend, pair: tuple[Guest, Guest], authority: Authority
+) -> None:
+    """There without encryption, which proves that the wire tells; and back with it. Dies if TLS is
+    asked for in vain."""
+    guest = pair[0]
+    for host in guest.rig.hosts:
+        host.certify(authority)
+    cable, found = guest.rig.host("h1"), []
+    with LibvirtBackend([config(host) for host in guest.rig.hosts]) as plain:
+        for each, way in ((plain, ("h1", "h2")), (backend, ("h2", "h1"))):
+            with cable.listen("migration", IN_MEMORY) as wire:
+                assert end_of(each, guest, *way).error == ""
+                found.append(wire.stop())
+    assert guest.where() == ["h1"]
+    assert [heard.bytes > 10e6 for heard in found] == [True, True]
+    assert found[0].hits > 0
+    assert found[1].hits == 0
+    went_on(guest)
+
+
+def test_a_certificate_without_the_address_is_good_for_its_name(
+    pair: tuple[Guest, Guest], authority: Authority
+) -> None:
+    guest, rig = pair[0], pair[0].rig
+    for host in rig.hosts:
+        host.certify(authority, with_address=False)
+    named = [replace(config(host), tls_name=host.name) for host in rig.hosts]
+    with LibvirtBackend(named, encrypted=True) as backend:
+        assert end_of(backend, guest, "h1", "h2").error == ""
+    assert guest.where() == ["h2"]
+    went_on(guest)
+
+
+@pytest.mark.parametrize(
+    ("h1", "h2", "against", "said"),
+    [
+        ("good", "none", Against.PAIR, "No such file"),
+        ("good", "expired", Against.TARGET, "h2 is not set up .* has expired"),
+        ("expired", "good", Against.SOURCE, "h1 is not set up .* has expired"),
+        ("good", "strange", Against.PAIR, "do not accept each other.* known issuer"),
+        ("good", "nameless", Against.PAIR, "do not accept each other.* not match the hostname"),
+    ],
+)
+def test_a_vm_stays_where_a_certificate_is_wrong_and_what_is_wrong_is_told(
+    backend: LibvirtBackend,
+    pair: tuple[Guest, Guest],
+    authority: Authority,
+    stranger: Authority,
+    h1: str,
+    h2: str,
+    against: Against,
+    said: str,
+) -> None:
+    """Dies if it counts as a failure: the VM and both hosts would rest for what is not their
+    fault."""
+    guest = pair[0]
+    for name, kind in (("h1", h1), ("h2", h2)):
+        if kind != "none":
+            guest.rig.host(name).certify(
+                stranger if kind == "strange" else authority,
+                expired=kind == "expired",
+                with_address=kind != "nameless",
+            )
+    end = end_of(backend, guest, "h1", "h2")
+    assert re.search(said, end.objection), end
+    assert end.against is against
+    where = backend.locate(guest.name, uuid_of(guest), ALL)
+    assert (where.presence["h1"], where.presence["h2"]) == (Presence.RUNNING, Presence.ABSENT)
+    went_on(guest)
 
 
 def test_hosts_without_certificates_refuse_the_start_and_the_vm_runs_on(
     backend: LibvirtBackend, pair: tuple[Guest, Guest]
 ) -> None:
     """Dies if QEMU's refusal is not recognised: it would count as a failure of the VM."""
-    guest, told = pair[0], list[JobReport]()
-    backend.locate(guest.name, uuid_of(guest), ALL)
-    backend.migrate(guest.name, "h1", "h2", Method.PRE_COPY, 50 * MIB, 0.3)
-    until(
-        lambda: told.extend(backend.reports()) or any(report.ended for report in told),
-        60,
-        "the start is refused",
-    )
+    guest = pair[0]
+    end = end_of(backend, guest, "h1", "h2")
     where = backend.locate(guest.name, uuid_of(guest), ALL)
-    assert BARE in told[-1].objection
-    assert told[-1].against is not Against.MOVE
+    assert BARE in end.objection
+    assert end.against is not Against.MOVE
     assert (where.presence["h1"], where.presence["h2"]) == (Presence.RUNNING, Presence.ABSENT)
 
 

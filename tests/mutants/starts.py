@@ -164,6 +164,14 @@ STARTS = (
         protects="no start where a CPU, a disk, a lock or free memory is known to be missing",
     ),
     Mutant(
+        "clocks must agree",
+        "core/executing/preflight.py",
+        "if found.skew is not None and abs(found.skew) > policy.limits.clock_skew:",
+        "if False:",
+        PREFLIGHT,
+        protects="no VM finds itself in another time where it arrives",
+    ),
+    Mutant(
         "disks must be locked",
         "core/executing/preflight.py",
         "if found.image_locks is not True and policy.methods.unlocked is Unlocked.REFUSE:",

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.records import balancerctl
+
 BALANCERD = Path(sys.executable).parent / "balancerd"
 POLICY = 'summary = "test"\nmode = "act"\n'
 CONFIGURATION = """
@@ -211,3 +213,14 @@ def test_sighup_with_other_hosts_begins_anew_with_them(process: Process) -> None
     process.hears("READY=1", "first cycle")
     process.hears("WATCHDOG=1")
     until(lambda: "watching h1, h9" in process.log())
+
+
+def test_status_says_why_a_host_is_not_known(process: Process) -> None:
+    """Dies if it only counts them: whoever mistyped a URI would look for the reason in the log."""
+    more = '\n[[host]]\nname = "h3"\nuri = "test:///nowhere/node.xml"\n'
+    process.write("balancerd.toml", CONFIGURATION + more)
+    process.start()
+    process.hears("WATCHDOG=1")
+    done = balancerctl("status", record=process.directory / "state")
+    (line,) = [line for line in done.stdout.splitlines() if "nowhere" in line]
+    assert line.split(":")[0].split()[-1] == "h3"

@@ -8,6 +8,7 @@ import libvirt
 import pytest
 
 from balancerd.adapters.libvirt import HostConfig, LibvirtBackend
+from balancerd.adapters.libvirt.clocks import HostClock
 from balancerd.adapters.libvirt.facts import cpu_model, machines, numa_nodes
 from balancerd.adapters.libvirt.observe import HostReader, statistics_of
 from balancerd.adapters.libvirt.statistics import disk_sizes, vm_counters
@@ -85,7 +86,7 @@ class Machine:
         (folder / "host.xml").write_text(f"<node>{FIRST}</node>")
         self.connection = libvirt.open(f"test://{folder / 'host.xml'}")
         self.domain = self.connection.lookupByName("first")
-        self.reader = HostReader(HostConfig("here", ""))
+        self.reader = HostReader(HostConfig("here", ""), HostClock())
 
     def read(self) -> HostReading:
         return self.reader.read(self.connection)

@@ -120,6 +120,28 @@ def test_a_refusal_for_want_of_certificates_says_whose_and_what_to_do(
 
 
 @pytest.mark.parametrize(
+    "reason",
+    [
+        "The certificate hasn't got a known issuer",
+        "Certificate does not match the hostname 10.9.0.2",
+    ],
+)
+def test_two_hosts_that_do_not_accept_each_other_are_an_objection_to_their_pair(
+    reason: str,
+) -> None:
+    """Dies if it counts as a failure of the VM: it would rest for what its hosts lack."""
+    cause = (
+        "operation failed: migration failed. Message from the source host: operation failed: job "
+        f"'migration out' failed: {reason}. Message from the destination host: operation failed: "
+        "job 'migration in' failed: load of migration failed: Invalid argument"
+    )
+    said, closed = not_encrypted(cause, "h1", "h2")
+    assert closed == "pair"
+    assert said.startswith(f"h1 and h2 do not accept each other's certificates: {reason}; ")
+    assert "load of migration" not in said
+
+
+@pytest.mark.parametrize(
     "cause",
     [
         "operation failed: job 'migration out' failed: Cannot write to TLS channel",

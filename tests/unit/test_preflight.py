@@ -61,6 +61,8 @@ def test_nothing_is_said_against_a_clear_way_nor_for_want_of_knowledge() -> None
         ({"uuid_free": False}, "this UUID"),
         ({"absent_disks": ("/srv/a",)}, "has not got /srv/a"),
         ({"cpu_comparable": False}, "CPU of h2"),
+        ({"skew": 90.0}, "the clock of h2 is 1m30s ahead of that of h1"),
+        ({"skew": -90.0}, "the clock of h2 is 1m30s behind that of h1"),
         ({"target": {"hypervisor": 9_002_000}}, "older"),
         ({"target": {"memory_free": 3 * GIB}}, "3.0 GiB of memory free"),
     ],

@@ -3,12 +3,14 @@
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType, TracebackType
 from typing import Self, TypeVar
 
 import libvirt
 
 from balancerd.adapters.libvirt import acts, events
+from balancerd.adapters.libvirt.clocks import skew
 from balancerd.adapters.libvirt.connection import connected
 from balancerd.adapters.libvirt.errors import telling
 from balancerd.adapters.libvirt.hosts import HostConfig
@@ -132,7 +134,10 @@ class LibvirtBackend:
 
     def preflight(self, vm: str, uuid: str, source: str, target: str, method: Method) -> Preflight:
         """Ask both hosts what speaks for or against a migration: the source, then the target."""
-        return ask_both(self._ask, self._config, vm, uuid, source, target, method)
+        found = ask_both(self._ask, self._config, vm, uuid, source, target, method)
+        if source not in self._hosts or target not in self._hosts:
+            return found
+        return replace(found, skew=skew(self._hosts[source].clock, self._hosts[target].clock))
 
     def _ask(self, host: str, question: Callable[[libvirt.virConnect], T]) -> T:
         def ask(connection: libvirt.virConnect) -> T:

@@ -20,28 +20,53 @@ def code(error: libvirt.libvirtError) -> int:
     return int(error.get_error_code() or 0)
 
 
+def numbers(error: libvirt.libvirtError) -> tuple[int, int]:
+    """The error's number and its domain's."""
+    return code(error), int(error.get_error_domain() or 0)
+
+
+# What QEMU says when it reads the certificates, just before it would listen or connect, and when
+# the two hosts show them to each other.
+_READ = ("credentials", "certificate")
+_SHOWN = ("certificate", "tls handshake")
+
+
 def not_encrypted(cause: str, source: str, target: str) -> tuple[str, Against]:
     """What hosts that refused an encrypted migration lack, by QEMU's words, and whose moves wait
     for it; "" if it was not that.
 
-    QEMU reads its certificates just before it would listen or connect, and refuses those that are
-    not there, have expired, or by its host's clock are not yet valid. The target serves, the
-    source is its client; which of them lacks a CA's certificate, it does not tell.
+    QEMU refuses certificates that are not there, have expired, or by its host's clock are not yet
+    valid. The target serves, the source is its client; which of them lacks a CA's certificate, it
+    does not tell, nor which of two hosts that do not accept each other is in the wrong.
     """
-    said = cause.lower()
-    if "object-add" not in said or not ("credentials" in said or "certificate" in said):
-        return "", Against.MOVE
-    lacking, against = f"{source} or {target}", Against.PAIR
-    if "/server-" in said:
-        lacking, against = target, Against.TARGET
-    elif "/client-" in said:
-        lacking, against = source, Against.SOURCE
-    _, found, reason = cause.partition("'object-add': ")
-    detail = reason if found else cause
-    return (
-        f"{lacking} is not set up for encrypted migrations: {detail}; "
-        "install libvirt's certificates for QEMU, or say tls = false"
-    ), against
+    _, read, reason = cause.partition("'object-add': ")
+    if read and _any_of(_READ, cause):
+        lacking, against = _lacking(cause, source, target)
+        return (
+            f"{lacking} is not set up for encrypted migrations: {reason}; "
+            "install libvirt's certificates for QEMU, or say tls = false"
+        ), against
+    _, failed, reason = cause.partition("job 'migration out' failed: ")
+    if failed and _any_of(_SHOWN, reason):
+        return (
+            f"{source} and {target} do not accept each other's certificates: "
+            f"{reason.partition('. Message from ')[0]}; let one authority sign both, with the "
+            "address in migration_uri, or with the name that tls_name says"
+        ), Against.PAIR
+    return "", Against.MOVE
+
+
+def _any_of(words: tuple[str, ...], text: str) -> bool:
+    return any(word in text.lower() for word in words)
+
+
+def _lacking(cause: str, source: str, target: str) -> tuple[str, Against]:
+    """Whose certificate was read, as far as its file's name tells, and whose moves wait for it."""
+    if "/server-" in cause:
+        return target, Against.TARGET
+    if "/client-" in cause:
+        return source, Against.SOURCE
+    return f"{source} or {target}", Against.PAIR
 
 
 @contextmanager
@@ -50,5 +75,4 @@ def telling(host: str, act: str) -> Iterator[None]:
     try:
         yield
     except libvirt.libvirtError as error:
-        domain = int(error.get_error_domain() or 0)
-        raise BackendError(host, act, sentence(error), code(error), domain) from error
+        raise BackendError(host, act, sentence(error), *numbers(error)) from error

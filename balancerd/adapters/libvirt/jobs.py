@@ -75,8 +75,14 @@ def progress_of(statistics: Statistics) -> JobProgress | None:
 
 
 def figures_of(statistics: Statistics) -> Figures:
-    """The figures of a completed job, from its event or from the destination."""
-    downtime, elapsed = statistics.get("downtime"), statistics.get("time_elapsed")
+    """The figures of a completed job, from its event or from the destination.
+
+    What began on one host and ended on the other is off by as much as their clocks differ; "net" is
+    it not, but for a moment. It is told unless the target's clock is behind, where libvirt takes
+    QEMU's own figure.
+    """
+    elapsed = statistics.get("time_elapsed")
+    downtime = statistics.get("downtime_net", statistics.get("downtime"))
     return Figures(
         bytes=statistics.get("data_processed", statistics.get("memory_processed")),
         iterations=statistics.get("memory_iteration"),

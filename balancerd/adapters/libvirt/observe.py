@@ -7,6 +7,7 @@ from typing import Any
 
 import libvirt
 
+from balancerd.adapters.libvirt.clocks import HostClock
 from balancerd.adapters.libvirt.definition import Storage
 from balancerd.adapters.libvirt.errors import code
 from balancerd.adapters.libvirt.facts import facts_of, storage_of
@@ -39,8 +40,10 @@ class _Flags:
 class HostReader:
     """Reads one host again and again, one reading at a time."""
 
-    def __init__(self, config: HostConfig, inventory: Inventory | None = None) -> None:
-        self._config = config
+    def __init__(
+        self, config: HostConfig, clock: HostClock, inventory: Inventory | None = None
+    ) -> None:
+        self._config, self._clock = config, clock
         self._inventory = inventory or Inventory()
         self._connection: libvirt.virConnect | None = None
         self._facts: Host | None = None
@@ -49,7 +52,7 @@ class HostReader:
 
     def after_hang(self) -> "HostReader":
         """A reader to go on with while a call of this one hangs."""
-        return HostReader(self._config, self._inventory.after_hang())
+        return HostReader(self._config, self._clock, self._inventory.after_hang())
 
     def read(self, connection: libvirt.virConnect) -> HostReading:
         """The host now. libvirtError when the host fails; one domain's failure is only its own."""
@@ -65,6 +68,7 @@ class HostReader:
         """A new connection: perhaps to another libvirtd, or even another host."""
         self._connection, self._facts = connection, None
         self._inventory.watch(connection)
+        self._clock.watch(connection)
 
     def _current_facts(self, connection: libvirt.virConnect) -> Host:
         now = time.monotonic()

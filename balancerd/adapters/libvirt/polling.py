@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import libvirt
 
+from balancerd.adapters.libvirt.clocks import HostClock
 from balancerd.adapters.libvirt.errors import telling
 from balancerd.adapters.libvirt.hosts import HostConfig
 from balancerd.adapters.libvirt.lane import Lane
@@ -29,9 +30,9 @@ class PolledHost:
     def __init__(
         self, config: HostConfig, workers: Workers, counters: Callable[[], HostCounters] | None
     ) -> None:
-        self.config = config
+        self.config, self.clock = config, HostClock()
         self._counters = counters
-        self._reader = HostReader(config)
+        self._reader = HostReader(config, self.clock)
         self._lane = Lane(config.name, config.uri, workers)
         self._reading: Call[HostReading] | None = None
         self._begun = 0.0

@@ -1,10 +1,10 @@
 """What both hosts say before a migration: facts that libvirt can be asked for at no risk.
 
 First the source, for the VM's definition as it would be sent; then the target, what it makes of
-it. What libvirt has no call for is not asked: its hosts' clocks, which nothing depends on but
-the validity of certificates, and those certificates. They are read only when a migration starts;
-what is wrong with them then (see `errors.not_encrypted`) is an objection like others. A file that
-lies in no storage pool stays None.
+it. What libvirt has no call for is not asked: its hosts' clocks, of which their QEMUs tell (see
+`clocks`), and certificates. Those are read only when a migration starts; what is wrong with them
+then (see `errors.not_encrypted`) is an objection like others. A file that lies in no storage pool
+stays None.
 """
 
 from collections.abc import Callable, Mapping

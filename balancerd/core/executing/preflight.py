@@ -11,7 +11,7 @@ from balancerd.core.observation import Base, Overlays, Preflight, Side
 from balancerd.core.policies.choices import Unlocked
 from balancerd.core.policies.policy import Policy
 from balancerd.core.policies.tables import Methods
-from balancerd.core.units import format_size
+from balancerd.core.units import format_duration, format_size
 
 MAJOR = 1_000_000  # of a version's number
 _SAME = {
@@ -57,6 +57,12 @@ def _live(found: Preflight, method: Method, memory: float, policy: Policy) -> It
         yield f"the CPU of {target.host} lacks what the VM was given"
     if _major(target) < _major(source):
         yield f"QEMU of {target.host} is older than that of {source.host}"
+    if found.skew is not None and abs(found.skew) > policy.limits.clock_skew:
+        way = "ahead of" if found.skew > 0 else "behind"
+        yield (
+            f"the clock of {target.host} is {format_duration(round(abs(found.skew)))} {way} "
+            f"that of {source.host} (limits.clock_skew)"
+        )
     yield from _pages(found)
     free, memory = target.memory_free, memory - sum(pages.needed for pages in found.pages)
     if policy.capacity.enforce_memory and free is not None and free < memory:

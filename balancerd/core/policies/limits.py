@@ -50,6 +50,11 @@ class Limits(Schema):
     stall: Duration = Field(
         60.0, description="a migration without progress for so long is given up"
     )
+    clock_skew: Duration = Field(
+        60.0,
+        description="a VM that runs does not move between hosts whose clocks differ by more, "
+        "as far as they are known",
+    )
     cooldown: Duration = Field(
         1800.0, description="a VM that moved rests so long; doubled by each further move in a week"
     )

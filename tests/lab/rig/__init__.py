@@ -8,6 +8,7 @@
 See rig.py for the whole, hosts.py and guests.py for what can be done to each.
 """
 
+from .certificates import Authority
 from .console import Counter
 from .guests import Disk, Guest, GuestSpec, Load, Moved
 from .hosts import Host, HostSilentError
@@ -15,6 +16,7 @@ from .layout import HostSpec, LabError
 from .rig import Rig, why_unavailable
 
 __all__ = [
+    "Authority",
     "Counter",
     "Disk",
     "Guest",

@@ -18,10 +18,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from . import network
+from . import network, ssh
+from .certificates import Authority
 from .cgroups import Group, Trees
 from .layout import MAX_HOSTS, HostSpec, LabError, Layout, cache_directory
 from .shell import run
+from .wire import Wire
 
 T = TypeVar("T")
 PORT = 16509
@@ -51,6 +53,8 @@ namespaces = []
 stdio_handler = "file"
 keepalive_interval = 1
 keepalive_count = 5
+migrate_tls_x509_cert_dir = "/etc/libvirt/migration"
+migrate_tls_x509_verify = 1
 """
 
 # libvirt makes the target's image of a disk that moves along, but only where it has a pool.
@@ -106,6 +110,8 @@ class Host:
         self.name = f"h{index}"
         self.address = layout.address("mgmt", index)
         self.uri = f"qemu+tcp://{self.address}/system"
+        self.ssh_uri = ssh.uri(layout, index)
+        self.peer_ssh_uri = f"qemu+ssh://root@{self.name}/system"
         self.migration_uri = f"tcp://{layout.address('migration', index)}"
         self.uuid = layout.host_uuid(index)
         self.run = layout.host_run(self.name)
@@ -129,6 +135,7 @@ class Host:
         pid = self._start_init()
         network.plug(self.layout, self.index, pid)
         self.start_libvirtd()
+        self.start_sshd()
 
     def power_off(self, *, silent: bool = True) -> None:
         """Cuts the power. A silent host's peers get no word of it, as when a real one dies; else
@@ -154,7 +161,10 @@ class Host:
             raise LabError(f"{self.name} is powered off") from None
 
     def _write_disk(self) -> None:
-        for name in ("etc/qemu/networks", "etc/storage/autostart", "lib", "log", "local"):
+        for name in (
+            *("etc/migration", "etc/qemu/networks", "etc/storage/autostart"),
+            *("lib", "log", "local"),
+        ):
             (self.disk / name).mkdir(parents=True, exist_ok=True)
         (self.disk / "etc/libvirtd.conf").write_text(LIBVIRTD_CONF.format(uuid=self.uuid))
         (self.disk / "etc/qemu.conf").write_text(QEMU_CONF)
@@ -177,6 +187,7 @@ class Host:
                 (str(self.disk / "log"), "var/log/libvirt"),
                 (str(cache / "capabilities"), "var/cache/libvirt"),
                 (str(self.disk / "local"), "lab/local"),
+                (str(ssh.host_directory(self.layout, self.name)), "etc/ssh"),
                 (str(self.layout.shared), "lab/shared"),
             ],
             "read_only": [
@@ -226,9 +237,13 @@ class Host:
     # ---- libvirtd ----
 
     def start_libvirtd(self) -> None:
-        preload = "LD_PRELOAD=/usr/lib/balancerd-lab/outward.so"
-        memory = f"LAB_MEMORY_BYTES={self.spec.memory_mib << 20}"
-        self.command("/bin/busybox", "env", preload, memory, "libvirtd", "-d", "--listen")
+        clock = "/usr/lib/balancerd-lab/clock.so"
+        environment = [
+            f"LD_PRELOAD=/usr/lib/balancerd-lab/outward.so:{clock}",
+            f"LAB_CLOCK={clock}",
+            f"LAB_MEMORY_BYTES={self.spec.memory_mib << 20}",
+        ]
+        self.command("/bin/busybox", "env", *environment, "libvirtd", "-d", "--listen")
         _wait(self._answers, 15, f"libvirtd of {self.name} does not answer")
 
     def _answers(self) -> bool:
@@ -241,6 +256,22 @@ class Host:
         except LabError:
             return False
         return True
+
+    def set_clock(self, ahead: int) -> None:
+        """Sets the host's clock so many seconds ahead, for libvirtd and all QEMUs started from now
+        on, until the host is powered off."""
+        if ahead != self.clock():
+            self._clock_file.write_text(f"{ahead}\n")
+            self.restart_libvirtd()
+
+    def clock(self) -> int:
+        """Seconds by which its clock is ahead of this machine's."""
+        file = self._clock_file
+        return int(file.read_text()) if file.exists() else 0
+
+    @property
+    def _clock_file(self) -> Path:
+        return Path("/proc") / str(self.pid) / "root/run/clock"
 
     def libvirtd_pid(self) -> int | None:
         return next((pid for pid in self.group.pids() if _name_of(pid) == "libvirtd"), None)
@@ -270,6 +301,51 @@ class Host:
             raise LabError(f"{self.name} has no libvirtd running")
         return pid
 
+    # ---- certificates ----
+
+    def certify(
+        self, authority: Authority, *, expired: bool = False, with_address: bool = True
+    ) -> None:
+        """Sets the host up for encrypted migrations; the certificate has its name, and as a rule
+        the address that peers migrate to."""
+        addresses = [self.layout.address("migration", self.index)] if with_address else []
+        authority.issue(self._certificates, self.name, addresses, expired=expired)
+
+    def decertify(self) -> None:
+        """Takes all certificates away."""
+        for path in self._certificates.glob("*.pem"):
+            path.unlink()
+
+    @property
+    def _certificates(self) -> Path:
+        return self.disk / "etc/migration"
+
+    # ---- sshd ----
+
+    def start_sshd(self) -> None:
+        self.command("/bin/busybox", "mkdir", "-p", "/run/sshd")
+        self.command("/usr/sbin/sshd")
+
+    def sshd_pids(self) -> list[int]:
+        """sshd, and its part in each session."""
+        return [pid for pid in self.group.pids() if _name_of(pid) in ("sshd", "sshd-session")]
+
+    def kill_sshd(self) -> None:
+        """Ends sshd and all sessions."""
+        for pid in self.sshd_pids():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        _wait(lambda: not self.sshd_pids(), 15, f"sshd of {self.name} does not end")
+
+    def freeze_sshd(self) -> None:
+        """sshd hangs: connections are accepted, and nobody says a word."""
+        for pid in self.sshd_pids():
+            os.kill(pid, signal.SIGSTOP)
+
+    def thaw_sshd(self) -> None:
+        for pid in self.sshd_pids():
+            os.kill(pid, signal.SIGCONT)
+
     # ---- network ----
 
     def cut(self, which: str) -> None:
@@ -282,6 +358,10 @@ class Host:
     def limit(self, which: str, megabit_per_s: float | None) -> None:
         """Limits the speed of a link in both directions, or (None) lifts the limit."""
         network.limit_speed(self.layout, self.index, self.pid, which, megabit_per_s)
+
+    def listen(self, which: str, words: bytes) -> Wire:
+        """Listens on the cable to network `which` for certain words."""
+        return network.listen(self.layout, self.index, which, words)
 
     # ---- guests ----
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from .cgroups import Group, Trees
 from .layout import NETWORKS, LabError, Layout
 from .shell import run, succeeds
+from .wire import Wire
 
 
 def _port(index: int, network: str) -> str:
@@ -108,6 +109,11 @@ def set_cable(layout: Layout, index: int, network: str, *, connected: bool) -> N
         raise LabError(f"no network {network!r}: there are {' and '.join(NETWORKS)}")
     state = "up" if connected else "down"
     _batch(_switch_pid(layout), [f"link set {_port(index, network)} {state}"])
+
+
+def listen(layout: Layout, index: int, network: str, words: bytes) -> Wire:
+    """Listens on a host's cable for certain words."""
+    return Wire(_in_network_of(_switch_pid(layout)), _port(index, network), words)
 
 
 def limit_speed(

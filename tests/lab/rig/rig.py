@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from . import cgroups, network
+from . import cgroups, network, ssh
 from .console import Listener
 from .guests import Guest, GuestSpec, create_disk
 from .hosts import Host, in_namespaces
@@ -27,6 +27,7 @@ from .shell import succeeds
 T = TypeVar("T")
 R = TypeVar("R")
 
+TOOLS = ("ip", "tc", "nsenter", "unshare", "ssh", "ssh-keygen", "certtool")
 ACTIVE_STATES = (1, 2, 3, 4, 7)  # running, blocked, paused, shutting down, suspended
 
 
@@ -38,8 +39,8 @@ def why_unavailable() -> str | None:
     done = [cache / f"{part}.done" for part in ("root", "kernel", "guest", "outward")]
     if not all(path.exists() for path in done):
         return "the lab is not installed (tests/lab/rig/install does it)"
-    if not all(shutil.which(tool) for tool in ("ip", "tc", "nsenter", "unshare")):
-        return "the tools ip, tc, nsenter and unshare are missing (tests/lab/rig/install)"
+    if missing := [tool for tool in TOOLS if not shutil.which(tool)]:
+        return f"tools are missing: {', '.join(missing)} (tests/lab/rig/install)"
     if not succeeds(in_namespaces("probe")):
         return "this machine does not allow namespaces and mounts (an unprivileged container?)"
     try:
@@ -134,6 +135,7 @@ class Rig:
         network.create_switch(layout, trees)
         cgroups.weigh(layout, trees, len(self.specs))
         self.hosts = self._make_hosts(trees)
+        ssh.furnish(layout, [host.name for host in self.hosts])
         layout.state.write_text(json.dumps([asdict(spec) for spec in self.specs]))
         in_parallel(Host.power_on, self.hosts)
         self._quieten_libvirt()
@@ -322,6 +324,11 @@ def _reset_host(host: Host) -> None:
     if host.libvirtd_pid() is None:
         host.start_libvirtd()
     host.thaw_libvirtd()
+    host.set_clock(0)
+    host.decertify()
+    host.thaw_sshd()
+    if not host.sshd_pids():
+        host.start_sshd()
     _drop_guests(host)
 
 
