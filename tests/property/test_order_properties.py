@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 
+import networkx as nx
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from balancerd.core.check import check
 from balancerd.core.model import Method, Snapshot
+from balancerd.core.moving.graphs import dependency_graph, reduced
 from balancerd.core.ordering.order import Step, Want, dependencies, schedule
 from balancerd.core.past.history import History
 from balancerd.core.placing.constraints import accepts, contradictions, refuses
@@ -109,3 +111,20 @@ def test_wants_in_any_order_are_met_or_refused_and_every_step_is_legal(
     for step in steps:
         assert refuses(again, step.block, step.target) is None
         again.move(step.block, step.target)
+
+
+WAITS = st.lists(st.sets(st.integers(0, 12)), max_size=12).map(
+    lambda drawn: {
+        number: sorted(earlier for earlier in waits if earlier < number)
+        for number, waits in enumerate(drawn)
+    }
+)
+
+
+@given(WAITS)
+def test_an_order_with_nothing_said_twice_is_its_transitive_reduction(
+    after: dict[int, list[int]],
+) -> None:
+    """Against networkx. Dies if only direct waits are left out, or one that is needed."""
+    graph = nx.transitive_reduction(dependency_graph(after))
+    assert reduced(after) == {n: tuple(sorted(graph.predecessors(n))) for n in sorted(after)}

@@ -49,9 +49,20 @@ def dependency_graph(after: Mapping[int, Sequence[int]]) -> "nx.DiGraph[int]":
 
 
 def reduced(after: Mapping[int, Sequence[int]]) -> dict[int, tuple[int, ...]]:
-    """The same order with nothing said twice: no action waits for what its own waits wait for."""
-    graph = nx.transitive_reduction(dependency_graph(after))
-    return {number: tuple(sorted(graph.predecessors(number))) for number in sorted(after)}
+    """The same order with nothing said twice: no action waits for what its own waits wait for.
+
+    Actions wait for lower numbers only, so that one pass does: all that one waits for, as bits.
+    """
+    before: dict[int, int] = {}
+    lean: dict[int, tuple[int, ...]] = {}
+    for number in sorted(after):
+        waits, kept = 0, []
+        for earlier in sorted(after[number], reverse=True):
+            if not waits >> earlier & 1:
+                kept.append(earlier)
+                waits |= before[earlier] | 1 << earlier
+        before[number], lean[number] = waits, tuple(reversed(kept))
+    return lean
 
 
 class Network:

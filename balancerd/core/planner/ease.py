@@ -151,12 +151,12 @@ def _worth_moving(search: Search, host: int) -> Ints:
 
     Crowding costs the same for each core: no block saves more in a set than it does alone.
     """
-    blocks = search.on(host)
-    if not len(blocks):
-        return blocks
+    blocks, here = search.on(host), np.array([host])
+    now = search.as_is(here)
+    if not len(blocks) or now <= GAIN:
+        return blocks[:0]
     price = search.price[blocks] * (search.home[blocks] == host)
-    saved = search.relief(blocks, host, np.eye(len(blocks), dtype=np.bool_))
-    pays = np.flatnonzero(saved > price + GAIN)
+    pays = np.flatnonzero(now - search.altered(here, blocks, -1) > price + GAIN)
     order = np.argsort(
         price[pays] / np.maximum(search.layout.cpu[blocks[pays]], GAIN), kind="stable"
     )

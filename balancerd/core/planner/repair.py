@@ -122,7 +122,7 @@ def _leaving_price(layout: Layout, block: int, prices: Floats) -> float:
     others = others[(others != block) & (layout.cpu[others] > 0)]
     cheapest = np.argsort(prices[others] / layout.cpu[others], kind="stable")[:CHOICE]
     others = others[cheapest]
-    sets = np.vstack([np.zeros(len(others), dtype=np.bool_), sets_of(len(others))])
+    sets = sets_of(len(others))
     capacity = float(layout.cpu_capacity[host])
     over = float(layout.expected_cpu()[host] - costs.crowded) * capacity - float(layout.cpu[block])
     left = np.maximum(0.0, over - sets @ layout.cpu[others])

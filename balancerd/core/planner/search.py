@@ -189,7 +189,8 @@ class Search:
         """What it costs that each block (row) goes to each host (column); inf: it may not."""
         column = blocks[:, np.newaxis]
         self.work += VISIT + len(blocks) * len(targets)
-        cost = self.altered(targets, column, 1) - self.as_is(targets)
+        cost = self.altered(targets, column, 1)
+        cost -= self.as_is(targets)
         cost += self.price[column] * (self.home[column] != targets)
         if self.swayed:
             cost += self.unease(blocks, targets)
@@ -246,15 +247,19 @@ class Search:
     def targets(self, blocks: Ints) -> Ints:
         """The hosts that any of the blocks may go to, in order."""
         some = self.open_.copy()
+        if len(self.reach) > 1:
+            some &= self.reach[self.layout.signature[blocks]].any(axis=0)
         homes = self.home[blocks]
         some[homes[self.own[homes]]] = True
         return np.flatnonzero(some)
 
     def relief(self, blocks: Ints, host: int, sets: Bools) -> Floats:
-        """What it saves a host that a set of its blocks leaves; a row for each set."""
-        here, members = np.array([host]), sets.astype(np.float64)
+        """What it saves a host that a set of its blocks leaves; a row for each set, the first
+        of which is empty."""
+        members = sets.astype(np.float64)
         left = self._held(lambda used, by: used[host] - members @ by[blocks])
-        return np.asarray(self.as_is(here) - self._penalty(here, left))
+        cost = self._penalty(np.array([host]), left)
+        return np.asarray(cost[0] - cost)
 
 
 def _cpu(layout: Layout, hosts: Ints | slice = ALL) -> Floats:

@@ -1,13 +1,15 @@
 """One rule about VMs and hosts, as a policy file writes it, and what its globs mean."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from itertools import chain
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from balancerd.core.policies.quantity import Schema, Text
+from balancerd.core.same import Alike, Same
 
 Kind = Literal["together", "apart", "pin", "avoid", "one-of", "headroom", "exclude"]
 
@@ -78,6 +80,33 @@ def meant(names: Collection[str], globs: tuple[str, ...]) -> list[str]:
     if literals is None:
         return sorted(name for name in names if matches(name, globs))
     return [name for name in literals if name in names]
+
+
+@lru_cache(maxsize=2)
+def vms_meant(
+    rules: Alike[ConstraintRule], vms: Same[Mapping[str, object]]
+) -> tuple[tuple[str, ...], ...]:
+    """By rule the VMs of a site that it means; found once for all who ask."""
+    return _each_meant(vms.value, [rule.vms for rule in rules.value])
+
+
+@lru_cache(maxsize=2)
+def hosts_meant(rules: Alike[ConstraintRule], hosts: Alike[str]) -> tuple[tuple[str, ...], ...]:
+    """The same of hosts, given by their names in order."""
+    return _each_meant(frozenset(hosts.value), [rule.hosts for rule in rules.value])
+
+
+def _each_meant(
+    names: Collection[str], rules: Sequence[tuple[str, ...]]
+) -> tuple[tuple[str, ...], ...]:
+    """What some rules' globs mean. A glob that comes again is looked up but once."""
+    found = {
+        glob: meant(names, (glob,)) if is_pattern(glob) else (glob,) if glob in names else ()
+        for glob in set(chain.from_iterable(rules))
+    }
+    return tuple(
+        tuple(dict.fromkeys(chain.from_iterable(map(found.__getitem__, globs)))) for globs in rules
+    )
 
 
 @lru_cache(maxsize=2**14)

@@ -15,11 +15,19 @@ from math import inf
 from balancerd.core.model import Cluster
 from balancerd.core.moving.graphs import overcrowded
 from balancerd.core.placing.groups import domains_of, scope_of
+from balancerd.core.placing.inventory import guests_of
 from balancerd.core.placing.layout import CHARGED, memory_capacity
 from balancerd.core.plan import Refusal
 from balancerd.core.policies.policy import Policy
-from balancerd.core.policies.rule import ConstraintRule, is_pattern, meant
+from balancerd.core.policies.rule import (
+    ConstraintRule,
+    hosts_meant,
+    is_pattern,
+    meant,
+    vms_meant,
+)
 from balancerd.core.policies.tags import rules_in_force
+from balancerd.core.same import Alike, Same
 from balancerd.core.units import counted, format_size
 
 
@@ -60,28 +68,37 @@ class _Site:
         return rules_in_force(self.cluster, self.policy)
 
     @cached_property
-    def hard(self) -> list[tuple[ConstraintRule, list[str]]]:
-        """The hard rules about VMs, each with those that it means and that cost a host anything."""
-        vms = self.cluster.vms
+    def hosts(self) -> tuple[tuple[str, ...], ...]:
+        """By rule the hosts that it means."""
+        return hosts_meant(Alike(self.rules), Alike(tuple(sorted(self.cluster.hosts))))
+
+    @cached_property
+    def members(self) -> list[list[str]]:
+        """By rule the VMs that it means and that cost a host anything."""
+        vms = Same(self.cluster.vms)
+        charged = frozenset(guests_of(vms).names)
         return [
-            (rule, [vm for vm in meant(vms, rule.vms) if vms[vm].state in CHARGED])
-            for rule in self.rules
-            if rule.vms and rule.weight is None
+            [vm for vm in named if vm in charged] for named in vms_meant(Alike(self.rules), vms)
         ]
+
+    @cached_property
+    def hard(self) -> list[tuple[ConstraintRule, list[str]]]:
+        """The hard rules about VMs, each with its members."""
+        pairs = zip(self.rules, self.members, strict=True)
+        return [(rule, members) for rule, members in pairs if rule.vms and rule.weight is None]
 
     @cached_property
     def places(self) -> Mapping[str, tuple[frozenset[str], list[str]]]:
         """For VMs that rules keep off some hosts: the hosts that are left, and the rules' names."""
         places: dict[str, tuple[frozenset[str], list[str]]] = {}
-        everywhere = frozenset(self.cluster.hosts)
-        for rule, members in self.hard:
-            if rule.kind not in ("pin", "avoid", "one-of"):
+        everywhere, nobody = frozenset(self.cluster.hosts), list[str]()
+        for rule, members, hosts in zip(self.rules, self.members, self.hosts, strict=True):
+            if rule.kind not in ("pin", "avoid", "one-of") or rule.weight is not None:
                 continue
-            inside = frozenset(meant(self.cluster.hosts, rule.hosts))
+            inside = everywhere.difference(hosts) if rule.kind == "avoid" else frozenset(hosts)
             for vm in members:
-                left, names = places.get(vm, (everywhere, []))
-                left = left - inside if rule.kind == "avoid" else left & inside
-                places[vm] = left, [*names, rule.name]
+                left, names = places.get(vm, (everywhere, nobody))
+                places[vm] = inside if left is everywhere else left & inside, [*names, rule.name]
         return places
 
     @cached_property
@@ -91,8 +108,8 @@ class _Site:
         if not self.policy.capacity.enforce_memory:
             return dict.fromkeys(hosts, inf)
         spare = dict.fromkeys(hosts, 1.0)
-        for rule in self.rules:
-            for host in meant(hosts, rule.hosts) if rule.kind == "headroom" else ():
+        for rule, named in zip(self.rules, self.hosts, strict=True):
+            for host in named if rule.kind == "headroom" else ():
                 spare[host] = min(spare[host], 1.0 - (rule.share or 0.0))
         return {name: spare[name] * memory_capacity(hosts[name], self.policy) for name in hosts}
 
@@ -129,25 +146,29 @@ class _Site:
 
 def _no_such_hosts(site: _Site) -> Found:
     """A rule about hosts that are not there does not say what was meant."""
+    hosts = site.cluster.hosts
+    if hosts.keys() >= {glob for rule in site.rules for glob in rule.hosts}:
+        return
     for rule in site.rules:
         for glob in rule.hosts:
-            if glob in site.cluster.hosts:
+            if glob in hosts:
                 continue
             if not is_pattern(glob):
                 yield "", f"{rule.name}: no host is called {glob}"
-            elif not meant(site.cluster.hosts, (glob,)):
+            elif not meant(hosts, (glob,)):
                 yield "", f"{rule.name}: no host matches {glob}"
 
 
 def _nowhere(site: _Site) -> Found:
     """VMs to which pins and avoidances leave no host, or only hosts that are too small."""
+    least = min(site.room.values(), default=0.0)
     for vm, (left, names) in sorted(site.places.items()):
-        rules, size = ", ".join(names), site.cluster.vms[vm].memory
+        size = site.cluster.vms[vm].memory
         if not left:
-            yield vm, f"{rules}: together they leave {vm} no host"
-        elif size > (room := max(map(site.room.__getitem__, left))):
-            most = f"has room for {format_size(room)}"
-            yield vm, f"{rules}: {vm} needs {format_size(size)}, the largest host left to it {most}"
+            yield vm, f"{', '.join(names)}: together they leave {vm} no host"
+        elif size > least and size > (room := max(map(site.room.__getitem__, left))):
+            most = f"the largest host left to it has room for {format_size(room)}"
+            yield vm, f"{', '.join(names)}: {vm} needs {format_size(size)}, {most}"
 
 
 def _crowded(site: _Site) -> Found:
