@@ -124,7 +124,7 @@ def balance(instance: dict[str, Any]) -> dict[str, float]:
         "sd_after": round(after, 3),
         "moves": len(made.moves),
         "moves_at_least": moves_at_least(instance, after),
-        "cpu_seconds": round(seconds, 3),
+        "cpu_seconds": round(seconds, 4),
     }
 
 

@@ -131,7 +131,10 @@ def placement(found: Found) -> Iterator[Row]:
         if "hosts_on" in result:
             yield Row(f"{name}: hosts on", str(result["hosts_on"]))
         seconds = result.get("highs_seconds", 5.0) / 5
-        yield at_most(f"{name}: CPU seconds", result["cpu_seconds"], seconds, "{:.2f}")
+        yield at_most(f"{name}: CPU seconds", result["cpu_seconds"], seconds, "{:.3f}")
+        if "highs_here_seconds" in result:
+            share = result["cpu_seconds"] / max(result["highs_here_seconds"], 1e-9)
+            yield at_most(f"{name}: CPU seconds / HiGHS's in the same run", share, 0.2, "{:.3f}")
 
 
 # By hosts: deviation, moves and CPU seconds to be reached.

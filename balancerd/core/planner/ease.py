@@ -5,10 +5,12 @@ than the one that is best alone. Then every host is taken up again, with all its
 home, until none finds anything cheaper.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from balancerd.core.ordering.order import Want
-from balancerd.core.placing.layout import Ints
+from balancerd.core.placing.layout import Floats, Ints
 from balancerd.core.plan import Refusal
 from balancerd.core.planner.adopt import adopt, way_to
 from balancerd.core.planner.changes import relocation, take
@@ -101,15 +103,17 @@ def _again(search: Search, host: int, *, wishful: bool = False) -> bool:
     layout, before, cost = search.layout, search.layout.place.copy(), search.cost()
     for block in np.flatnonzero((search.home == host) & (layout.place != host)):
         layout.move(int(block), host)
-    leaving, roomy = _cheapest_set(search, host, wishful=wishful)
-    while sum(_send(search, int(block)) for block in leaving):
+    choice = _cheapest_set(search, host, wishful=wishful)
+    roomy = choice.roomy
+    while _sent(search, choice):
         if wishful:  # once: what gives way may come here
-            _make_way(search, leaving)
+            _make_way(search, choice.blocks)
             break
-        leaving, free = _cheapest_set(search, host, wishful=False)
-        roomy &= free
-    if search.cost() > cost - GAIN:
-        for block in np.flatnonzero(layout.place != before):
+        choice = _cheapest_set(search, host, wishful=False)
+        roomy &= choice.roomy
+    changed = np.flatnonzero(layout.place != before)
+    if len(changed) and search.cost() > cost - GAIN:
+        for block in changed:
             layout.move(int(block), int(before[block]))
     return roomy
 
@@ -124,26 +128,36 @@ def _make_way(search: Search, blocks: Ints) -> None:
             take(search, change)
 
 
-def _cheapest_set(search: Search, host: int, *, wishful: bool) -> tuple[Ints, bool]:
-    """The blocks whose leaving together lowers the cost most, none where nothing does.
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """Blocks that leave a host together, and what each (row) costs on each target (column) by now.
 
-    And whether there is room for each block that is worth it somewhere, at no more than its price.
+    `roomy`: for each block that is worth it there is room, at no more than its price.
     """
-    nothing = np.zeros(0, dtype=np.int64)
+
+    blocks: Ints
+    targets: Ints
+    burden: Floats
+    roomy: bool
+
+
+def _cheapest_set(search: Search, host: int, *, wishful: bool) -> _Choice:
+    """The blocks whose leaving together lowers the cost most, none where nothing does."""
     blocks = _worth_moving(search, host)
-    targets = search.targets(blocks)
-    if not len(blocks) or not len(targets):
-        return nothing, True
+    targets = search.targets(blocks) if len(blocks) else blocks
+    if not len(targets):
+        return _Choice(blocks[:0], targets, np.zeros((0, 0)), roomy=True)
     price = search.price[blocks]
-    burden = search.burden(blocks, targets).min(axis=1)
-    free = bool((burden <= price + GAIN).all())
+    costs = search.burden(blocks, targets)
+    burden = costs.min(axis=1)
+    roomy = bool((burden <= price + GAIN).all())
     if wishful:
         burden = np.where(burden < HUGE, price, burden)
     burden -= price * (search.home[blocks] != host)
     sets = sets_of(len(blocks))
     gain = search.relief(blocks, host, sets) - sets @ np.minimum(burden, HUGE)
-    best = int(np.argmax(gain))
-    return (np.asarray(blocks[sets[best]]) if gain[best] > GAIN else nothing), free
+    best = sets[int(np.argmax(gain))] > 0
+    return _Choice(blocks[best], targets, costs[best], roomy)
 
 
 def _worth_moving(search: Search, host: int) -> Ints:
@@ -163,12 +177,20 @@ def _worth_moving(search: Search, host: int) -> Ints:
     return np.asarray(blocks[pays[order[:CHOICE]]])
 
 
-def _send(search: Search, block: int) -> bool:
-    """Move a block to where that costs least; False where every host forbids it."""
-    here = np.array([block])
-    targets = search.targets(here)
-    cost = search.burden(here, targets)[0]
-    for index in np.argsort(cost, kind="stable"):
+def _sent(search: Search, choice: _Choice) -> int:
+    """Move the blocks to where each costs least; how many were not turned down by every host."""
+    sent = 0
+    for row, block in enumerate(choice.blocks.tolist()):
+        targets, cost = choice.targets, choice.burden[row]
+        if sent:  # the room is no longer what it was
+            targets = search.targets(choice.blocks[row : row + 1])
+            cost = search.burden(choice.blocks[row : row + 1], targets)[0]
+        sent += _send(search, block, targets, cost)
+    return sent
+
+
+def _send(search: Search, block: int, targets: Ints, cost: Floats) -> bool:
+    for index in np.argsort(cost, kind="stable").tolist():
         if not np.isfinite(cost[index]):
             return False
         if not search.forbids(block, int(targets[index])):

@@ -253,11 +253,10 @@ class Search:
         some[homes[self.own[homes]]] = True
         return np.flatnonzero(some)
 
-    def relief(self, blocks: Ints, host: int, sets: Bools) -> Floats:
+    def relief(self, blocks: Ints, host: int, sets: Floats) -> Floats:
         """What it saves a host that a set of its blocks leaves; a row for each set, the first
         of which is empty."""
-        members = sets.astype(np.float64)
-        left = self._held(lambda used, by: used[host] - members @ by[blocks])
+        left = self._held(lambda used, by: used[host] - sets @ by[blocks])
         cost = self._penalty(np.array([host]), left)
         return np.asarray(cost[0] - cost)
 
