@@ -15,8 +15,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import solver
-
 from balancerd.core.model import VM, Cluster, Forecast, Host, Load, Snapshot
 from balancerd.core.past.history import History
 from balancerd.core.plan import Plan
@@ -141,14 +139,16 @@ def repair(instance: dict[str, Any]) -> dict[str, Any]:
         "moves": len(made.moves),
         "cpu_seconds": round(seconds, 4),
         "highs_seconds": instance.get("highs", {}).get("seconds"),
-    } | _beside(instance)
+    }
 
 
 def _beside(instance: dict[str, Any]) -> dict[str, float]:
     """What HiGHS takes for the same, here and now; nothing where it is not installed."""
-    if find_spec("highspy") is None:
+    if instance["kind"] != "repair" or find_spec("highspy") is None:
         return {}
-    found = solver.solve(instance, SECONDS)
+    from solver import solve as solved
+
+    found = solved(instance, SECONDS)
     return {"highs_here": found["objective"], "highs_here_seconds": found["cpu_seconds"]}
 
 
@@ -164,7 +164,7 @@ def main(paths: list[str]) -> None:
     results = {}
     for path in map(Path, paths):
         instance = json.loads(path.read_text(encoding="utf-8"))
-        results[path.stem] = KINDS[instance["kind"]](instance)
+        results[path.stem] = KINDS[instance["kind"]](instance) | _beside(instance)
     print(json.dumps(results, indent=2))
 
 
