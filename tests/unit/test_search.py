@@ -51,6 +51,29 @@ def test_a_host_is_only_emptied_where_that_is_worth_its_moves() -> None:
     assert told(planned(snapshot, policy("pack", power=PACKING, costs=dear))) == []
 
 
+def test_a_host_is_emptied_in_the_place_of_another_whose_vms_are_dearer_to_move() -> None:
+    """Only c may be on h3, so that it goes first: it takes least room away. Dies without `swap`."""
+    snapshot = site("h1 10c 64G: a 4c 4G | h2 10c 64G: b 4c 4G | h3 10c 64G: c 4c 4G")
+    snapshot = changed(snapshot, vm="c", tags={"move-cost": "9"})
+    made = planned(
+        snapshot,
+        policy(
+            "pack",
+            rule("pin", "a b", "h1 h2"),
+            power=PACKING,
+            costs={"move": 2.0, "gib": 0.0, "host": 400.0},
+            thresholds={
+                "margin": 0.0,
+                "fill": 1.0,
+                "cpu": {"release": 0.95, "landing": 0.9, "overload": 0.99},
+            },
+        ),
+    )
+    assert [move.vm for move in made.moves] in (["a"], ["b"])
+    assert made.moves[0].reason.startswith(f"empty {made.moves[0].source} ")
+    assert ("h3", "dearer to empty") in {(said.host, said.constraint) for said in made.refusals}
+
+
 RELIEVED = "h1 10c 64G: a 6c 8G, b 3c 4G | h2 10c 64G: d 1c 4G | h3 10c 64G: e 2c 4G"
 
 

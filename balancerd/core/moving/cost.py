@@ -1,6 +1,7 @@
 """What a migration is expected to cost: the model's figures, corrected by what was learned."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 
 from balancerd.core.lessons import Basis, Lessons
 from balancerd.core.model import Method, Snapshot
@@ -8,6 +9,7 @@ from balancerd.core.moving.copying import Copy, pre_copy
 from balancerd.core.moving.method import Way, memory_in_use, way_of
 from balancerd.core.plan import Refusal
 from balancerd.core.policies.policy import Policy
+from balancerd.core.same import Same
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,32 @@ def migration_cost(
     vm: str, snapshot: Snapshot, policy: Policy, rate: float, link: str, lessons: Lessons
 ) -> Cost:
     """Predicted for a rate in bytes per second over a way that is narrowest at `link`."""
-    way = way_at(vm, snapshot, policy, rate)
+    return _ground(Same(snapshot), Same(policy), Same(lessons)).cost(vm, rate, link)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ground:
+    """What predictions rest on, and those already made: a plan asks for the same several times."""
+
+    snapshot: Snapshot
+    policy: Policy
+    lessons: Lessons
+    made: dict[tuple[str, float, str], Cost] = field(default_factory=dict)
+
+    def cost(self, vm: str, rate: float, link: str) -> Cost:
+        asked = vm, rate, link
+        if asked not in self.made:
+            way = way_at(vm, self.snapshot, self.policy, rate)
+            self.made[asked] = _corrected(way, vm, link, self.lessons)
+        return self.made[asked]
+
+
+@lru_cache(maxsize=1)
+def _ground(snapshot: Same[Snapshot], policy: Same[Policy], lessons: Same[Lessons]) -> _Ground:
+    return _Ground(snapshot.value, policy.value, lessons.value)
+
+
+def _corrected(way: Way, vm: str, link: str, lessons: Lessons) -> Cost:
     method, copy = way.method, way.copy
     seconds, sent, downtime = (
         lessons.correction(figure, method, link, vm) for figure in ("seconds", "bytes", "downtime")

@@ -37,8 +37,9 @@ class Score:
 
     def value(self) -> float:
         """The score as the layout is now."""
-        term = _TERMS[self.layout.policy.objective](self.layout, self.awake)
-        return term + _strain(self.layout) + self.broken
+        use = _Use.of(self.layout)
+        term = _TERMS[self.layout.policy.objective](self.layout, self.awake, use)
+        return term + _strain(self.layout, use) + self.broken
 
     def move(self, block: int, target: int, seat: Seat | None = None) -> None:
         """Move a block of the layout; `seat`: to these NUMA nodes of the target."""
@@ -47,13 +48,25 @@ class Score:
         self.broken += _broken_by(self.layout, block)
 
 
-def _strain(layout: Layout) -> float:
+@dataclass(frozen=True, slots=True)
+class _Use:
+    """Shares of hosts that are used; of memory None where it does not count."""
+
+    cpu: Floats
+    memory: Floats | None
+
+    @classmethod
+    def of(cls, layout: Layout) -> "_Use":
+        is_enforced = layout.policy.capacity.enforce_memory
+        return cls(layout.expected_cpu(), layout.expected_memory() if is_enforced else None)
+
+
+def _strain(layout: Layout, use: _Use) -> float:
     """Use above `release` in hosts' worth, plus VMs on draining hosts, each 1."""
     bands = layout.policy.thresholds
-    over = np.maximum(0.0, layout.expected_cpu() - bands.cpu.release) @ layout.gives
-    if layout.policy.capacity.enforce_memory:
-        excess = layout.expected_memory() - bands.memory.release
-        over += np.maximum(0.0, excess) @ layout.gives
+    over = np.maximum(0.0, use.cpu - bands.cpu.release) @ layout.gives
+    if use.memory is not None:
+        over += np.maximum(0.0, use.memory - bands.memory.release) @ layout.gives
     draining = [layout.host_row[h] for h in layout.snapshot.draining if h in layout.host_row]
     left = sum(int(layout.used_count[row]) for row in draining)
     return float(over) + left
@@ -94,13 +107,13 @@ def watts(layout: Layout) -> Floats:
     return np.asarray(draw)
 
 
-def _spread(layout: Layout, awake: Bools) -> float:
+def _spread(_layout: Layout, awake: Bools, use: _Use) -> float:
     """Standard deviation of use over the hosts that are on, CPU and memory added."""
     if not awake.any():
         return 0.0
-    deviation = _deviation(layout.expected_cpu()[awake])
-    if layout.policy.capacity.enforce_memory:
-        deviation += _deviation(layout.expected_memory()[awake])
+    deviation = _deviation(use.cpu[awake])
+    if use.memory is not None:
+        deviation += _deviation(use.memory[awake])
     return deviation
 
 
@@ -114,25 +127,25 @@ def _deviation(values: Floats) -> float:
     return math.sqrt(from_mean @ from_mean / len(values))
 
 
-def _pack(layout: Layout, awake: Bools) -> float:
+def _pack(layout: Layout, awake: Bools, _use: _Use) -> float:
     """Power of the hosts that carry VMs, as a share of all awake hosts' full draw."""
     draw = watts(layout)
     carrying = awake & (layout.used_count > 0)
     return float(draw[carrying].sum() / max(layout.peak[awake].sum(), 1e-9))
 
 
-def _quiet(layout: Layout, _awake: Bools) -> float:
+def _quiet(layout: Layout, _awake: Bools, use: _Use) -> float:
     """What crowding costs."""
     costs = layout.policy.costs
-    over = np.maximum(0.0, layout.expected_cpu() - costs.crowded) * layout.cpu_capacity
+    over = np.maximum(0.0, use.cpu - costs.crowded) * layout.cpu_capacity
     return costs.crowding * float(over.sum()) if costs.crowding else 0.0
 
 
-def _drain(_layout: Layout, _awake: Bools) -> float:
+def _drain(_layout: Layout, _awake: Bools, _use: _Use) -> float:
     return 0.0
 
 
-def _defragment(layout: Layout, awake: Bools) -> float:
+def _defragment(layout: Layout, awake: Bools, _use: _Use) -> float:
     """Share of the free room that is in pieces too small for a big VM."""
     return stranded(layout, Size(*layout.big), awake & layout.receives)
 

@@ -1,9 +1,11 @@
 """Closing one host after the other: what is on it finds a place elsewhere, or it stays as it is.
 
 The host that frees most for the room that goes with it is next. Its blocks go to the fullest of the
-most efficient hosts that have room; where none has, the search makes some.
+most efficient hosts that have room; where none has, the search makes some. In the end another host
+may be emptied in the place of one that was: what is on that one then need not move.
 """
 
+from collections.abc import Set
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,11 +13,14 @@ import numpy as np
 from balancerd.core.placing.layout import Bools, Floats, Ints
 from balancerd.core.plan import Refusal
 from balancerd.core.planner.draft import Draft
-from balancerd.core.planner.search import Search
+from balancerd.core.planner.search import GAIN, VISIT, Search
 from balancerd.core.planner.settle import settle
 from balancerd.core.units import counted, format_size
 
 SETTLE = 1_500_000  # pairs weighed to make room for what is on one host
+SWAP = 300_000  # pairs weighed to empty one host in the place of another
+SWAPS = 600_000  # pairs weighed for such attempts in vain, after which none is made
+CANDIDATES = 8  # hosts of each kind that are thought of for it
 ROUNDING = 1e-9
 Obstacle = tuple[str, str, str]  # why a host stays on: the kind, its numbers, what would help
 
@@ -30,8 +35,14 @@ class Closing:
     useful: Floats  # reference cores of each host that could be put to use
     closable: Bools
     sizes: Ints  # VMs of each block
-    reasons: dict[int, str] = field(default_factory=dict)
+    emptied: dict[int, bool] = field(default_factory=dict)  # hosts, and whether they were open
+    obstacles: dict[int, Obstacle] = field(default_factory=dict)  # why hosts stay on
+    moved_for: dict[int, int] = field(default_factory=dict)  # blocks, and the host they moved for
     in_vain: int = 0  # work done for hosts that could not be closed
+    may_close: Bools = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.may_close = self.closable.copy()
 
     def next_host(self) -> int | None:
         """The host that saves most for the room that goes with it; None where none does."""
@@ -57,15 +68,74 @@ class Closing:
         if moves > most:
             self._leave_out(self.draft.room() - self._moved())
         if obstacle is None:
-            obstacle = self._empty(host, most)
+            obstacle = self._empty(host, most, SETTLE)
             if obstacle is None:
-                self._explain(host)
+                self.emptied[host] = was_open
+                self._moved_for(host)
                 return
             _take_back(search, before)
             self.draft.counts.update(search.turning_down(search.on(host)))
-        self.draft.note(Refusal("", layout.hosts[host], *obstacle))
+        self.obstacles[host] = obstacle
         self.in_vain += search.work - work
         search.open_[host], search.own[host] = was_open, True
+
+    def swap(self) -> bool:
+        """Empty others in the place of hosts that were, as long as that costs less; whether any."""
+        tried, left, swapped = set[tuple[int, int]](), SWAPS, False
+        while left > 0 and (pair := self._best_swap(tried)):
+            tried.add(pair)
+            work = self.search.work
+            if self._swapped(*pair):
+                tried.clear()
+                swapped = True
+            else:
+                left -= self.search.work - work
+        return swapped
+
+    def _best_swap(self, tried: Set[tuple[int, int]]) -> tuple[int, int] | None:
+        """An emptied host and one that is on, which promise most if they change their parts.
+
+        Blocks of the one would be at home again, those of the other leave theirs.
+        """
+        search, layout, count = self.search, self.search.layout, len(self.search.layout.hosts)
+        is_home = layout.place == search.home
+        back = np.bincount(search.home, search.price * ~is_home, count) - self.host_price
+        gone = self.host_price - np.bincount(layout.place, search.price * is_home, count)
+        on = np.flatnonzero(self.may_close & (layout.used_count > 0)).tolist()
+        emptied = sorted(self.emptied, key=lambda host: (-back[host], host))[:CANDIDATES]
+        on = sorted(on, key=lambda host: (-gone[host], host))[:CANDIDATES]
+        pairs = [(x, y) for x in emptied for y in on if (x, y) not in tried]
+        best = max(pairs, key=lambda pair: back[pair[0]] + gone[pair[1]], default=None)
+        return best if best and back[best[0]] + gone[best[1]] > GAIN else None
+
+    def _swapped(self, kept: int, host: int) -> bool:
+        """Keep an emptied host on and empty another; all as before unless that costs less."""
+        search, layout = self.search, self.search.layout
+        before, cost, work = layout.place.copy(), search.cost(), search.work
+        limits = search.open_.copy(), search.own.copy(), search.cpu_limit
+        search.open_[kept], search.own[kept] = self.emptied[kept], True
+        for block in np.flatnonzero((search.home == kept) & (layout.place != kept)).tolist():
+            layout.move(block, kept)
+        moves = int(layout.sizes[(layout.place == host) & (search.home == host)].sum())
+        search.open_[host] = search.own[host] = False
+        self._limit(moves)
+        most = self._most()
+        obstacle = self._too_many(moves, most) or self._shortage(host)
+        obstacle = obstacle or self._empty(host, most, SWAP)
+        gain = cost - search.cost() + float(self.host_price[host] - self.host_price[kept])
+        if obstacle or gain <= GAIN:
+            _take_back(search, before)
+            search.open_, search.own, search.cpu_limit = limits
+            search.work = max(search.work, work + VISIT)
+            return False
+        detail = f"{layout.hosts[host]} is emptied in its place, for {gain:.4g} less"
+        self.obstacles[kept] = "dearer to empty", detail, ""
+        self.obstacles.pop(host, None)
+        self.emptied[host] = bool(limits[0][host])
+        del self.emptied[kept]
+        self.moved_for = {b: other for b, other in self.moved_for.items() if other != kept}
+        self._moved_for(host)
+        return True
 
     def _most(self) -> int:
         """How many more VMs may move for one host."""
@@ -120,7 +190,7 @@ class Closing:
             return "no room", detail, f"free {format_size(asked - free)} of memory on other hosts"
         return None
 
-    def _empty(self, host: int, most: int) -> Obstacle | None:
+    def _empty(self, host: int, most: int, budget: int) -> Obstacle | None:
         """Move everything off the host for less than it saves; why that cannot be, or None."""
         search, moved, cost = self.search, self._moved(), self.search.cost()
         search.soften()
@@ -130,7 +200,7 @@ class Closing:
             if not self._insert(block):
                 vm = search.layout.blocks[block][0]
                 return "no room", f"no other host may take {vm}", f"balancerctl why-not {vm} HOST"
-        if not settle(search, SETTLE):
+        if not settle(search, budget):
             detail = f"its {counted(len(blocks), 'block')} of VMs and what makes way find no places"
             return "no room", detail, ""
         asked, saved = search.cost() - cost, float(self.host_price[host])
@@ -174,15 +244,27 @@ class Closing:
         efficient = np.flatnonzero(price == price.min())
         return int(efficient[np.argmax(self._use(hosts[efficient]))])
 
-    def _explain(self, host: int) -> None:
-        """Say of every block that moved for this host why it did."""
-        search, layout = self.search, self.search.layout
-        name, seen = layout.hosts[host], self.draft.assessments[host]
-        empty = f"empty {name} (CPU {seen.cpu_mean:.0%}, {counted(seen.vms, 'VM')})"
-        makes_room = f"room for what leaves {name}"
-        moved = np.flatnonzero(layout.place != search.home)
-        for block, home in zip(moved.tolist(), search.home[moved].tolist(), strict=True):
-            self.reasons.setdefault(block, empty if home == host else makes_room)
+    def _moved_for(self, host: int) -> None:
+        """Remember of all blocks that are elsewhere by now, and were not before, for which host."""
+        for block in np.flatnonzero(self.search.layout.place != self.search.home).tolist():
+            self.moved_for.setdefault(block, host)
+
+    def reasons(self) -> dict[int, str]:
+        """Why each block moves that is not at home."""
+        search, layout, found = self.search, self.search.layout, dict[int, str]()
+        for block, host in self.moved_for.items():
+            name, seen = layout.hosts[host], self.draft.assessments[host]
+            empty = f"empty {name} (CPU {seen.cpu_mean:.0%}, {counted(seen.vms, 'VM')})"
+            is_own = int(search.home[block]) == host
+            found[block] = empty if is_own else f"room for what leaves {name}"
+        return found
+
+    def note(self) -> None:
+        """Say of the hosts that stay on why they do, and what rules forbade."""
+        for host, obstacle in self.obstacles.items():
+            self.draft.note(Refusal("", self.search.layout.hosts[host], *obstacle))
+        for refusal in self.search.forbidden.values():
+            self.draft.note(refusal)
 
 
 def _take_back(search: Search, before: Ints) -> None:

@@ -67,15 +67,17 @@ def _packed(draft: Draft, price: Floats, staying: Collection[int]) -> Way | None
     closing.sizes[turning] = 0
     while closing.in_vain < IN_VAIN and (host := closing.next_host()) is not None:
         closing.close(host)
-    for refusal in search.forbidden.values():
-        draft.note(refusal)
-    if not closing.reasons:
+    if closing.emptied:
+        polish(search, POLISH)
+        if closing.swap():
+            polish(search, POLISH)
+    closing.note()
+    if not closing.emptied:
         return None
-    polish(search, POLISH)
     place = search.layout.place
     wants = [
         Want(block, int(place[block]), reason)
-        for block, reason in closing.reasons.items()
+        for block, reason in closing.reasons().items()
         if place[block] != draft.layout.place[block] and block not in turning
     ]
 

@@ -7,6 +7,7 @@ can always be relieved.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -26,11 +27,15 @@ Rows = Ints | int  # hosts, or one of them: many small arrays of one element wou
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One rule: `refused(layout, block, rows)` for the hosts in `rows`, `explain` for one host."""
+    """One rule: `refused(layout, block, rows)` for the hosts in `rows`, `explain` for one host.
+
+    Where a site has nothing of what it is about (`only`), it is not asked.
+    """
 
     name: str
     refused: Callable[[Layout, int, Rows], Bools]
     explain: Callable[[Layout, int, int], Explanation]
+    only: str = ""
 
     def refusal(self, layout: Layout, block: int, host: int) -> Refusal:
         """Why the host, which refuses the block, does so."""
@@ -42,14 +47,14 @@ def accepts(layout: Layout, block: int, rows: Ints | None = None) -> Bools:
     """Which of the hosts would take the block now; its own host never does."""
     rows = np.arange(len(layout.hosts), dtype=np.int64) if rows is None else rows
     accepted = np.ones(len(rows), dtype=np.bool_)
-    for check in CHECKS:
+    for check in _at_stake(layout):
         accepted &= ~check.refused(layout, block, rows)
     return accepted
 
 
 def refuses(layout: Layout, block: int, host: int) -> Refusal | None:
     """Why a host would not take a block; None if it would."""
-    for check in CHECKS:
+    for check in _at_stake(layout):
         if check.refused(layout, block, host):
             return check.refusal(layout, block, host)
     return None
@@ -57,8 +62,8 @@ def refuses(layout: Layout, block: int, host: int) -> Refusal | None:
 
 def forbidding(layout: Layout, block: int, host: int) -> Check | None:
     """The first rule by which a host would not take a block however much room it had; or None."""
-    for check in RULES:
-        if check.refused(layout, block, host):
+    for check in _at_stake(layout):
+        if check.name not in ROOM and check.refused(layout, block, host):
             return check
     return None
 
@@ -66,14 +71,16 @@ def forbidding(layout: Layout, block: int, host: int) -> Check | None:
 def all_refusals(layout: Layout, block: int, host: int) -> tuple[Refusal, ...]:
     """Everything that keeps a block off a host, not only the first."""
     return tuple(
-        check.refusal(layout, block, host) for check in CHECKS if check.refused(layout, block, host)
+        check.refusal(layout, block, host)
+        for check in _at_stake(layout)
+        if check.refused(layout, block, host)
     )
 
 
 def refusing(layout: Layout, block: int, rows: Ints) -> dict[str, Ints]:
     """The hosts that refuse, by the first check that does."""
     left, counted = rows, {}
-    for check in CHECKS:
+    for check in _at_stake(layout):
         refused = check.refused(layout, block, left)
         if refused.any():
             counted[check.name] = left[refused]
@@ -323,17 +330,36 @@ CHECKS = (
     Check("same host", _same_host, _explain_same_host),
     Check("host closed", _closed, _explain_closed),
     Check("not reachable", _unreachable, _explain_unreachable),
-    Check("apart", _conflicts, _explain_conflict),
-    Check("together", _scatters, _explain_scatter),
-    Check("back-off", _barred, _explain_barred),
-    Check("return", _returns, _explain_return),
-    Check("objection", _objects, _explain_objection),
+    Check("apart", _conflicts, _explain_conflict, "groups"),
+    Check("together", _scatters, _explain_scatter, "groups"),
+    Check("back-off", _barred, _explain_barred, "barred"),
+    Check("return", _returns, _explain_return, "returning"),
+    Check("objection", _objects, _explain_objection, "objected"),
     Check("memory", _memory_short, _explain_memory),
     Check("CPU", _cpu_short, _explain_cpu),
     Check("vCPUs", _vcpus_short, _explain_vcpus),
-    Check("NUMA", _nodes_short, _explain_nodes),
-    Check("huge pages", _pages_short, _explain_pages),
-    Check("VMs", _too_many, _explain_too_many),
+    Check("NUMA", _nodes_short, _explain_nodes, "nodes"),
+    Check("huge pages", _pages_short, _explain_pages, "pools"),
+    Check("VMs", _too_many, _explain_too_many, "most"),
     Check("busy", _busy, _explain_busy),
 )
-RULES = tuple(check for check in CHECKS if check.name not in ROOM)
+
+
+def _at_stake(layout: Layout) -> tuple[Check, ...]:
+    """The checks that can refuse anything on this site."""
+    return _only(
+        bool(layout.groups),
+        bool(layout.barred),
+        bool(layout.returning),
+        bool(layout.objected),
+        layout.nodes is not None,
+        layout.pools is not None,
+        layout.policy.capacity.vms_per_host is not None,
+    )
+
+
+@cache
+def _only(*there: bool) -> tuple[Check, ...]:
+    kinds = ("groups", "barred", "returning", "objected", "nodes", "pools", "most")
+    given = {"", *(kind for kind, is_there in zip(kinds, there, strict=True) if is_there)}
+    return tuple(check for check in CHECKS if check.only in given)
