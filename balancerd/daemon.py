@@ -24,6 +24,7 @@ from apscheduler.triggers.interval import IntervalTrigger
 
 from balancerd.adapters.sqlite.lock import lock
 from balancerd.config import Configuration
+from balancerd.core.units import counted
 from balancerd.documents import DocumentError
 from balancerd.notify import notify
 from balancerd.ports import LedgerError
@@ -171,14 +172,16 @@ class Daemon:
         return new
 
 
-def _set_up_logging() -> None:
-    """One line per event; under systemd with its priority in front and no time, it adds its own."""
+def _set_up_logging(*, plain: bool) -> None:
+    """One line per event; under systemd with its priority in front and no time, it adds its own.
+    Plain: nothing but what there is to say, to somebody who waits for it."""
     under_systemd = "JOURNAL_STREAM" in os.environ
     handler = logging.StreamHandler(sys.stdout if under_systemd else sys.stderr)
     if under_systemd:
         handler.setFormatter(_JournalFormatter("%(message)s"))
     else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+        form = "%(message)s" if plain else "%(asctime)s %(levelname)-7s %(message)s"
+        handler.setFormatter(logging.Formatter(form))
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
     logging.getLogger("apscheduler").setLevel(logging.ERROR)
 
@@ -207,7 +210,7 @@ class _JournalFormatter(logging.Formatter):
 def main(path: Path, check: bool) -> None:
     """Watch a site of libvirt/KVM hosts and keep its VMs well placed."""
     faulthandler.enable()
-    _set_up_logging()
+    _set_up_logging(plain=check)
     sys.exit(_run(path, check=check))
 
 
@@ -215,7 +218,9 @@ def _run(path: Path, *, check: bool) -> int:
     """The exit code of the whole run; every expected error is one sentence, or one a problem."""
     try:
         if check:
-            Setup.read(path)
+            setup = Setup.read(path)
+            hosts = counted(len(setup.configuration.host), "host")
+            log.info("%s: %s, policy %s: %s", path, hosts, setup.policy.name, setup.policy.summary)
             return Exit.DONE
         Daemon(path).run()
     except DocumentError as error:

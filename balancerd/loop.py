@@ -230,7 +230,9 @@ class Loop:
             return False, "the policy only observes"
         self._proposals.take()
         self._carry_out(proposal.plan, proposal.id, warrant)
-        return True, f"plan {proposal.id} is being carried out"
+        paused = self._recorder.keep(self._ledger.pause, self._clock.now())
+        when = " once the pause ends" if paused else ""
+        return True, f"plan {proposal.id} is being carried out{when}"
 
     def _reject(self, request: Request) -> tuple[bool, str]:
         proposal = self._proposals.named(request.subject)
@@ -243,6 +245,8 @@ class Loop:
         if request.subject not in self._watch.snapshot.cluster.hosts:
             return False, "no such host"
         begin, now = request.verb is Verb.DRAIN, self._clock.now()
+        if begin == (request.subject in (self._recorder.keep(self._ledger.draining) or ())):
+            return True, "is being drained already" if begin else "was not being drained"
         self._recorder.keep(self._ledger.set_draining, request.subject, begin, now)
         return True, "is being drained" if begin else "is in use again"
 

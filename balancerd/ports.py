@@ -167,8 +167,8 @@ class Ledger(Protocol):
         """Note how far a migration is; the last note wins."""
         ...
 
-    def record_policy(self, name: str, text: str, at: float) -> None:
-        """Keep a policy's text, once for each different text."""
+    def record_policy(self, name: str, text: str, at: float) -> bool:
+        """Keep a policy's text, once for each text; whether it was not in force before."""
         ...
 
     def record_inventory(self, snapshot: Snapshot) -> None:

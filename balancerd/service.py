@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 
 from balancerd.adapters.aside import PowerAside
@@ -17,6 +18,7 @@ from balancerd.adapters.sqlite.maintenance import LedgerRetention
 from balancerd.adapters.sqlite.samples import SamplesRetention, SamplesStore
 from balancerd.config import Configuration, HostEntry, load_configuration, load_policy
 from balancerd.core.model import Link
+from balancerd.core.past.record import Cycle
 from balancerd.core.policies.policy import Policy
 from balancerd.core.units import format_size
 from balancerd.documents import read_text
@@ -30,6 +32,7 @@ log = logging.getLogger("balancerd")
 
 STEP = 1.0  # seconds by which a clock that nobody set does not go wrong between two cycles
 FAILURES_IN_A_ROW = 3  # cycles that may fail before a fresh process is the better try
+SIGN_OF_LIFE = 3600.0  # seconds after which the log says once more what it has said already
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,8 @@ class Service:
     setup: Setup
     failures: int = 0
     cycled: float = field(default_factory=time.monotonic)
+    told: tuple[object, ...] = ()
+    told_at: float = 0.0
 
     def cycle(self) -> None:
         """One cycle. One that breaks is told with its traceback; three in a row end the process."""
@@ -72,8 +77,18 @@ class Service:
                 raise
             return
         self.failures = 0
-        log.info("%s", cycle.sentence)
+        self._tell(cycle)
         notify(WATCHDOG=1, STATUS=cycle.sentence)
+
+    def _tell(self, cycle: Cycle) -> None:
+        """Into the log goes what is new. A site in peace has a line an hour, not one each cycle."""
+        kind = cycle.sentence.partition(":")[0]
+        hosts = (cycle.hosts_on, cycle.hosts_asleep, cycle.hosts_unknown)
+        news = (kind, cycle.mode, cycle.objective, cycle.window, cycle.frozen, hosts)
+        is_new = news != self.told or self.cycled - self.told_at >= SIGN_OF_LIFE
+        if is_new:
+            self.told, self.told_at = news, self.cycled
+        log.log(logging.INFO if is_new else logging.DEBUG, "%s", cycle.sentence)
 
     def _follow_the_machines_clock(self) -> None:
         """Unless something is under way: what is known of that would be of another time."""
@@ -99,11 +114,21 @@ class Service:
             used.files,
         )
 
+    def note(self, kind: str, detail: str) -> None:
+        """Add a line about balancerd itself to the audit: what it did not see, it was not there."""
+        try:
+            self.ledger.record_event(CLOCK.now(), kind, "balancerd", detail)
+        except LedgerError as error:
+            log.error("the audit lacks a line (%s): %s", kind, error)
+
     def exchange(self, setup: Setup) -> None:
         """Go on under another policy."""
         self.setup = setup
+        policy, now = setup.policy, CLOCK.now()
+        what = f"in force: {policy.mode}, {policy.objective}: {policy.summary}"
         try:
-            self.ledger.record_policy(setup.policy.name, setup.policy_text, CLOCK.now())
+            if self.ledger.record_policy(policy.name, setup.policy_text, now):
+                self.ledger.record_event(now, "policy", policy.name, what)
         except LedgerError as error:
             log.error("the policy is in force but not recorded: %s", error)
 
@@ -144,8 +169,11 @@ def composed(setup: Setup, ring: Callable[[], None]) -> Iterator[Service]:
             log.warning("%s", samples.notice)
         service = Service(loop, ledger, samples, setup)
         service.exchange(setup)
-        log.info("%s", loop.start())
+        left = loop.start()
+        log.info("%s", left)
+        service.note("begin", f"balancerd {version('balancerd')}: {left}")
         yield service
+        service.note("end", "what runs goes on")
 
 
 def host_configs(configuration: Configuration) -> tuple[HostConfig, ...]:

@@ -22,7 +22,7 @@ from balancerd.cli.errors import invalid, not_running, refused
 from balancerd.cli.record import opened, record_option
 from balancerd.cli.words import moment
 from balancerd.complaints import nearest
-from balancerd.core.past.record import Pause, Request, Verb
+from balancerd.core.past.record import Pause, PlanState, Request, Verb
 from balancerd.core.units import DAY, format_duration, parse_duration
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -157,6 +157,7 @@ def _ask(
         _check_subject(reader, verb, subject)
         if not is_locked(record):
             raise not_running(f"balancerd does not run on {record}: nobody would {verb} {subject}")
+        _check_waits(reader, verb, subject)
         request = Request(0, time.time(), verb, subject, _who(), arguments)
         number = operator.ask(ledger, request)
         answer = _answer(reader, number, wait)
@@ -180,6 +181,15 @@ def _check_subject(reader: Reader, verb: Verb, subject: str) -> None:
         noun, known = "host", [str(item["name"]) for item in reader.hosts()]
     if subject not in known:
         raise invalid(f'there is no {noun} "{subject}"{nearest(subject, known)}')
+
+
+def _check_waits(reader: Reader, verb: Verb, subject: str) -> None:
+    """CommandError where a plan waits for nobody. Of one that was dropped, the daemon says why."""
+    if verb not in (Verb.APPROVE, Verb.REJECT):
+        return
+    state = next(item["state"] for item in reader.plans() if str(item["id"]) == subject)
+    if state not in (PlanState.PROPOSED, PlanState.SUPERSEDED):
+        raise refused(f"{verb} {subject}: plan {subject} does not wait for approval, it is {state}")
 
 
 def _answer(reader: Reader, request: int, wait: float) -> tuple[bool, str] | None:

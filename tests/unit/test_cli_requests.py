@@ -78,7 +78,7 @@ def test_a_plan_that_waits_is_carried_out_once_approved(tmp_path: Path) -> None:
         assert _all_done(tmp_path)
         again = balancerctl("approve", str(waiting["id"]), record=tmp_path)
         assert again.returncode == Exit.REFUSED
-        assert "no such plan waits for approval" in again.stderr
+        assert "plan 1 does not wait for approval, it is done" in again.stderr
 
 
 def _all_done(record: Path) -> bool:
@@ -90,7 +90,10 @@ def test_what_an_operator_asks_is_answered_and_in_the_audit(tmp_path: Path) -> N
         (waiting,) = rows(tmp_path, "plan", "list")
         assert balancerctl("drain", "h3", record=tmp_path).stdout == "h3: is being drained\n"
         assert "draining   h3" in balancerctl("status", record=tmp_path).stdout
+        again = balancerctl("drain", "h3", record=tmp_path)
+        assert again == Done(Exit.DONE, "h3: is being drained already\n", "")
         assert balancerctl("undrain", "h3", record=tmp_path).stdout == "h3: is in use again\n"
+        assert balancerctl("undrain", "h3", record=tmp_path).stdout == "h3: was not being drained\n"
         refused = balancerctl("abort", "vm001", record=tmp_path)
         assert (refused.returncode, refused.stderr) == (
             Exit.REFUSED,
@@ -98,6 +101,8 @@ def test_what_an_operator_asks_is_answered_and_in_the_audit(tmp_path: Path) -> N
         )
         rejected = balancerctl("reject", str(waiting["id"]), record=tmp_path)
         assert rejected.returncode == Exit.DONE
+    told = rows(tmp_path, "history", "--subject", "h3")
+    assert "request 1, drain h3, accepted: is being drained" in {row["detail"] for row in told}
     kinds = [(row["kind"], row["subject"]) for row in rows(tmp_path, "history")]
     assert {("request", "h3"), ("drain", "h3"), ("undrain", "h3"), ("request", "vm001")} <= {*kinds}
     assert rows(tmp_path, "plan", "list")[-1]["state"] == "superseded"

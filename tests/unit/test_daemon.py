@@ -124,6 +124,31 @@ def test_it_is_ready_then_feeds_the_watchdog_with_cycles_and_ends_on_sigterm(
     assert "Traceback" not in process.log()
 
 
+def test_a_cycle_that_says_nothing_new_has_no_line_in_the_log(process: Process) -> None:
+    """Dies when each cycle is told: 2,880 lines a day that say nothing."""
+    process.start()
+    for _ in range(4):
+        process.hears("WATCHDOG=1", "frozen: test (")
+    process.stop()
+    assert process.log().count("frozen: test (") == 1
+
+
+def test_the_audit_tells_when_balancerd_was_there_and_under_which_policy(
+    process: Process,
+) -> None:
+    """Dies when nobody can say afterwards since when a policy has been in force."""
+    for text in (POLICY, POLICY, 'summary = "other"\nmode = "observe"\n'):
+        process.write("policy.toml", text)
+        process.start()
+        process.hears("WATCHDOG=1")
+        process.stop()
+    with closing(sqlite3.connect(process.directory / "state" / "ledger.db")) as ledger:
+        told = list(ledger.execute("SELECT kind, detail FROM events WHERE kind <> 'trouble'"))
+    assert [kind for kind, _ in told] == ["policy", *["begin", "end"] * 2, "policy", "begin", "end"]
+    assert told[0][1] == "in force: act, spread: test"
+    assert told[5][1] == "in force: observe, spread: other"
+
+
 def test_a_vm_that_runs_on_two_hosts_freezes_the_site_and_is_told_as_it_was_seen(
     process: Process,
 ) -> None:
@@ -166,11 +191,12 @@ def test_every_problem_of_the_files_is_told_with_its_line_and_exit_code_2(
 
 
 def test_check_only_reads(process: Process) -> None:
-    assert once("--config", process.directory / "balancerd.toml", "--check").returncode == 0
+    right = once("--config", process.directory / "balancerd.toml", "--check")
+    assert (right.returncode, "2 hosts, policy policy: test" in right.stderr) == (0, True)
     process.write("policy.toml", POLICY + 'objektive = "pack"\n')
     found = once("--config", process.directory / "balancerd.toml", "--check")
     assert found.returncode == 2
-    assert "policy.toml:3: objektive" in found.stderr
+    assert found.stderr.startswith(f"{process.directory}/policy.toml:3: objektive"), "no time"
     assert not (process.directory / "state").exists()
 
 

@@ -510,7 +510,8 @@ def test_a_damaged_document_is_one_sentence(ledger: Ledger) -> None:
 
 def test_a_text_of_a_policy_is_kept_once(ledger: Ledger) -> None:
     for at, text in ((NOW, "one"), (NOW + 1, "two"), (NOW + 2, "one")):
-        ledger.record_policy("p", text, at)
+        assert ledger.record_policy("p", text, at), "another one is in force now"
+        assert not ledger.record_policy("p", text, at)
     rows = ledger.database.rows("SELECT text FROM policies ORDER BY id")
     assert [row["text"] for row in rows] == ["one", "two"]
     assert Reader(ledger.database).policy() == ("p", "one")

@@ -116,9 +116,9 @@ class Ledger:
         """Note how far a migration is; a report without figures changes nothing."""
         intents.record_progress(self.database, intent, report)
 
-    def record_policy(self, name: str, text: str, at: float) -> None:
-        """Keep a policy's text, once for each name and text."""
-        plans.record_policy(self.database, name, text, at)
+    def record_policy(self, name: str, text: str, at: float) -> bool:
+        """Keep a policy's text, once for each name and text; whether it was not in force before."""
+        return plans.record_policy(self.database, name, text, at)
 
     def record_inventory(self, snapshot: Snapshot) -> None:
         """Write what changed of hosts, VMs and placements, and keep the snapshot as the newest."""

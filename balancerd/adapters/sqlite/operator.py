@@ -19,7 +19,8 @@ def begin_pause(database: Database, pause: Pause) -> None:
             {"at": pause.at, "by": pause.by, "reason": pause.reason, "until_at": pause.until},
         )
         until = "until resumed" if pause.until is None else f"until {format_time(pause.until)}"
-        audit.append(database, pause.at, "pause", pause.by, f"{until}: {pause.reason}")
+        why = f": {pause.reason}" if pause.reason else ""
+        audit.append(database, pause.at, "pause", pause.by, f"{until}{why}")
 
 
 def end_pauses(database: Database, at: float, by: str) -> int:
@@ -92,8 +93,11 @@ def answer(database: Database, request: int, at: float, accepted: bool, detail: 
         ).rowcount
         if not answered:
             raise LedgerError(f"there is no request {request} that waits for an answer")
+        row = database.row("SELECT verb, subject FROM requests WHERE id = ?", (request,))
+        assert row is not None
         verdict = "accepted" if accepted else "refused"
-        audit.append(database, at, "answer", str(request), f"{verdict}: {detail}")
+        words = f"request {request}, {row['verb']} {row['subject']}, {verdict}: {detail}"
+        audit.append(database, at, "answer", row["subject"], words)
 
 
 def draining(database: Database) -> frozenset[str]:

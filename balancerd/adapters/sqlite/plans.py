@@ -19,14 +19,18 @@ from balancerd.core.plan import Action, Move, Plan, Sleep
 _TABLES = {"hosts_before": "before", "hosts_after": "after", "assessments": "assessments"}
 
 
-def record_policy(database: Database, name: str, text: str, at: float) -> None:
-    """Keep the text of a policy, once."""
+def record_policy(database: Database, name: str, text: str, at: float) -> bool:
+    """Keep the text of a policy, once; whether another one, or none, was in force before."""
     digest = hashlib.sha256(text.encode()).hexdigest()
+    before = database.row(
+        "SELECT name, sha256 FROM policies ORDER BY used_at DESC, id DESC LIMIT 1"
+    )
     database.execute(
         "INSERT INTO policies (name, sha256, text, first_seen_at, used_at) VALUES (?, ?, ?, ?, ?)"
         " ON CONFLICT (name, sha256) DO UPDATE SET used_at = excluded.used_at",
         (name, digest, text, at, at),
     )
+    return before is None or tuple(before) != (name, digest)
 
 
 def record_plan(database: Database, plan: Plan, state: PlanState) -> int:
