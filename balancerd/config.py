@@ -111,7 +111,8 @@ class PowerCommands(Schema):
     state: Command = Field(description="tells whether the host is on")
     answer: Literal["output", "exit code"] = Field(
         "output",
-        description='`state` prints "on" or "off" first, or exits with 0 for on and 2 for off',
+        description='`state` prints a line with "on" or "off" at one of its ends, as ipmitool '
+        "does, or exits with 0 for on and 2 for off, as fence agents do",
     )
     timeout: Annotated[Duration, Field(gt=0)] = Field(
         60.0, description="a command that takes longer has failed"

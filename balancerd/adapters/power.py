@@ -30,7 +30,7 @@ NOT_INHERITED = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
 class Answer(StrEnum):
     """How a state command answers."""
 
-    OUTPUT = "output"  # prints "on" or "off" as its first word and exits with 0
+    OUTPUT = "output"  # prints a line with "on" or "off" at one of its ends, and exits with 0
     EXIT_CODE = "exit code"  # exits with 0 for on and with 2 for off, as fence agents do
 
 
@@ -110,9 +110,11 @@ class ExecPower:
 
 
 def _by_output(ended: Ended) -> PowerState | None:
-    word = (ended.output.split() or [""])[0].lower()
-    found = {"on": PowerState.ON, "off": PowerState.OFF}.get(word)
-    return found if ended.code == 0 else None
+    """By the ends of the first line that is not empty: "Chassis Power is on", "h1: off", "ON"."""
+    words = (ended.output.strip().lower().splitlines() or [""])[0].split()
+    states = {"on": PowerState.ON, "off": PowerState.OFF}
+    found = {states[word] for word in (*words[:1], *words[-1:]) if word in states}
+    return found.pop() if ended.code == 0 and len(found) == 1 else None
 
 
 def _by_exit_code(ended: Ended) -> PowerState | None:

@@ -32,16 +32,23 @@ def power(
         ("echo ' OFF since Tuesday'", OFF),
         ("echo on; exit 1", UNKNOWN),
         ("exit 2", UNKNOWN),
+        ("echo Chassis Power is on", ON),
+        ("echo Chassis Power is off", OFF),
+        ("echo h1: off", OFF),
+        ("echo off; echo on", OFF),
+        ("echo on or off", UNKNOWN),
+        ("echo it is on now", UNKNOWN),
         ("echo online", UNKNOWN),
         ("true", UNKNOWN),
         ("printf '\\377\\376'", UNKNOWN),
         ("kill -9 $$", UNKNOWN),
     ],
 )
-def test_by_output_a_state_is_known_only_from_a_first_word_and_exit_code_0(
+def test_by_output_a_state_is_known_only_from_an_end_of_a_line_and_exit_code_0(
     script: str, state: PowerState
 ) -> None:
-    """Dies when the exit code is not looked at: a broken script's last word would count."""
+    """Dies when the exit code is not looked at, for a broken script's last word would count; or
+    where the words of ipmitool and FreeIPMI are not understood."""
     assert power(script).state("h1") is state
 
 

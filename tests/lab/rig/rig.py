@@ -27,7 +27,10 @@ from .shell import succeeds
 T = TypeVar("T")
 R = TypeVar("R")
 
-TOOLS = ("ip", "tc", "nsenter", "unshare", "ssh", "ssh-keygen", "certtool")
+TOOLS = (
+    *("ip", "tc", "nsenter", "unshare", "ssh", "ssh-keygen", "certtool"),
+    *("ipmi_sim", "ipmitool", "wakeonlan"),
+)
 ACTIVE_STATES = (1, 2, 3, 4, 7)  # running, blocked, paused, shutting down, suspended
 
 
