@@ -71,6 +71,11 @@ def make_newer(path: Path) -> None:
         )
 
 
+def make_other_version(path: Path) -> None:
+    with Ledger(path) as ledger:
+        ledger.database.execute("DROP TABLE event_head")
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -78,6 +83,7 @@ def make_newer(path: Path) -> None:
         (make_other_program, "is not a balancerd ledger: another program's database"),
         (make_samples, "is not a balancerd ledger: another program's database"),
         (make_newer, 'was written by a newer balancerd (schema "099 of tomorrow")'),
+        (make_other_version, "was written by another version of balancerd, whose ledger had other"),
     ],
 )
 @pytest.mark.parametrize("access", list(Access))

@@ -127,6 +127,11 @@ class Database:
             raise LedgerError(
                 f'{self.path} was written by a newer balancerd (schema "{max(unknown)}"); use that'
             )
+        if applied == _known(self.form) and _tables(self.connection) != _tables_of(self.form):
+            raise LedgerError(
+                f"{self.path} was written by another version of balancerd, whose {self.form.name}"
+                " had other tables; move it away, and a new one is begun"
+            )
 
     def _renew(self) -> None:
         """Apply the changes of the schema that the file does not have yet, a copy kept of it."""
@@ -301,6 +306,20 @@ def check_content(connection: sqlite3.Connection, path: Path) -> None:
         raise DamagedError(
             f"{path} is damaged: a row of {orphan[0]} refers to a row of {orphan[2]} that is gone"
         )
+
+
+def _tables(connection: sqlite3.Connection) -> set[tuple[str, str]]:
+    """Name and definition of every table."""
+    rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'")
+    return {(name, sql) for name, sql in rows if not name.startswith("sqlite_")}
+
+
+@cache
+def _tables_of(form: Form) -> set[tuple[str, str]]:
+    """The tables of a file of this form that is new."""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        form.migrations.apply(sqlite_utils.Database(connection, execute_plugins=False))
+        return _tables(connection)
 
 
 def _known(form: Form) -> set[str]:
