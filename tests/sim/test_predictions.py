@@ -1,6 +1,11 @@
-"""Predictions of migrations on a simulated site: they get better, and say how good they are."""
+"""Predictions of migrations on a simulated site: they get better, and say how good they are.
+
+First of the model and what it learns by themselves; then as it all happens, through the planner,
+links that migrations and production share, the executor and the record.
+"""
 
 from math import exp, log
+from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -9,12 +14,18 @@ import pytest
 from balancerd.adapters.sim.scenario import Scenario
 from balancerd.adapters.sim.site import build
 from balancerd.adapters.sim.world import World
+from balancerd.adapters.sqlite.ledger import Ledger
+from balancerd.adapters.sqlite.reader import Reader
+from balancerd.adapters.sqlite.samples import SamplesStore
+from balancerd.cli.report import compared
 from balancerd.core.lessons import NOMINAL, Lesson, Lessons
 from balancerd.core.model import Load, Snapshot
 from balancerd.core.moving.cost import Cost, migration_cost
 from balancerd.core.moving.topology import Topology
 from balancerd.core.observation import JobReport
+from balancerd.core.policies.choices import Mode
 from balancerd.core.units import MIB
+from balancerd.simulation import simulate
 from tests.sites import policy
 
 # What nobody tells balancerd: the hosts' own cap, what starting takes, how VMs reuse their memory.
@@ -120,3 +131,43 @@ def test_the_median_error_falls_as_history_grows_and_nine_intervals_in_ten_hold(
     assert last < 0.7 * first
     assert exp(last) < 1.1
     assert np.mean(trial.held) == pytest.approx(NOMINAL, abs=0.06)
+
+
+SERVICE = SITE | {
+    "duration": "2d",
+    "cycle": "5m",
+    "hosts": [
+        {"name": "h%d", "count": 9, "cores": 24, "memory": "256 GiB"}
+        | {"power_curve": [100.0, 200.0]}
+    ],
+    "network": {"host": "1 Gbit/s", "rack": "2 Gbit/s", "racks": 3, "rack_name": "r%d"},
+    "vms": {"name": "v%02d", "count": 60},
+    "placement": {"rule": "random", "seed": 1},
+    "load": {"step": "5m", "level": 0.4, "seed": 1},
+}
+RESTLESS = policy(
+    "spread",
+    thresholds={"imbalance": 0.02},
+    limits={"gain": 0.0, "benefit": 0.0, "cooldown": 3600.0, "cooldown_max": 7200.0},
+).model_copy(update={"mode": Mode.ACT})
+
+
+def test_predictions_get_better_in_the_record_of_a_service_with_many_vms_and_links(
+    tmp_path: Path,
+) -> None:
+    """As `report` tells it. Dies if what was learned does not reach the planner's costs, or if what
+    is recorded is not what was predicted."""
+    with (
+        Ledger(tmp_path / "ledger.db", durable=False) as ledger,
+        SamplesStore(tmp_path / "samples.db", durable=False) as samples,
+    ):
+        simulate(build(Scenario.model_validate(SERVICE)), RESTLESS, ledger, samples)
+        rows = Reader(ledger.database).migrations()
+    done = [row for row in rows if row["outcome"] == "done"]
+    ways = {row["link"] for row in done}
+    assert (len(done) >= 100, len({row["vm"] for row in done}) >= 40, len(ways) >= 6) == (True,) * 3
+    (found,) = compared(rows)
+    assert found["seconds_error_p50_newest"] < 0.6 * found["seconds_error_p50_oldest"]
+    assert found["seconds_error_p50_newest"] < 0.05
+    assert found["downtime_error_p50_newest"] < found["downtime_error_p50_oldest"]
+    assert found["seconds_as_foreseen_share"] > NOMINAL - 0.05

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from balancerd.cli.errors import Exit
 from balancerd.cli.report import compared
 from tests.records import balancerctl, make_record
@@ -45,6 +47,16 @@ def test_shares_are_of_what_was_predicted_and_only_of_what_was_done() -> None:
     assert (pre["bytes_as_foreseen_share"], pre["downtime_as_foreseen_share"]) == (None, 1.0)
     assert (post["method"], post["seconds_of_predicted_p50"]) == ("post-copy", None)
     assert post["bytes_of_predicted_p50"] is None
+
+
+def test_how_far_off_predictions_were_is_told_of_the_oldest_and_of_the_newest() -> None:
+    """Dies when they are confused, or when being too early is no error."""
+    rows = [migration(seconds=10.0 * share) for share in (1.1, 0.9, 1.5, 0.7, 3.0, 0.2)]
+    (found,) = compared(rows)
+    assert found["seconds_error_p50_newest"] == pytest.approx(0.1)
+    assert found["seconds_error_p50_oldest"] == pytest.approx(0.8)
+    (untold,) = compared([migration(seconds=None)])
+    assert untold["seconds_error_p50_newest"] is None
 
 
 def test_the_report_of_a_record(tmp_path: Path) -> None:
