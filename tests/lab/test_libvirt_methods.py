@@ -8,10 +8,11 @@ from collections.abc import Iterator
 import pytest
 
 from balancerd.adapters.libvirt import LibvirtBackend
+from balancerd.adapters.libvirt.sampling import sample
 from balancerd.core.model import Method
 from balancerd.core.observation import JobReport
 from tests.lab.rig import Guest, GuestSpec, Load, Rig
-from tests.lab.test_libvirt_adapter import ALL, MIB, at_home, config, until, uuid_of
+from tests.lab.test_libvirt_adapter import ALL, MIB, at_home, begin, config, ended, until, uuid_of
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +66,20 @@ def test_how_fast_a_guest_writes_is_sampled_and_shows_in_a_reading(
     # QEMU looks at a sample of the pages, and on a busy machine the guest writes less than it is
     # told to; taken for bytes, or for pages, the figure would be off by thousands.
     assert 1 * MIB <= found[0] <= 60 * MIB
+
+
+def test_a_guest_is_not_sampled_while_it_migrates(backend: LibvirtBackend, guest: Guest) -> None:
+    """Dies if jobs are not looked for: the sample would take time and CPU from the migration."""
+    at_home(guest)
+
+    def sampled() -> bool:
+        return guest.rig.host("h1").ask(lambda c: sample(c.lookupByName(guest.name)))
+
+    begin(backend, guest, 5)
+    assert not sampled()
+    backend.abort(guest.name, "h1")
+    ended(backend)
+    until(sampled, 10, "it is sampled again")
 
 
 def writes(guest: Guest) -> float:

@@ -11,6 +11,7 @@ from balancerd.adapters.libvirt import HostConfig, LibvirtBackend
 from balancerd.adapters.libvirt.clocks import HostClock
 from balancerd.adapters.libvirt.facts import cpu_model, machines, numa_nodes
 from balancerd.adapters.libvirt.observe import HostReader, statistics_of
+from balancerd.adapters.libvirt.sampling import AGAIN_SECONDS, Turns
 from balancerd.adapters.libvirt.statistics import disk_sizes, vm_counters
 from balancerd.adapters.libvirt.xml import parse
 from balancerd.core.model import VMState
@@ -33,6 +34,16 @@ def test_a_host_is_read_with_its_vms_and_what_the_configuration_says_of_it() -> 
     assert (reading.facts.name, reading.facts.rack) == ("here", "r1")
     assert reading.facts.cpu == 1.5 * reading.facts.cores
     assert [(vm.vm.name, vm.state) for vm in reading.vms] == [("test", VMState.RUNNING)]
+
+
+def test_vms_are_sampled_in_turn_and_each_but_rarely() -> None:
+    """Dies if one that was sampled is not made to wait, or one that came or went is passed over."""
+    turns = Turns()
+    assert [turns.next("ab", now) for now in (0.0, 30.0, 60.0)] == ["a", "b", None]
+    assert turns.next("abc", 90.0) == "c"
+    assert turns.next("bc", AGAIN_SECONDS + 20.0) is None
+    assert [turns.next("bc", AGAIN_SECONDS + at) for at in (30.0, 31.0)] == ["b", None]
+    assert turns.next("abc", AGAIN_SECONDS + 40.0) == "a"
 
 
 def test_a_host_that_does_not_answer_is_a_reading_with_an_error_and_costs_no_other() -> None:

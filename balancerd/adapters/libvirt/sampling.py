@@ -6,6 +6,7 @@ Calls have a lane of their own: one that hangs keeps neither a reading nor an ac
 """
 
 import time
+from collections.abc import Iterable
 
 import libvirt
 
@@ -23,12 +24,36 @@ SAMPLE_SECONDS = 1  # between the two looks
 _RUNNING = libvirt.VIR_CONNECT_LIST_DOMAINS_RUNNING
 
 
+class Turns:
+    """Whose turn it is: whoever has waited longest, and nobody again within the hour."""
+
+    def __init__(self) -> None:
+        self._sampled: dict[str, float] = {}  # by UUID
+
+    def next(self, uuids: Iterable[str], now: float) -> str | None:
+        """Who of those on the host is to be sampled now; None if nobody is."""
+        self._sampled = {uuid: self._sampled.get(uuid, float("-inf")) for uuid in sorted(uuids)}
+        uuid = min(self._sampled, key=lambda uuid: self._sampled[uuid], default=None)
+        if uuid is None or now < self._sampled[uuid] + AGAIN_SECONDS:
+            return None
+        self._sampled[uuid] = now
+        return uuid
+
+
+def sample(domain: libvirt.virDomain) -> bool:
+    """Have a VM's writing measured; False where it has a job."""
+    if read_job(domain)[0] is not Job.NONE:
+        return False
+    domain.startDirtyRateCalc(SAMPLE_SECONDS)
+    return True
+
+
 class Sampler:
-    """Samples one host's VMs, whoever has waited longest first."""
+    """Samples one host's VMs, one after the other."""
 
     def __init__(self, config: HostConfig, workers: Workers) -> None:
         self._lane = Lane(config.name, config.uri, workers)
-        self._sampled: dict[str, float] = {}  # by UUID
+        self._turns = Turns()
         self._next = 0.0
 
     def begin(self) -> None:
@@ -48,11 +73,6 @@ class Sampler:
 
     def _sample(self, connection: libvirt.virConnect) -> None:
         domains = {domain.UUIDString(): domain for domain in connection.listAllDomains(_RUNNING)}
-        self._sampled = {uuid: self._sampled.get(uuid, float("-inf")) for uuid in sorted(domains)}
-        now = time.monotonic()
-        uuid = min(self._sampled, key=lambda uuid: self._sampled[uuid], default=None)
-        if uuid is None or now < self._sampled[uuid] + AGAIN_SECONDS:
-            return
-        self._sampled[uuid] = now
-        if read_job(domains[uuid])[0] is Job.NONE:
-            domains[uuid].startDirtyRateCalc(SAMPLE_SECONDS)
+        uuid = self._turns.next(domains, time.monotonic())
+        if uuid is not None:
+            sample(domains[uuid])
