@@ -63,7 +63,8 @@ def test_nothing_is_said_against_a_clear_way_nor_for_want_of_knowledge() -> None
         ({"cpu_comparable": False}, "CPU of h2"),
         ({"skew": 90.0}, "the clock of h2 is 1m30s ahead of that of h1"),
         ({"skew": -90.0}, "the clock of h2 is 1m30s behind that of h1"),
-        ({"target": {"hypervisor": 9_002_000}}, "older"),
+        ({"target": {"hypervisor": 9_002_000}}, "QEMU of h2 is older"),
+        ({"target": {"libvirt": 10_000_000}}, "libvirt of h2 is older"),
         ({"target": {"memory_free": 3 * GIB}}, "3.0 GiB of memory free"),
     ],
 )
@@ -72,6 +73,13 @@ def test_each_fact_that_is_known_to_be_wrong_is_a_reason_of_its_own(
 ) -> None:
     """Dies if any of them is left out."""
     assert words in objects(**changes)
+
+
+def test_versions_that_are_newer_or_not_told_are_no_reason() -> None:
+    for version in (None, 12_000_000, 11_000_000):
+        assert objects(target={"libvirt": version}) == ""
+    for version in (None, 11_000_000, 10_000_000):
+        assert objects(target={"hypervisor": version}) == ""
 
 
 def test_huge_pages_are_counted_apart_from_other_memory() -> None:

@@ -202,8 +202,9 @@ def test_no_link_carries_more_at_once_than_allowed() -> None:
     assert asked == ["a"]
 
 
-def test_a_migration_with_disks_counts_as_several_and_may_go_alone() -> None:
-    heavy = replace(move(1, "a", "h1", "h2"), method=Method.STORAGE)
+@pytest.mark.parametrize("method", [Method.STORAGE, Method.OVERLAY])
+def test_a_migration_with_disks_counts_as_several_and_may_go_alone(method: Method) -> None:
+    heavy = replace(move(1, "a", "h1", "h2"), method=method)
     run = linked(heavy, move(2, "b", "h3", "h4"), limits=Limits(per_site=4), a="h1", b="h3")
     assert [c.vm for c in run.feed() if isinstance(c, Ask)] == ["a"]
     light = linked(move(1, "b", "h3", "h4"), replace(heavy, number=2), a="h1", b="h3")

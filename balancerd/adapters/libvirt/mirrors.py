@@ -14,7 +14,9 @@ import libvirt
 from balancerd.adapters.libvirt.xml import attribute, parse
 from balancerd.core.units import MIB
 
-LEAST = MIB // 4  # bytes per second; a disk that is copied has to send what the VM still writes
+# Bytes per second of each: what the VM still writes has to go, and with less the pauses would be so
+# long that they look like a stall.
+LEAST = MIB // 2
 
 _BYTES = libvirt.VIR_DOMAIN_BLOCK_JOB_SPEED_BANDWIDTH_BYTES
 

@@ -5,9 +5,10 @@ most of this out itself, but only after it has begun; and it does not look at a 
 """
 
 from collections.abc import Iterator
+from math import nan
 
 from balancerd.core.model import Method
-from balancerd.core.observation import Base, Overlays, Preflight, Side
+from balancerd.core.observation import Base, Overlays, Preflight
 from balancerd.core.policies.choices import Unlocked
 from balancerd.core.policies.policy import Policy
 from balancerd.core.policies.tables import Methods
@@ -55,8 +56,12 @@ def _live(found: Preflight, method: Method, memory: float, policy: Policy) -> It
     source, target = found.source, found.target
     if found.cpu_comparable is False:
         yield f"the CPU of {target.host} lacks what the VM was given"
-    if _major(target) < _major(source):
-        yield f"QEMU of {target.host} is older than that of {source.host}"
+    for program, here, there in (
+        ("libvirt", source.libvirt, target.libvirt),
+        ("QEMU", source.hypervisor, target.hypervisor),
+    ):
+        if _major(there) < _major(here):
+            yield f"{program} of {target.host} is older than that of {source.host}"
     if found.skew is not None and abs(found.skew) > policy.limits.clock_skew:
         way = "ahead of" if found.skew > 0 else "behind"
         yield (
@@ -133,6 +138,6 @@ def _handing_over(found: Preflight, method: Method) -> Iterator[str]:
         yield f"{NO_LOCK}, and what is not defined on its source cannot be handed over paused"
 
 
-def _major(side: Side) -> int:
-    """The hypervisor's major version; 0 where it was not told."""
-    return (side.hypervisor or 0) // MAJOR
+def _major(version: int | None) -> float:
+    """The major version. One that was not told is neither older nor newer than another."""
+    return nan if version is None else version // MAJOR
