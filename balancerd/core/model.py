@@ -116,7 +116,7 @@ class Disk:
     source: str
     shared: bool
     size: int = 0
-    allocated: int = 0  # bytes that its own image takes; 0: not told
+    allocated: int = 0  # bytes that its own image takes, roughly; 0: not told, or it is shared
     based: bool = False  # it lies on another image, and holds only what differs from that
     safe_cache: bool = True  # cache mode none/directsync, or a storage that does not care
     storage: tuple[str, ...] = ()  # the shared paths and pools it lies on; none: any host has it

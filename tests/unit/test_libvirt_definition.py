@@ -15,6 +15,7 @@ from balancerd.adapters.libvirt.definition import (
 from balancerd.adapters.libvirt.xml import SIZE_AT_MOST, XMLError, parse
 from balancerd.core.model import VM, Disk, ExclusionKind
 from balancerd.core.moving.tie import tie
+from balancerd.core.units import GIB, MIB
 
 GUEST = """<domain type='kvm' id='7'>
   <name>web-1</name>
@@ -122,10 +123,26 @@ TOP = "<source file='/var/lib/a'/>"
 
 def test_a_disk_on_a_base_is_known_with_what_its_own_image_takes() -> None:
     """Dies if the end of each chain, which is empty, is taken for a base."""
-    taken = Storage(sizes={"/var/lib/a": 8}, allocated={"/var/lib/a": 3})
+    taken = Storage(sizes={"/var/lib/a": 8 * GIB}, allocated={"/var/lib/a": 3 * MIB})
     found = only_disk(guest(devices=disk(TOP, rest=CHAIN)), taken)
-    assert (found.size, found.allocated, found.based) == (8, 3, True)
+    assert (found.size, found.allocated, found.based) == (8 * GIB, 3 * MIB, True)
     assert not only_disk(guest(devices=disk(TOP, rest="<backingStore/>"))).based
+
+
+@given(st.integers(1, 2**50))
+def test_what_an_image_takes_is_told_roughly_and_never_as_less(size: int) -> None:
+    """Dies if it is told to the byte: each reading would show another VM, and nothing that is kept
+    for a site as long as that stays the same would ever be used again."""
+    told = only_disk(guest(devices=disk(TOP)), Storage(allocated={"/var/lib/a": size})).allocated
+    assert size <= told <= max(MIB, size + size // 8) + MIB
+    step = max(MIB, told // 16)
+    more = Storage(allocated={"/var/lib/a": min(told, size + step // 16)})
+    assert only_disk(guest(devices=disk(TOP)), more).allocated == told
+
+
+def test_nothing_is_told_of_what_a_shared_image_takes() -> None:
+    taken = Storage(shared=("/srv/vms",), allocated={"/srv/vms/a": MIB})
+    assert only_disk(guest(devices=disk("<source file='/srv/vms/a'/>")), taken).allocated == 0
 
 
 def test_the_images_of_local_disks_are_told_from_the_top_down() -> None:

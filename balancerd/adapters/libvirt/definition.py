@@ -10,6 +10,7 @@ from balancerd.adapters.libvirt.pages import huge_pages
 from balancerd.adapters.libvirt.xml import XMLError, attribute, bytes_of, nodes_of, number, parse
 from balancerd.core.model import VM, Disk
 from balancerd.core.policies.tags import COMPLAINT
+from balancerd.core.units import MIB
 
 TAGS_NAMESPACE = "urn:balancerd:policy"
 TAGS_AT_MOST = 32
@@ -179,15 +180,23 @@ def _disks(root: Element, storage: Storage) -> Iterator[Disk]:
     for disk in root.iterfind("devices/disk"):
         place, layers = _place(disk), (disk, *_backing(disk))
         if place:
+            shared = all(_is_shared(layer, storage) for layer in layers)
             yield Disk(
                 source=place,
-                shared=all(_is_shared(layer, storage) for layer in layers),
+                shared=shared,
                 size=storage.sizes.get(place, 0),
-                allocated=storage.allocated.get(place, 0),
+                allocated=0 if shared else _roughly(storage.allocated.get(place, 0)),
                 based=len(layers) > 1,
                 safe_cache=_has_safe_cache(disk, storage),
                 storage=tuple(sorted({_lies_on(layer, storage) for layer in layers} - {""})),
             )
+
+
+def _roughly(size: int) -> int:
+    """A size that grows all the time, rounded up by an eighth at most: or its VM would never be the
+    same from one reading to the next."""
+    step = max(MIB, 1 << max(0, size.bit_length() - 4))
+    return -(-size // step) * step
 
 
 def _backing(disk: Element) -> Iterator[Element]:
