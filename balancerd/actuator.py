@@ -26,11 +26,13 @@ from balancerd.core.executing.messages import (
     SwitchPower,
     SwitchToPostCopy,
     Tuned,
+    Unsettled,
     Watch,
 )
 from balancerd.core.executing.reconcile import Act
 from balancerd.core.model import PowerState
 from balancerd.core.observation import Location, Preflight, Presence
+from balancerd.core.past.record import UNSETTLED
 from balancerd.ports import Backend, BackendError, Clock, LedgerError, Power, PowerError
 from balancerd.recorder import Recorder
 
@@ -70,7 +72,7 @@ class Actuator:
                 self._note(command)
         return None
 
-    def _note(self, command: Conclude | NoteProgress | EndPlan) -> None:
+    def _note(self, command: Conclude | NoteProgress | Unsettled | EndPlan) -> None:
         """Only for the record."""
         recorder, ledger = self._recorder, self._recorder.ledger
         match command:
@@ -78,6 +80,9 @@ class Actuator:
                 recorder.conclude(command.conclusion)
             case NoteProgress():
                 recorder.keep(ledger.record_progress, command.intent, command.report)
+            case Unsettled():
+                log.error("%s: what became of it is for a person: %s", command.vm, command.detail)
+                recorder.event(self._clock.now(), UNSETTLED, command.vm, command.detail)
             case EndPlan():
                 log.info("plan %d %s: %s", command.plan_id, command.state, command.detail)
                 now = self._clock.now()

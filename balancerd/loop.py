@@ -23,11 +23,18 @@ from balancerd.core.executing.executor import (
     advance,
     due,
     follow_up,
+    may_close,
     moving,
     own_moves,
     project,
 )
-from balancerd.core.executing.messages import AbortWanted, Event, HurryWanted, SwitchFailed
+from balancerd.core.executing.messages import (
+    AbortWanted,
+    CloseWanted,
+    Event,
+    HurryWanted,
+    SwitchFailed,
+)
 from balancerd.core.model import Exclusion, ExclusionKind, Link, PowerState, Snapshot
 from balancerd.core.past.breakers import State, breakers
 from balancerd.core.past.history import History
@@ -209,6 +216,8 @@ class Loop:
                 return True, "its source is asked to give up"
             case Verb.HURRY:
                 return self._hurry(request, policy)
+            case Verb.CLOSE:
+                return self._close(request, policy)
 
     def _hurry(self, request: Request, policy: Policy) -> tuple[bool, str]:
         if request.subject not in own_moves(self._executions):
@@ -217,6 +226,13 @@ class Loop:
         self._advance([HurryWanted(request.subject, request.by, force)], policy)
         longest = f"of {policy.limits.downtime * 1000:.0f} ms"
         return True, f"may end with a pause {'as long as it takes' if force else longest}"
+
+    def _close(self, request: Request, policy: Policy) -> tuple[bool, str]:
+        obstacle = may_close(self._executions, request.subject)
+        if obstacle:
+            return False, obstacle
+        self._advance([CloseWanted(request.subject, request.by)], policy)
+        return True, "its migration is concluded as it is; the VM is yours to put right"
 
     def _approve(self, request: Request, policy: Policy) -> tuple[bool, str]:
         proposal = self._proposals.named(request.subject)

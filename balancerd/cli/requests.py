@@ -1,4 +1,5 @@
-"""What an operator tells balancerd: pause, resume, approve, reject, drain, undrain, abort, hurry.
+"""What an operator tells balancerd: pause, resume, approve, reject, drain, undrain, abort, hurry,
+close.
 
 All of it goes through the ledger. A pause is in force when the command returns, whether a daemon
 runs or not; everything else is a request that the daemon answers.
@@ -146,6 +147,15 @@ def abort(vm: str, wait: float, record: Path) -> None:
 def hurry(vm: str, force_complete: bool, wait: float, record: Path) -> None:
     """Let the migration of a VM end with the longest pause that the policy allows."""
     _ask(record, Verb.HURRY, vm, wait, {"force_complete": "yes"} if force_complete else {})
+
+
+@click.command()
+@click.argument("vm")
+@wait_option
+@record_option
+def close(vm: str, wait: float, record: Path) -> None:
+    """Conclude a migration whose end cannot be told, and leave the VM to you."""
+    _ask(record, Verb.CLOSE, vm, wait)
 
 
 def _ask(

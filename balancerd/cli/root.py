@@ -65,6 +65,10 @@ VERBS: Mapping[str, tuple[str, str]] = {
         "requests",
         "Let the migration of a VM end with the longest pause that the policy allows.",
     ),
+    "close": (
+        "requests",
+        "Conclude a migration whose end cannot be told, and leave the VM to you.",
+    ),
 }
 
 

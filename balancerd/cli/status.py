@@ -64,6 +64,7 @@ def _status_document(found: Status, policy: str) -> dict[str, Any]:
         "requests_waiting": found.waiting,
         "draining": list(found.draining),
         "objections": list(found.objections),
+        "unsettled": list(found.unsettled),
     }
     if pause:
         document["pause"] = {
@@ -117,6 +118,8 @@ def _status_lines(document: Row, now: float) -> Iterator[tuple[str, str]]:
     yield "VMs", str(cycle["vms"])
     if document["draining"]:
         yield "draining", ", ".join(document["draining"])
+    for number, said in enumerate(document["unsettled"]):
+        yield "" if number else "UNSETTLED", f"{said}; see to it, then `balancerctl close VM`"
     for number, said in enumerate(document["objections"][:OBJECTIONS]):
         yield "" if number else "objections", said
     for number, veto in enumerate(document["vetoes"][:VETOES]):

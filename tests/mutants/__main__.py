@@ -3,8 +3,9 @@
     python -m tests.mutants [--guards | --rules] [--lives=SEEDS] [NAME]...
 
 With names, only mutants whose name or file has one of them. Without, the tables of tests/README.md
-are written anew. With `--lives=0-39` simulated lives have to notice, and not the tests: that shows
-what the lives are worth, and takes long. Exits 1 if a mutant survives or cannot be made any more.
+are written anew; which test noticed a mutant last is read there, and asked first. With
+`--lives=0-39` simulated lives have to notice, and not the tests: that shows what the lives are
+worth, and takes long. Exits 1 if a mutant survives or cannot be made any more.
 """
 
 import sys
@@ -22,9 +23,9 @@ def chosen(table: Table, names: Sequence[str]) -> list[Mutant]:
 def told(table: Table, mutants: Sequence[Mutant], lives: str) -> dict[str, Verdict]:
     """Judge these mutants, printing the table row by row."""
     print("\n".join(table.head))
-    verdicts = {}
+    verdicts, noticed = {}, table.noticed()
     for mutant in mutants:
-        verdicts[mutant.name] = verdict = judge(mutant, lives)
+        verdicts[mutant.name] = verdict = judge(mutant, lives, noticed.get(mutant.name, ""))
         print(table.row(mutant, verdict.fault or f"`{verdict.caught_by}`"), flush=True)
     return verdicts
 
@@ -36,7 +37,8 @@ def main(words: Sequence[str]) -> int:
     faults = 0
     for table in wanted:
         mutants = chosen(table, names)
-        proof = "" if lives else failing(mutant.test for mutant in mutants)
+        noticed = table.noticed()
+        proof = "" if lives else failing(noticed.get(m.name, m.test) for m in mutants)
         if proof:
             print(f"these fail without any mutant:\n{proof}")
             return 1

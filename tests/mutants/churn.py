@@ -2,6 +2,8 @@
 
 from tests.mutants.mutant import Mutant
 
+RESUME, ASSESS = "tests/unit/test_resume.py", "tests/unit/test_assess.py"
+
 BREAKERS, HISTORY = "tests/unit/test_breakers.py", "tests/unit/test_history.py"
 CONSTRAINTS, VETOES = "tests/unit/test_constraints.py", "tests/unit/test_vetoes.py"
 LOOP, OBJECTIONS = "tests/unit/test_loop.py", "tests/unit/test_objections.py"
@@ -174,5 +176,94 @@ CHURN = (
         "",
         OBJECTIONS,
         protects="a VM whose hosts have no certificates may still go elsewhere",
+    ),
+    # --- nothing is done that is no better than what stood
+    Mutant(
+        "what was moved long ago is no part of a plan",
+        "core/planner/resume.py",
+        "if move.at >= since and move.outcome is Outcome.DONE",
+        "if move.outcome is Outcome.DONE",
+        RESUME,
+        protects="a plan is not gone on with that was made for another hour",
+    ),
+    Mutant(
+        "a plan must hold all that was moved",
+        "core/planner/resume.py",
+        "    if any((vm, rows[here[vm]]) not in ways for vm in was if was[vm] != here[vm]):\n",
+        "    if False:\n",
+        RESUME,
+        protects="what is gone on with is the plan that was begun, and no other",
+    ),
+    Mutant(
+        "what may not move now is not gone on with",
+        "core/planner/resume.py",
+        "closed = {*layout.moved, *layout.fixed}",
+        "closed = set[int]()",
+        RESUME,
+        protects="a VM whose migration failed rests, though the plan wants it elsewhere",
+    ),
+    Mutant(
+        "a plan that was begun goes on",
+        "core/planner/__init__.py",
+        "        resume(draft, begun, former)\n",
+        "",
+        RESUME,
+        protects="VMs are not moved again for another plan that is no better",
+    ),
+    Mutant(
+        "wavers are sat out",
+        "core/placing/assess.py",
+        "if (usual := _passing(layout, row, cpu)) is None:",
+        "if (usual := None) is None:",
+        ASSESS,
+        protects="no VM moves for a load that is gone before it has arrived",
+    ),
+    Mutant(
+        "a policy that sits nothing out",
+        "core/placing/assess.py",
+        "    if not layout.policy.detection.wavers:\n        return None\n",
+        "",
+        ASSESS,
+        protects="hosts over their threshold are relieved where the policy says so",
+    ),
+    Mutant(
+        "no waver where VMs would wait",
+        "core/placing/assess.py",
+        "if cpu + spread >= 1.0 or level",
+        "if level",
+        ASSESS,
+        protects="a host that has next to nothing left is relieved",
+    ),
+    Mutant(
+        "no waver that is there to stay",
+        "core/placing/assess.py",
+        " or level - spread / 2 > band.overload",
+        "",
+        ASSESS,
+        protects="a host whose level itself is too high is relieved",
+    ),
+    Mutant(
+        "no waver beyond what the loads waver",
+        "core/placing/assess.py",
+        " or cpu > level + WAVER * spread:",
+        ":",
+        ASSESS,
+        protects="a load that was never seen before is taken seriously",
+    ),
+    Mutant(
+        "no waver that will be back",
+        "core/placing/assess.py",
+        "return usual if usual < (band.release + band.overload) / 2 else None",
+        "return usual",
+        ASSESS,
+        protects="a host that is usually near its threshold is relieved",
+    ),
+    Mutant(
+        "no waver of VMs that were seen for too short",
+        "core/placing/assess.py",
+        "use = sum(known) if len(known) == len(vms) else float(layout.now[block])",
+        "use = sum(known)",
+        ASSESS,
+        protects="what is usual is what was seen, and not nothing",
     ),
 )

@@ -5,6 +5,7 @@ from tests.mutants.mutant import Mutant
 EXECUTOR, VERIFICATION = "tests/unit/test_executor.py", "tests/unit/test_verification.py"
 CONVERGENCE, RECONCILE = "tests/unit/test_convergence.py", "tests/unit/test_reconcile.py"
 THROTTLE, LOOP = "tests/unit/test_throttle.py", "tests/unit/test_loop.py"
+CLOSING = "tests/unit/test_closing.py"
 ORDERS, HAND_OVER = "tests/unit/test_libvirt_orders.py", "tests/unit/test_hand_over.py"
 
 RUNNING = (
@@ -279,5 +280,127 @@ RUNNING = (
         "        self.keep(self.ledger.conclude, conclusion)\n",
         LOOP,
         protects="no migration stays open on record because the ledger was broken when it ended",
+    ),
+    # --- whose doing it was, and what is pressed
+    Mutant(
+        "a call that was refused is not the job that runs",
+        "core/executing/verification.py",
+        "not report.begun or (report.error_code == _NOT_BEGUN and not task.adopted)",
+        "not report.begun",
+        VERIFICATION,
+        protects="a migration that kept ours from starting is not taken over",
+    ),
+    Mutant(
+        "an order that was never given has no job",
+        "core/executing/verification.py",
+        "not report.begun or (report.error_code == _NOT_BEGUN and not task.adopted)",
+        "report.error_code == _NOT_BEGUN and not task.adopted",
+        VERIFICATION,
+        protects="what somebody else began is not taken over where we never called",
+    ),
+    Mutant(
+        "others get their time",
+        "core/executing/verification.py",
+        "    if task.foreign:\n        return PATIENCE\n",
+        "",
+        VERIFICATION,
+        protects="what another migration looks like in between is not recorded as its end",
+    ),
+    Mutant(
+        "a third host on which it is on its way",
+        "core/executing/verification.py",
+        "if said not in _NOT_THERE and said is not Presence.UNREACHABLE:",
+        "if False:",
+        VERIFICATION,
+        protects="a VM that is arriving on a third host is not called lost, nor started again",
+    ),
+    Mutant(
+        "what others did is not ours",
+        "core/executing/verification.py",
+        "if task.foreign and (stopped",
+        "if False and (stopped",
+        VERIFICATION,
+        protects="an operator's migration is not recorded as balancerd's",
+    ),
+    Mutant(
+        "an abort that changed nothing is asked for again",
+        "core/executing/migration.py",
+        "if view.now - task.abort_asked >= ABORT_AGAIN:",
+        "if False:",
+        EXECUTOR,
+        protects="a migration that is to be given up is, though a call was lost",
+    ),
+    Mutant(
+        "what is given up is not pressed on",
+        "core/executing/convergence.py",
+        "    if task.switched or task.abort_reason:\n        return task, ()\n",
+        "    if task.switched:\n        return task, ()\n",
+        CONVERGENCE,
+        protects="no VM is paused for longer for a move that nobody wants any more",
+    ),
+    Mutant(
+        "a hurry is for jobs of ours",
+        "core/executing/convergence.py",
+        "return _hurry(task, view) if task.ours and not task.switched else (task, ())",
+        "return _hurry(task, view)",
+        CONVERGENCE,
+        protects="a migration that an operator began is not pressed on for another one's wish",
+    ),
+    # --- what cannot be mended
+    Mutant(
+        "memory that may still follow",
+        "core/executing/reconcile.py",
+        "(P.POSTCOPY_FAILED, P.POSTCOPY): Finding(None,",
+        "(P.POSTCOPY_FAILED, P.POSTCOPY): Finding(Outcome.LOST,",
+        RECONCILE,
+        protects="a VM whose memory flows on unseen is not called lost",
+    ),
+    Mutant(
+        "a torn VM that lost a half is lost",
+        "core/executing/reconcile.py",
+        'Finding(Outcome.LOST, "post-copy broke and the source is gone")',
+        "WAIT",
+        RECONCILE,
+        protects="people are told that a VM is lost, and it is not waited for without end",
+    ),
+    Mutant(
+        "people are told of what stays open",
+        "core/executing/closing.py",
+        "    if not waits or said == task.told:\n",
+        "    if True:\n",
+        CLOSING,
+        protects="nobody has to find out by himself that a VM stands still",
+    ),
+    Mutant(
+        "what runs is not closed",
+        "core/executing/closing.py",
+        "    if task.stage is not Stage.VERIFYING:\n",
+        "    if False:\n",
+        CLOSING,
+        protects="balancerd does not forget a migration that it has under way",
+    ),
+    Mutant(
+        "what has a job is not closed",
+        "core/executing/closing.py",
+        "    if task.pair and task.pair[0] is Presence.RUNNING_WITH_JOB:\n",
+        "    if False:\n",
+        CLOSING,
+        protects="no second plan is made for a VM while its migration goes on",
+    ),
+    Mutant(
+        "a VM that is not settled stays",
+        "loop.py",
+        "replace(snapshot, exclusions=snapshot.exclusions + unsettled) if unsettled else snapshot",
+        "snapshot",
+        LOOP,
+        protects="nothing is planned for a VM of which nobody knows where it is",
+    ),
+    Mutant(
+        "copies of disks weigh more",
+        "core/executing/throttle.py",
+        "traffic.add(task.move.source, task.move.target, weight(task.move.method, limits))",
+        "traffic.add(task.move.source, task.move.target, 1)",
+        THROTTLE,
+        protects="a host's disks and links are not filled by several copies at once",
     ),
 )

@@ -3,9 +3,12 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 from tests.mutants.churn import CHURN
 from tests.mutants.cold import COLD
+from tests.mutants.facts import FACTS
+from tests.mutants.hypervisor import HYPERVISOR
 from tests.mutants.mutant import ROOT, Mutant
 from tests.mutants.rules import RULES
 from tests.mutants.running import RUNNING
@@ -14,6 +17,12 @@ from tests.mutants.site import SITE
 from tests.mutants.starts import STARTS
 
 README = ROOT / "tests" / "README.md"
+
+
+@cache
+def _text(file: str) -> str:
+    path = ROOT / file
+    return path.read_text() if path.exists() else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +39,18 @@ class Table:
         cells = [mutant.name, *([mutant.protects] if self.explains else []), f"`{mutant.file}`"]
         return f"| {' | '.join([*cells, verdict])} |"
 
+    def noticed(self) -> dict[str, str]:
+        """By the names of the mutants: the test that noticed each when the table was written, as
+        pytest names it."""
+        found = self.place().search(README.read_text())
+        rows = [re.split(r"\s\|\s", line) for line in (found[1] if found else "").splitlines()]
+        tests = ((cells[0].removeprefix("| "), cells[-1].strip(" |`")) for cells in rows)
+        parts = ((name, *test.partition(": ")) for name, test in tests)
+        named = ((name, f"tests/{file}.py", test) for name, file, _, test in parts if test)
+        return {
+            name: f"{file}::{test}" for name, file, test in named if f"def {test}(" in _text(file)
+        }
+
     def place(self) -> re.Pattern[str]:
         """What matches the table's place in README; its group is the content."""
         return re.compile(
@@ -39,7 +60,7 @@ class Table:
 
 GUARDS = Table(
     "guards",
-    STARTS + SETS + CHURN + RUNNING + COLD + SITE,
+    STARTS + FACTS + SETS + CHURN + RUNNING + HYPERVISOR + COLD + SITE,
     ("| guard | keeps that | in `balancerd/` | without it fails |", "|---|---|---|---|"),
     explains=True,
 )

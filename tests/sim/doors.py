@@ -1,14 +1,19 @@
 """The world as the loop of a simulated life sees it: no act is let through unchecked."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
+from balancerd.adapters.sim.readings import HOLDS_MEMORY
 from balancerd.adapters.sim.world import World
 from balancerd.adapters.sqlite.ledger import Ledger
 from balancerd.core.model import Method, Snapshot
 from balancerd.core.observation import JobReport, Location, Observation, Presence
+from balancerd.core.past.record import Intent
+from balancerd.core.policies.choices import Mode
 from balancerd.core.policies.policy import Policy
+from balancerd.core.policies.tags import POST_COPY, says_yes
 from tests.sim.doorways import crowded, frozen
 
 
@@ -24,13 +29,16 @@ class Doors:
     ledger: Callable[[], Ledger]
     policy: Policy
     operate: Callable[[str, str], None]  # told of each VM and target, just before the start
+    note: Callable[[str], None] = lambda _: None  # told of each kind of act
     is_paused: Callable[[], bool] = lambda: False  # whether a pause stands
     is_full: Callable[[], bool] = lambda: False  # whether nothing can be recorded
+    approved: Collection[int] = ()  # plans to which an operator said yes
     ahead: Callable[[], float] = lambda: 0.0  # of the world's clock is the loop's, by seconds
     observed: float = 0.0  # when the loop last looked
     frozen: str = ""  # why nothing may begin on what it saw then
     snapshot: Callable[[], Snapshot | None] = lambda: None  # what the loop made of it
     sent: dict[str, str] = field(default_factory=dict)  # where each VM was sent last
+    methods: dict[str, Method] = field(default_factory=dict)  # and how
 
     def observe(self) -> Observation:
         self.observed = self.world.now()
@@ -64,18 +72,52 @@ class Doors:
             self._must_be_shut_off(vm, source)
         else:
             self._must_find_room(vm, target)
+        self._must_be_allowed(vm, method, hand_over=hand_over)
         for host in (source, target):
             if not self._answers(host):
                 raise BrokenError(f"{vm} was sent from {source} to {target}; {host} is silent")
-        self._must_be_within_limits(source, target, bandwidth, downtime)
-        self.sent[vm] = target
+        self._must_be_within_limits(source, target, method, bandwidth, downtime)
+        self.sent[vm], self.methods[vm] = target, method
         self.operate(vm, target)
         self.world.migrate(vm, source, target, method, bandwidth, downtime, hand_over=hand_over)
 
     def set_bandwidth(self, vm: str, host: str, bandwidth: int) -> None:
         if not 0 < bandwidth <= self.policy.limits.bandwidth:
             raise BrokenError(f"{vm} was to send {bandwidth} bytes per second")
+        self.note("act: set bandwidth")
         self.world.set_bandwidth(vm, host, bandwidth)
+
+    def set_downtime(self, vm: str, host: str, downtime: float) -> None:
+        self.note("act: set downtime")
+        self.world.set_downtime(vm, host, downtime)
+
+    def switch_to_post_copy(self, vm: str, host: str) -> None:
+        self._must_be_recorded(vm)
+        self._must_be_allowed(vm, Method.POST_COPY)
+        self.world.switch_to_post_copy(vm, host)
+        self.note("act: switch to post-copy")
+
+    def abort(self, vm: str, host: str) -> None:
+        self._must_be_recorded(vm)
+        self.world.abort(vm, host)
+        self.note("act: abort")
+
+    def _must_be_recorded(self, vm: str) -> None:
+        """What presses or ends a migration is not done where its line cannot be written."""
+        if self.is_full():
+            raise BrokenError(f"hands were laid on {vm}, and that cannot be recorded")
+
+    def _must_be_allowed(self, vm: str, method: Method, *, hand_over: bool = False) -> None:
+        """Methods that risk the VM, or its disks, only where the VM is one for that."""
+        facts = next(one for one in self.world.site.vms if one.name == vm)
+        locked = self.world.site.scenario.migration.disk_locks
+        local = [disk for disk in facts.disks if not disk.shared]
+        if method is Method.POST_COPY and not (locked and says_yes(facts, POST_COPY)):
+            raise BrokenError(f"{vm} was to go on in post-copy: {facts.tags}, locked: {locked}")
+        if bool(local) is not (method is Method.STORAGE):
+            raise BrokenError(f"{vm} was to be moved by {method}; disks of its own: {local}")
+        if not locked and not hand_over and method is not Method.COLD:
+            raise BrokenError(f"{vm}, whose disks nothing locks, was sent without a hand-over")
 
     def _must_be_shut_off(self, vm: str, source: str) -> None:
         copies = self.world.copies(vm)
@@ -83,22 +125,27 @@ class Doors:
             raise BrokenError(f"{vm} was to be moved cold from {source}; there is {copies}")
 
     def _must_be_within_limits(
-        self, source: str, target: str, bandwidth: int, downtime: float
+        self, source: str, target: str, method: Method, bandwidth: int, downtime: float
     ) -> None:
         """Enough is known, and what is under way leaves room for one more."""
         limits, now = self.policy.limits, self.world.now()
+        weigh = partial(self._weight, limits.storage_weight)
         if now - self.observed > self.policy.detection.stale_after:
             raise BrokenError(f"a start on what was seen {now - self.observed:.0f} s ago")
         if not 0 < bandwidth <= limits.bandwidth or downtime > limits.downtime:
             raise BrokenError(f"a start with {bandwidth} bytes per second and {downtime} s")
         under_way = self.world.ours()
-        crowded = (
-            len(under_way) >= limits.per_site
-            or sum(way[1] == source for way in under_way) >= limits.per_host
-            or sum(way[2] == target for way in under_way) >= limits.per_host
+        heavy = limits.storage_weight if method is Method.STORAGE else 1
+        counts = (
+            (sum(weigh(vm) for vm, _, _ in under_way), limits.per_site),
+            (sum(weigh(vm) for vm, begin, _ in under_way if begin == source), limits.per_host),
+            (sum(weigh(vm) for vm, _, end in under_way if end == target), limits.per_host),
         )
-        if crowded:
+        if any(count and count + heavy > limit for count, limit in counts):
             raise BrokenError(f"one more from {source} to {target} beside {under_way}")
+
+    def _weight(self, of_storage: int, vm: str) -> int:
+        return of_storage if self.methods.get(vm) is Method.STORAGE else 1
 
     def _must_find_room(self, vm: str, target: str) -> None:
         """With all that is there or under way from or to it, the target stays below its limits."""
@@ -117,9 +164,10 @@ class Doors:
 
     def sleep(self, host: str) -> None:
         self._must_be_intended("", host, "")
-        running = [vm.name for vm in self.world.site.vms if host in self.world.running(vm.name)]
-        if running:
-            raise BrokenError(f"{host} was put to sleep with {running} on it")
+        copies = {vm.name: self.world.copies(vm.name).get(host) for vm in self.world.site.vms}
+        active = [vm for vm, said in copies.items() if said in HOLDS_MEMORY]
+        if active:
+            raise BrokenError(f"{host} was put to sleep with {active} on it")
         self.world.sleep(host)
 
     def wake(self, host: str) -> None:
@@ -140,15 +188,40 @@ class Doors:
         ]
         if not found:
             raise BrokenError(f"no open intent for {vm or 'power'} {host} {target}")
+        self._must_be_warranted(found[-1])
+
+    def _must_be_warranted(self, intent: Intent) -> None:
+        """The policy of this moment lets balancerd act, or an operator did."""
+        mode = self.policy.at(self.world.now() + self.ahead()).mode
+        if mode is Mode.OBSERVE or (mode is Mode.ADVISE and intent.plan not in self.approved):
+            raise BrokenError(f"something was begun on {intent.host} in mode {mode}")
 
     def _answers(self, host: str) -> bool:
         location = self.world.locate("", "", [host])
         return location.presence[host] is not Presence.UNREACHABLE
 
     def destroy(self, vm: str, host: str) -> None:
-        if host in self.world.running(vm):
-            raise BrokenError(f"the running copy of {vm} on {host} was to be destroyed")
+        said = self.world.copies(vm).get(host)
+        if host in self.world.running(vm) or said is Presence.POSTCOPY_FAILED:
+            raise BrokenError(f"the copy of {vm} on {host} was to be destroyed, which is {said}")
         self.world.destroy(vm, host)
+        self.note("act: destroy")
+
+    def resume(self, vm: str, host: str) -> None:
+        self.world.resume(vm, host)
+        self.note("act: resume")
+
+    def resume_arrived(self, vm: str, host: str) -> None:
+        self.world.resume_arrived(vm, host)
+        self.note("act: resume what arrived")
+
+    def undefine(self, vm: str, host: str) -> None:
+        self.world.undefine(vm, host)
+        self.note("act: undefine")
+
+    def set_autostart(self, vm: str, host: str, autostart: bool) -> None:
+        self.world.set_autostart(vm, host, autostart)
+        self.note("act: set autostart")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.world, name)

@@ -4,6 +4,7 @@ All of it is drawn from the life's own source of chance, so that a seed is a lif
 """
 
 import random
+from datetime import UTC, datetime
 from typing import Any
 
 from balancerd.adapters.sim.scenario import FaultKind, Scenario
@@ -16,6 +17,8 @@ CYCLE = 60.0  # seconds of virtual time
 CLOCK_SET = 0.005  # chance before each cycle that somebody sets balancerd's clock
 START = 1_700_000_000.0
 PINNED = {"h1", "h2"}  # the hosts of v2
+PHASES = ("start", "perform", "gap", "post-copy", "finish")
+OBJECTIVES = ("spread", "pack", "quiet", "spread", "pack", "quiet", "drain", "defragment")
 STRIKES = dict.fromkeys(FaultKind, 3) | {FaultKind.MIGRATION_FAILS: 6}
 
 
@@ -39,15 +42,7 @@ def draw_scenario(rng: random.Random, *, locked: bool) -> Scenario:
                     "power_curve": [100.0, 250.0],
                 }
             ],
-            "flavours": [
-                {
-                    "vcpus": 2,
-                    "cpu": 2.0,
-                    "memory": rng.choice([2, 3, 4]) * GIB,
-                    "dirty_rate": rng.choice([0, 20, 150]) * 10**6,
-                }
-                for _ in range(3)
-            ],
+            "flavours": [draw_flavour(rng) for _ in range(3)],
             "vms": {"name": "v%d", "count": vms},
             "network": {"host": 125_000_000, "racks": 2},
             "load": {"step": 300.0, "seed": rng.randrange(10**6), "level": rng.uniform(0.2, 0.8)},
@@ -61,6 +56,23 @@ def draw_scenario(rng: random.Random, *, locked: bool) -> Scenario:
             "faults": draw_faults(rng),
         }
     )
+
+
+def draw_flavour(rng: random.Random) -> dict[str, Any]:
+    """VMs of one kind; some write faster than they can be copied, some have a disk of their own,
+    some may be moved by post-copy."""
+    tags = {"class": rng.choice(["latency", "normal", "batch"])}
+    if rng.random() < 0.8:
+        tags["post-copy"] = "yes"
+    return {
+        "vcpus": 2,
+        "cpu": 2.0,
+        "memory": rng.choice([2, 3, 4]) * GIB,
+        "dirty_rate": rng.choice([0, 20, 150, 300]) * 10**6,
+        "local_disk": rng.choice([0, 0, 0, 4]) * GIB,
+        "autostart": rng.random() < 0.5,
+        "tags": tags,
+    }
 
 
 def draw_faults(rng: random.Random) -> list[dict[str, Any]]:
@@ -79,7 +91,7 @@ def draw_faults(rng: random.Random) -> list[dict[str, Any]]:
             }
             if kind is FaultKind.MIGRATION_FAILS:
                 fault |= {
-                    "phase": rng.choice(["start", "perform", "gap", "finish"]),
+                    "phase": rng.choice(PHASES),
                     "chance": rng.choice([0.3, 1.0]),
                 }
             faults.append(fault)
@@ -102,7 +114,8 @@ def draw_policy(rng: random.Random) -> Policy:
             "summary": "seed",
             "name": "seed",
             "mode": rng.choice(["act", "act", "act", "advise"]),
-            "objective": rng.choice(["spread", "pack", "quiet"]),
+            "objective": rng.choice(OBJECTIVES),
+            "window": draw_windows(rng),
             "thresholds": {"imbalance": 0.1},
             "detection": {"window": 180.0, "warm_up": 120.0, "stale_after": 90.0},
             "capacity": {"spread_factor": rng.choice([0.0, 1.0, 2.0])},
@@ -116,6 +129,14 @@ def draw_policy(rng: random.Random) -> Policy:
                 "veto": rng.choice([0.0, 300.0]),
                 "bandwidth": rng.choice([20, 100]) * 10**6,
                 "gain": 0.01,
+                "storage_weight": rng.randint(1, 4),
+            },
+            "methods": {
+                "post_copy": rng.random() < 0.7,
+                "storage": rng.random() < 0.8,
+                "auto_converge": rng.random() < 0.7,
+                "cold": rng.random() < 0.9,
+                "unlocked": rng.choice(["hand-over", "hand-over", "hand-over", "refuse"]),
             },
             "power": {
                 "sleep_idle": rng.random() < 0.5,
@@ -132,3 +153,27 @@ def draw_policy(rng: random.Random) -> Policy:
             ],
         }
     )
+
+
+def draw_windows(rng: random.Random) -> list[dict[str, Any]]:
+    """In some lives a span of time in which another policy holds."""
+    if rng.random() < 0.6:
+        return []
+    begin = START + rng.uniform(0.0, 0.6) * STEPS * CYCLE
+    end = begin + rng.uniform(600.0, 4800.0)
+    return [
+        {
+            "name": "another time",
+            "from": _time_of_day(begin),
+            "to": _time_of_day(end),
+            "timezone": "UTC",
+            "mode": rng.choice(["act", "act", "advise", "observe"]),
+            "objective": rng.choice(OBJECTIVES),
+            "power": {"sleep_idle": rng.random() < 0.5},
+            "methods": {"post_copy": rng.random() < 0.5, "storage": rng.random() < 0.5},
+        }
+    ]
+
+
+def _time_of_day(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%H:%M")

@@ -3,19 +3,23 @@ balancerctl and virsh, VMs that crash. She acts when the life's source of chance
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from balancerd.adapters.sim.world import World
 from balancerd.adapters.sqlite import operator
 from balancerd.adapters.sqlite.ledger import Ledger
 from balancerd.core.observation import Presence
-from balancerd.core.past.record import Pause, Request, Verb
+from balancerd.core.past.record import UNSETTLED, Pause, Request, Verb
 from balancerd.ports import BackendError
 
 Note = Callable[[str, str], None]  # what kind of thing happened, and in words
 
+NONE: Mapping[str, str] = MappingProxyType({})
+BY_FORCE = MappingProxyType({"force_complete": "yes"})
+_TOLD = "SELECT 1 FROM events WHERE kind = ? AND subject = ? AND at >= ?"
 BOUND = 3  # so many VMs, the first ones, are bound by rules: nobody moves or starts them by hand
 
 
@@ -31,6 +35,7 @@ class Eve:
     rivalry: float  # how often she is quicker than balancerd with a migration
     calm: bool = False  # she begins nothing any more
     paused: bool = False
+    approved: set[int] = field(default_factory=set)  # plans
     drained: set[str] = field(default_factory=set)  # hosts that were drained at any time
     begun: set[str] = field(default_factory=set)  # VMs that she began to migrate at a bad moment
 
@@ -40,24 +45,25 @@ class Eve:
         if self.paused:
             if roll < 0.3:
                 self.resume()
-        elif roll < 0.02:
-            operator.begin_pause(self.ledger.database, Pause(self.world.now(), "eve", "test"))
-            self.paused = True
-            self.note("pause", "eve pauses")
-        elif roll < 0.05:
-            self._migrate()
-        elif roll < 0.07:
-            host = self.rng.choice(self.world.site.hosts).name
-            self._ask(self.rng.choice([Verb.DRAIN, Verb.UNDRAIN]), host)
-            self.drained.add(host)
-        elif roll < 0.08:
-            self._meddle()
-        elif roll < 0.09:
-            self._ask(Verb.ABORT, self.rng.choice(self.world.site.vms).name)
-        elif roll < 0.3:
-            waiting = self.ledger.open_plans()
-            if waiting:
-                self._ask(Verb.APPROVE, str(waiting[-1]))
+            return
+        act = next((act for chance, act in self._habits() if roll < chance), None)
+        if act:
+            act()
+
+    def _habits(self) -> tuple[tuple[float, Callable[[], None]], ...]:
+        """What she does, each up to which share of the times."""
+        return (
+            (0.02, self._pause),
+            (0.05, self._migrate),
+            (0.07, self._drain),
+            (0.08, self._meddle),
+            (0.09, self._abort),
+            (0.11, self._hurry),
+            (0.12, self._reject),
+            (0.13, self._close),
+            (0.30, self._approve),
+            (0.40, self._recover),
+        )
 
     def rest(self) -> None:
         """Leave nothing behind that would keep the site from coming to rest."""
@@ -65,8 +71,15 @@ class Eve:
         for vm in sorted(self.begun):  # hers that would never end
             self.world.hand.abort(vm)
         self.begun.clear()
+        self._recover()
+        self._settle()
         if self.paused:
             self.resume()
+
+    def _pause(self) -> None:
+        operator.begin_pause(self.ledger.database, Pause(self.world.now(), "eve", "test"))
+        self.paused = True
+        self.note("pause", "eve pauses")
 
     def resume(self) -> None:
         """End the pause."""
@@ -84,8 +97,59 @@ class Eve:
         self.begun.add(vm)
         self.note("rival migration", f"eve moves {vm} to {theirs} by hand, at the worst moment")
 
-    def _ask(self, verb: Verb, subject: str) -> None:
-        operator.ask(self.ledger.database, Request(0, self.world.now(), verb, subject, "eve"))
+    def _drain(self) -> None:
+        host = self.rng.choice(self.world.site.hosts).name
+        self._ask(self.rng.choice([Verb.DRAIN, Verb.UNDRAIN]), host)
+        self.drained.add(host)
+
+    def _abort(self) -> None:
+        self._ask(Verb.ABORT, self._one_that_moves())
+
+    def _hurry(self) -> None:
+        by_force = self.rng.random() < 0.7
+        self._ask(Verb.HURRY, self._one_that_moves(), BY_FORCE if by_force else NONE)
+
+    def _reject(self) -> None:
+        for plan in self.ledger.open_plans()[-1:]:
+            self._ask(Verb.REJECT, str(plan))
+
+    def _approve(self) -> None:
+        for plan in self.ledger.open_plans()[-1:]:
+            self._ask(Verb.APPROVE, str(plan))
+            self.approved.add(plan)
+
+    def _one_that_moves(self) -> str:
+        """A VM that is being moved, if there is any."""
+        moving = [vm for vm, _, _ in self.world.ours()]
+        return self.rng.choice(moving or [vm.name for vm in self.world.site.vms])
+
+    def _recover(self) -> None:
+        """Bring the two halves of VMs together again that post-copy left on two hosts."""
+        for vm in self.world.torn():
+            self.world.hand.recover(vm)
+            if vm not in self.world.torn():
+                self.note("post-copy recovered", f"eve recovers {vm}")
+
+    def _close(self) -> None:
+        for intent in self.ledger.recover():
+            if intent.vm:
+                self._ask(Verb.CLOSE, intent.vm)
+
+    def _settle(self) -> None:
+        """See to what people are told of, and say so: a VM that stands still on its source."""
+        for intent in self.ledger.recover():
+            told = self.ledger.database.rows(_TOLD, [UNSETTLED, intent.vm, intent.at])
+            if told and not self._is_asked(intent.vm):
+                self._ask(Verb.CLOSE, intent.vm)
+                if not self.world.running(intent.vm):
+                    self.world.hand.start(intent.vm, intent.host)
+
+    def _is_asked(self, vm: str) -> bool:
+        return any(request.subject == vm for request in self.ledger.requests())
+
+    def _ask(self, verb: Verb, subject: str, how: Mapping[str, str] = NONE) -> None:
+        asked = Request(0, self.world.now(), verb, subject, "eve", how)
+        operator.ask(self.ledger.database, asked)
         self.note(str(verb), f"eve: {verb} {subject}")
 
     def _migrate(self) -> None:

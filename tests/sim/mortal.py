@@ -11,6 +11,7 @@ from typing import Any
 
 from balancerd.adapters.sim.world import World
 from balancerd.adapters.sqlite.ledger import Ledger
+from balancerd.core.past.record import Conclusion
 from balancerd.ports import LedgerError
 
 
@@ -39,12 +40,17 @@ class MortalLedger:
     )
 
     def __init__(
-        self, ledger: Ledger, rng: random.Random, chance: float, is_full: Callable[[], bool]
+        self,
+        ledger: Ledger,
+        rng: random.Random,
+        chance: float,
+        is_full: Callable[[], bool],
+        concluded: Callable[[Conclusion], None],  # told of each end that is written down
     ) -> None:
         self.real = ledger
         self._rng = rng
         self.chance = chance
-        self._is_full = is_full
+        self._is_full, self._concluded = is_full, concluded
 
     def __getattr__(self, name: str) -> Any:
         call = getattr(self.real, name)
@@ -58,6 +64,8 @@ class MortalLedger:
             if fate < self.chance / 2:
                 raise KilledError
             result = call(*arguments, **named)
+            if name == "conclude":
+                self._concluded(*arguments)
             if fate < self.chance:
                 raise KilledError
             return result

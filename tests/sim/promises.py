@@ -11,8 +11,10 @@ from balancerd.adapters.sim.world import World
 from balancerd.adapters.sqlite.ledger import Ledger
 from balancerd.adapters.sqlite.proof import verify
 from balancerd.core.executing.execution import Execution, Stage
+from balancerd.core.model import Method
 from balancerd.core.observation import Presence
 from balancerd.core.past.history import Outcome
+from balancerd.core.past.record import Conclusion
 from balancerd.core.plan import Move
 from balancerd.core.policies.policy import Policy
 from tests.sim.doors import BrokenError
@@ -24,6 +26,17 @@ _DONE = (
     " JOIN conclusions ON conclusions.intent = intents.id"
     " WHERE kind = 'migrate' AND outcome = 'done' ORDER BY conclusions.at"
 )
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A migration that the ledger says has ended."""
+
+    vm: str
+    source: str
+    target: str
+    method: str
+    autostart: bool  # its definition on the source had it start with its host
 
 
 @dataclass
@@ -48,6 +61,29 @@ class Promises:
         self.rules_hold(places)
         for execution in executions:
             self._sets_hold(execution)
+
+    def is_true(self, move: Ended, conclusion: Conclusion) -> list[str]:
+        """At the moment when an end is written down: it is what became of the VM. What is worth
+        counting of it."""
+        running, copies = self.world.running(move.vm), self.world.copies(move.vm)
+        told = (
+            f"the ledger says {move.vm} to {move.target}: {conclusion.outcome}, and it is {copies}"
+        )
+        match conclusion.outcome:
+            case Outcome.DONE:
+                arrived = copies.get(move.target) in (Presence.RUNNING, Presence.PAUSED)
+                if not arrived and move.method != Method.COLD:
+                    raise BrokenError(told)
+                if move.autostart and not self.world.starts_with(move.vm, move.target):
+                    raise BrokenError(f"{move.vm} does not start with {move.target} any more")
+            case Outcome.FAILED | Outcome.ABORTED if move.target in running:
+                if "somebody" not in conclusion.detail:
+                    raise BrokenError(told)
+            case Outcome.LOST if running:
+                raise BrokenError(told)
+            case Outcome.LOST if Presence.POSTCOPY_FAILED in copies.values():
+                return ["migrate: lost in post-copy"]
+        return []
 
     def rules_hold(self, places: Mapping[str, tuple[str, ...]]) -> None:
         """What the policy forbids did not come about; all VMs of rules start where they may be."""

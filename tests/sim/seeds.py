@@ -21,7 +21,7 @@ from typing import Any
 from balancerd.adapters.sim.site import build
 from balancerd.adapters.sim.world import World
 from balancerd.adapters.sqlite.ledger import Ledger
-from balancerd.core.past.record import Cycle
+from balancerd.core.past.record import Conclusion, Cycle
 from balancerd.loop import Loop
 from tests.sim.doors import BrokenError, Doors
 from tests.sim.drawing import (
@@ -36,8 +36,9 @@ from tests.sim.drawing import (
 )
 from tests.sim.eve import BOUND, Eve
 from tests.sim.mortal import KilledError, MortalLedger, NoSamples, OwnClock, empty_ledger
-from tests.sim.promises import Promises, settled
+from tests.sim.promises import Ended, Promises, settled
 
+_ENDED = "SELECT vm, host, target, method, autostart FROM intents WHERE id = ? AND kind = 'migrate'"
 _ENDS = (
     "SELECT kind, coalesce(method, '') AS method, hand_over, outcome, adopted FROM intents"
     " JOIN conclusions ON conclusions.intent = intents.id"
@@ -56,6 +57,7 @@ class Life:
         self.happened.update(f"fault: {fault.kind}" for fault in scenario.faults)
         self.world = World(build(scenario))
         self.policy = draw_policy(self.rng)
+        self.happened.update(["window"] * bool(self.policy.window))
         for vm in self.world.site.vms[BOUND :: self.rng.choice([2, 3, 99])]:
             self.world.hand.shut_off(vm.name)
         path = directory / f"{seed}.db"
@@ -66,6 +68,8 @@ class Life:
         rivalry = self.rng.choice([0.0, 0.0, 0.1, 0.3]) if locked else 0.0
         self.eve = Eve(self.world, self.ledger, self.rng, self.note, locked, rivalry)
         self.doors = Doors(self.world, lambda: self.ledger, self.policy, self.eve.be_quicker)
+        self.doors.note = lambda kind: self.happened.update([kind])
+        self.doors.approved = self.eve.approved
         self.doors.snapshot = lambda: self.loop._watch._seen
         self.doors.is_paused = lambda: self.eve.paused
         self.clock = OwnClock(self.world)
@@ -84,7 +88,9 @@ class Life:
     def begin_again(self) -> None:
         """A fresh process on the same record."""
         self.world.forget()
-        self.mortal = MortalLedger(self.ledger, self.rng, self.mortality, self.is_full)
+        self.mortal = MortalLedger(
+            self.ledger, self.rng, self.mortality, self.is_full, self._hear_the_end
+        )
         self.loop = Loop(
             self.doors,
             self.doors,
@@ -116,6 +122,14 @@ class Life:
             self._count()
         finally:
             self.ledger.__exit__()
+
+    def _hear_the_end(self, conclusion: Conclusion) -> None:
+        """What the record says of a migration that has ended just now has to be true."""
+        rows = self.ledger.database.rows(_ENDED, [conclusion.intent])
+        if conclusion.at == self.clock.now():
+            for vm, source, target, method, autostart in rows:
+                ended = Ended(vm, source, target, method, bool(autostart))
+                self.happened.update(self.promises.is_true(ended, conclusion))
 
     def _set_the_clock(self) -> None:
         """Now and then, by an hour; not while anything is under way, as in production."""

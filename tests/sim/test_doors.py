@@ -6,11 +6,12 @@ import pytest
 
 from balancerd.adapters.sim.world import World
 from balancerd.adapters.sqlite.ledger import Ledger
-from balancerd.core.model import VM, Cluster, Forecast, Host, Snapshot
+from balancerd.core.model import VM, Cluster, Forecast, Host, Method, Snapshot
+from balancerd.core.past.record import Intent, IntentKind
 from balancerd.core.policies.policy import Policy
 from tests.sim.doors import BrokenError, Doors
 from tests.sim.doorways import frozen
-from tests.worlds import a_host_group, a_scenario, a_world, send
+from tests.worlds import a_flavour, a_host_group, a_scenario, a_world, send
 
 POLICY = Policy.model_validate(
     {
@@ -38,8 +39,15 @@ def doors() -> Doors:
     return at_the_doors(a_world(a_scenario(hosts=[a_host_group(count=5)])))
 
 
-def start(doors: Doors, source: str, target: str, bandwidth: int = 500, pause: float = 0.1) -> None:
-    doors._must_be_within_limits(source, target, bandwidth, pause)
+def start(
+    doors: Doors,
+    source: str,
+    target: str,
+    bandwidth: int = 500,
+    pause: float = 0.1,
+    method: Method = Method.PRE_COPY,
+) -> None:
+    doors._must_be_within_limits(source, target, method, bandwidth, pause)
 
 
 def test_a_start_within_all_limits_is_let_through(doors: Doors) -> None:
@@ -61,6 +69,12 @@ def test_one_more_than_the_site_allows_breaks_the_life(doors: Doors) -> None:
     send(doors.world, "v1", "a1", "a3")
     with pytest.raises(BrokenError, match="one more"):
         start(doors, "a4", "a5")
+
+
+def test_one_that_copies_disks_counts_as_several(doors: Doors) -> None:
+    send(doors.world, "v0", "a1", "a2")
+    with pytest.raises(BrokenError, match="one more"):
+        start(doors, "a3", "a4", method=Method.STORAGE)
 
 
 def test_what_an_operator_began_does_not_count(doors: Doors) -> None:
@@ -159,3 +173,62 @@ def test_a_start_while_nothing_can_be_recorded_breaks_the_life(doors: Doors) -> 
     doors.is_full = lambda: True
     with pytest.raises(BrokenError, match="cannot be recorded"):
         doors.wake("a2")
+
+
+def an_intent(plan: int) -> Intent:
+    return Intent(IntentKind.WAKE, 0.0, "a2", plan=plan)
+
+
+def test_a_start_breaks_the_life_where_the_policy_only_observes_by_now(doors: Doors) -> None:
+    """In `advise`, it needs an operator's word; the clock that counts is balancerd's own."""
+    night = {"name": "night", "from": "00:00", "to": "12:00", "timezone": "UTC", "mode": "observe"}
+    doors.policy = POLICY.model_validate({"summary": "t", "mode": "act", "window": [night]})
+    doors._must_be_warranted(an_intent(7))  # at 22:13
+    doors.ahead = lambda: 2 * 3600.0
+    with pytest.raises(BrokenError, match="in mode observe"):
+        doors._must_be_warranted(an_intent(7))
+    doors.policy = POLICY.model_validate({"summary": "t", "mode": "advise"})
+    doors.approved = {7}
+    doors._must_be_warranted(an_intent(7))
+    with pytest.raises(BrokenError, match="in mode advise"):
+        doors._must_be_warranted(an_intent(8))
+
+
+@pytest.mark.parametrize(
+    ("method", "flavour", "locked"),
+    [
+        (Method.POST_COPY, {}, True),
+        (Method.POST_COPY, {"tags": {"post-copy": "yes"}}, False),
+        (Method.PRE_COPY, {"local_disk": 1000}, True),
+        (Method.COLD, {"local_disk": 1000}, True),
+        (Method.STORAGE, {}, True),
+        (Method.PRE_COPY, {}, False),
+    ],
+)
+def test_a_method_that_is_not_for_this_vm_breaks_the_life(
+    method: Method, flavour: dict[str, object], locked: bool
+) -> None:
+    scenario = a_scenario(flavours=[a_flavour(**flavour)], migration={"disk_locks": locked})
+    doors = at_the_doors(a_world(scenario))
+    with pytest.raises(BrokenError):
+        doors._must_be_allowed("v0", method)
+
+
+def test_methods_that_are_for_a_vm_are_let_through() -> None:
+    torn = {"tags": {"post-copy": "yes"}}
+    at_the_doors(a_world(a_scenario(flavours=[a_flavour(**torn)])))._must_be_allowed(
+        "v0", Method.POST_COPY
+    )
+    own = at_the_doors(a_world(a_scenario(flavours=[a_flavour(local_disk=1000)])))
+    own._must_be_allowed("v0", Method.STORAGE)
+    unlocked = at_the_doors(a_world(a_scenario(migration={"disk_locks": False})))
+    unlocked._must_be_allowed("v0", Method.PRE_COPY, hand_over=True)
+
+
+def test_a_host_that_holds_half_of_a_vm_is_not_to_sleep(doors: Doors) -> None:
+    """Dies when only what runs keeps a host awake."""
+    doors._must_be_intended = lambda *_: None  # type: ignore[method-assign]
+    doors.world.hand.pause("v0")
+    doors.world.hand.shut_off("v1")
+    with pytest.raises(BrokenError, match=r"put to sleep with \['v0'\]"):
+        doors.sleep("a1")

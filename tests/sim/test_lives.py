@@ -13,17 +13,24 @@ from tests.sim.seeds import Lived, run, seeds_of
 
 SEEDS = os.environ.get("BALANCERD_SEEDS", "0-299")
 ENOUGH = 300  # lives, in which everything happens
-BY_BALANCERD = ("done", "failed", "aborted", "lost", "not started", "adopted", "handed over")
+BY_BALANCERD = (
+    *("done", "failed", "aborted", "lost", "not started", "objected", "adopted", "handed over"),
+    *("pre-copy", "auto-converge", "post-copy", "storage", "cold", "lost in post-copy"),
+)
+ACTS = (
+    *("set bandwidth", "set downtime", "switch to post-copy", "abort", "set autostart"),
+    *("resume", "resume what arrived", "destroy", "undefine"),
+)
 EVERYTHING = frozenset(
     {
         *(f"fault: {kind}" for kind in FaultKind),
         *("kill of balancerd", "cycle on a full disk", "clock set"),
-        *("pause", "resume", "drain", "undrain", "approve", "abort"),
+        *("pause", "resume", "drain", "undrain", "approve", "reject", "abort", "hurry", "close"),
         *("migration by hand", "rival migration", "pause by hand", "shut_off by hand"),
         *("crash by hand", "define by hand", "abort by hand", "start by hand"),
         *(f"migrate: {end}" for end in BY_BALANCERD),
-        *("migrate: pre-copy", "migrate: auto-converge", "migrate: cold"),
-        *("set", "sleep: done", "wake: done"),
+        *(f"act: {act}" for act in ACTS),
+        *("set", "post-copy recovered", "window", "sleep: done", "wake: done"),
     }
 )
 

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from balancerd.core.past.history import Outcome
+from balancerd.core.past.record import Conclusion
 from tests.sim.doors import BrokenError
+from tests.sim.promises import Ended
 from tests.sim.seeds import Life
 from tests.worlds import send
 
@@ -45,3 +48,31 @@ def test_one_that_somebody_starts_where_the_other_is_arriving_is_not_our_doing(l
     life.world.advance(life.world.now() + 300.0)
     assert life.world.running("v1") == (there,)
     check(life)
+
+
+def ended(life: Life, outcome: Outcome, *, autostart: bool = False, detail: str = "") -> None:
+    """The ledger says that v1 went from the host on which it is to another one."""
+    (here,) = life.world.running("v1")
+    there = next(host.name for host in life.world.site.hosts if host.name != here)
+    move = Ended("v1", here, there, "pre-copy", autostart)
+    life.promises.is_true(move, Conclusion(1, 0.0, outcome, detail))
+
+
+def test_an_end_that_did_not_come_about_breaks_the_life(life: Life) -> None:
+    """Dies when the ledger is believed."""
+    ended(life, Outcome.FAILED)
+    for untrue in (Outcome.DONE, Outcome.LOST):
+        with pytest.raises(BrokenError, match="the ledger says"):
+            ended(life, untrue)
+
+
+def test_a_failure_of_what_did_arrive_breaks_the_life(life: Life) -> None:
+    (here,) = life.world.running("v1")
+    there = next(host.name for host in life.world.site.hosts if host.name != here)
+    move = Ended("v1", there, here, "pre-copy", autostart=True)
+    with pytest.raises(BrokenError, match="failed, and it is"):
+        life.promises.is_true(move, Conclusion(1, 0.0, Outcome.FAILED))
+    life.promises.is_true(move, Conclusion(1, 0.0, Outcome.FAILED, "somebody moved it there"))
+    life.world.set_autostart("v1", here, autostart=False)
+    with pytest.raises(BrokenError, match="does not start with"):
+        life.promises.is_true(move, Conclusion(1, 0.0, Outcome.DONE))

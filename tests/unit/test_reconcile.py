@@ -76,6 +76,19 @@ def test_broken_post_copy_is_never_destroyed() -> None:
         assert not DESTROYS & set(judge(P.POSTCOPY_FAILED, target, waited=1e9).acts)
 
 
+@pytest.mark.parametrize("gone", [P.ABSENT, P.SHUTOFF, P.CRASHED])
+def test_a_vm_of_which_either_host_has_lost_its_part_is_lost(gone: Presence) -> None:
+    """Dies when what is left of it is waited for without end."""
+    for pair in ((P.POSTCOPY_FAILED, gone), (gone, P.POSTCOPY_FAILED)):
+        finding = judge(*pair, waited=0.0)
+        assert (finding.outcome, finding.acts) == (Outcome.LOST, ())
+
+
+@pytest.mark.parametrize("left", [P.RUNNING_WITH_JOB, P.OUTGOING, P.POSTCOPY_FAILED, P.MIGRATED])
+def test_memory_that_still_follows_is_waited_for(left: Presence) -> None:
+    assert judge(left, P.POSTCOPY, waited=1e9).outcome is None
+
+
 def test_libvirt_gets_its_time_to_clean_up_the_targets_half() -> None:
     assert judge(P.RUNNING, P.INCOMING, waited=CLEAN_UP_PATIENCE - 1).outcome is None
     finding = judge(P.RUNNING, P.INCOMING, waited=CLEAN_UP_PATIENCE + 1)

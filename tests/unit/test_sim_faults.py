@@ -8,7 +8,9 @@ import pytest
 from balancerd.adapters.sim import endings
 from balancerd.adapters.sim.copies import Ending
 from balancerd.core.executing.reconcile import judge
+from balancerd.core.model import Method
 from balancerd.core.observation import Presence
+from balancerd.core.past.history import Outcome
 from balancerd.ports import BackendError
 from tests.worlds import a_flavour, a_host_group, a_scenario, a_world, live, send, watched
 
@@ -269,3 +271,125 @@ def test_the_chance_is_the_share_of_migrations_that_fail():
         (end,) = live(world, 1)
         failed += bool(end.error)
     assert 70 < failed < 130
+
+
+def in_post_copy(*faults, **changes):
+    """A VM that runs on a2 since 5 s, and half of whose memory is on a1 until 15 s."""
+    world = struck(*faults, flavours=[a_flavour(dirty_rate=40)], **changes)
+    send(world, "v0", "a1", "a2", method=Method.POST_COPY)
+    live(world, 5)
+    world.switch_to_post_copy("v0", "a1")
+    assert presences(world, "v0", "a1", "a2") == (Presence.RUNNING_WITH_JOB, Presence.POSTCOPY)
+    return world
+
+
+TORN = [
+    (at("host-crash", "a2", 6, 900), (Presence.POSTCOPY_FAILED, Presence.UNREACHABLE)),
+    (at("host-crash", "a1", 6, 900), (Presence.UNREACHABLE, Presence.POSTCOPY_FAILED)),
+]
+
+
+@pytest.mark.parametrize(("fault", "said"), TORN)
+def test_a_host_that_dies_in_post_copy_takes_the_vm_with_it(fault, said):
+    """Dies when the VM is back on its source, as after pre-copy."""
+    world = in_post_copy(fault)
+    (end,) = live(world, 60)
+    assert end.error_code in (1, 38)
+    assert (presences(world, "v0", "a1", "a2"), world.running("v0")) == (said, ())
+
+
+@pytest.mark.parametrize(
+    ("at_source", "said"),
+    [
+        (True, (Presence.CRASHED, Presence.POSTCOPY_FAILED)),
+        (False, (Presence.POSTCOPY_FAILED, Presence.CRASHED)),
+    ],
+)
+def test_a_process_that_dies_in_post_copy_takes_the_vm_with_it(at_source, said):
+    world = in_post_copy()
+    world.hand.crash("v0", at_source=at_source)
+    (end,) = live(world, 60)
+    assert (end.error_code, presences(world, "v0", "a1", "a2")) == (9, said)
+    assert judge(*said, waited=0).outcome is Outcome.LOST
+    world.hand.start("v0", "a1")  # whoever starts it again ends what is left of it
+    assert world.running("v0") == ("a1",)
+    assert Presence.POSTCOPY_FAILED not in world.copies("v0").values()
+
+
+@pytest.mark.parametrize(
+    ("host", "source"), [("a1", Presence.OUTGOING), ("a2", Presence.POSTCOPY_FAILED)]
+)
+def test_a_daemon_killed_in_post_copy_loses_sight_of_what_goes_on(host, source):
+    """Dies when a daemon takes the VM with it: only who watched is told of an error."""
+    world = in_post_copy(at("daemon-killed", host, 6, 1))
+    (end,) = live(world, 3)
+    assert end.error_code in (1, 38)
+    assert presences(world, "v0", "a1", "a2") == (source, Presence.POSTCOPY)
+    live(world, 60)
+    assert presences(world, "v0", "a1", "a2") == (Presence.MIGRATED, Presence.RUNNING)
+
+
+def test_a_link_that_is_cut_in_post_copy_either_delays_it_or_breaks_it_off_until_it_is_recovered():
+    found = set()
+    for seed in range(8):
+        world = in_post_copy(at("network-cut", "a2", 6, 60), seed=seed)
+        live(world, 55)
+        told = presences(world, "v0", "a1", "a2")
+        found.add(told)
+        world.hand.recover("v0")  # in vain, while the link is down
+        assert presences(world, "v0", "a1", "a2") == told
+        live(world, 15)
+        world.hand.recover("v0")
+        live(world, 60)
+        assert presences(world, "v0", "a1", "a2")[1] is Presence.RUNNING
+    assert found == {
+        (Presence.RUNNING_WITH_JOB, Presence.POSTCOPY),
+        (Presence.POSTCOPY_FAILED, Presence.POSTCOPY_FAILED),
+    }
+
+
+@pytest.mark.parametrize("begin", [0, 5])
+def test_a_target_without_room_for_the_disk_fails_the_copy_and_leaves_the_vm(begin):
+    world = struck(at("storage-full", "a2", begin, 900), flavours=[a_flavour(local_disk=4000)])
+    live(world, 1)
+    send(world, "v0", "a1", "a2", method=Method.STORAGE)
+    send(world, "v1", "a1", "a3", method=Method.STORAGE)
+    first, second = live(world, 200)
+    assert (first.error, first.error_code) == (endings.NO_SPACE.error, 9)
+    assert (second.error, world.running("v0"), world.running("v1")) == ("", ("a1",), ("a3",))
+
+
+def test_a_migration_without_its_disk_is_refused():
+    world = struck(flavours=[a_flavour(local_disk=4000)])
+    world.hand.migrate("v1", "a2")  # an operator knows how
+    send(world, "v0", "a1", "a2")
+    (end,) = live(world, 30)
+    assert (end.error, world.running("v0")) == (endings.NO_DISK[0], ("a1",))
+    assert [one.kind for one in world.violations] == ["sent without its disks"]
+
+
+def test_a_definition_that_was_on_the_target_before_outlives_a_failed_arrival():
+    world = struck(at("daemon-killed", "a1", 5, 3))
+    world.hand.define("v0", "a2")
+    send(world, "v0", "a1", "a2")
+    live(world, 2)
+    assert presences(world, "v0", "a2") == (Presence.INCOMING,)
+    live(world, 20)
+    assert presences(world, "v0", "a1", "a2") == (Presence.RUNNING, Presence.SHUTOFF)
+
+
+def test_a_flag_to_start_with_the_host_is_not_taken_along():
+    world = struck(flavours=[a_flavour(autostart=True)])
+    assert reading(world, "a1").vms[0].vm.autostart
+    send(world, "v0", "a1", "a2")
+    live(world, 30)
+    assert not reading(world, "a2").vms[0].vm.autostart
+    world.set_autostart("v0", "a2", autostart=True)
+    assert reading(world, "a2").vms[0].vm.autostart
+
+
+def test_a_host_that_hangs_in_its_shutdown_is_on_again():
+    world = struck(at("power-off-fails", "a3", 0, 900))
+    world.sleep("a3")
+    live(world, 60)
+    assert world.states(["a3"])["a3"].value == "on"

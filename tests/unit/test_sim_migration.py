@@ -160,7 +160,7 @@ def test_post_copy_runs_at_the_target_while_memory_follows():
     live(world, 2)
     assert world.running("v0") == ("a2",)
     assert world.locate("v0", "", ["a1", "a2"]).presence == {
-        "a1": Presence.OUTGOING,
+        "a1": Presence.RUNNING_WITH_JOB,
         "a2": Presence.POSTCOPY,
     }
     used = [r.counters.memory_total - r.counters.memory_available for r in world.observe().readings]
@@ -230,9 +230,10 @@ def test_an_aborted_migration_leaves_the_vm_where_it_was_and_says_so_once():
 def test_nobody_touches_the_halves_of_a_migration_that_is_under_way():
     world = a_world(a_scenario(migration={"switch_over": 5.0}))
     send(world, "v0", "a1", "a2")
-    for seconds, source in ((5, Presence.RUNNING_WITH_JOB), (7, Presence.OUTGOING)):
+    for seconds, state in ((5, VMState.RUNNING), (7, VMState.OUTGOING)):
         live(world, seconds)
-        assert world.locate("v0", "", ["a1"]).presence["a1"] is source
+        assert world.locate("v0", "", ["a1"]).presence["a1"] is Presence.RUNNING_WITH_JOB
+        assert world.observe().readings[0].vms[-1].state is state
         for act, host in ((world.resume, "a1"), (world.destroy, "a2"), (world.undefine, "a2")):
             with pytest.raises(BackendError):
                 act("v0", host)

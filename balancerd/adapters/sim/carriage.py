@@ -49,5 +49,5 @@ def _carried(state: State, vm: int, source: int, target: int) -> Error | None:
     copies.oddities[vm, target] = Presence.SHUTOFF
     if not state.answers(source):
         return DIED
-    del copies.oddities[vm, source]
+    copies.forget(vm, source)
     return None

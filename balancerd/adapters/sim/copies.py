@@ -17,14 +17,21 @@ HALVES = (Presence.INCOMING, Presence.HANDED_OVER, Presence.OUTGOING)
 _PRESENT = {
     Phase.SETUP: (Presence.RUNNING_WITH_JOB, Presence.INCOMING),
     Phase.COPY: (Presence.RUNNING_WITH_JOB, Presence.INCOMING),
-    Phase.SWITCH: (Presence.OUTGOING, Presence.INCOMING),
-    Phase.PULL: (Presence.OUTGOING, Presence.POSTCOPY),
+    # While the job lives, a source that stands still shows it, too.
+    Phase.SWITCH: (Presence.RUNNING_WITH_JOB, Presence.INCOMING),
+    Phase.PULL: (Presence.RUNNING_WITH_JOB, Presence.POSTCOPY),
+    Phase.BROKEN: (Presence.POSTCOPY_FAILED, Presence.POSTCOPY_FAILED),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a migration ends: what each host says afterwards, and what the caller is told."""
+    """How a migration ends: what each host says afterwards, and what the caller is told.
+
+    `torn` is what they say where the same happened while the VM's memory was on both: either half
+    may be gone, then the VM is lost; or both have lost each other; or only the caller has lost
+    sight of a migration that goes on.
+    """
 
     source: Presence
     target: Presence
@@ -32,6 +39,7 @@ class Ending:
     code: int = 0
     domain: int = 0
     half_lasts: float | None = None  # seconds until the target's half goes by itself
+    torn: tuple[Presence, Presence] = (Presence.OUTGOING, Presence.POSTCOPY)
 
 
 DONE = Ending(Presence.ABSENT, Presence.RUNNING)
@@ -51,6 +59,9 @@ class Copies:
     def __init__(self, machines: Machines, flights: Flights) -> None:
         self._machines, self._flights = machines, flights
         self.oddities: dict[tuple[int, int], Presence] = {}
+        self._replaced: set[tuple[int, int]] = set()  # definitions that an incoming half hides
+        self.autostart: set[tuple[int, int]] = set()  # definitions that start with their host
+        self.unwatched: dict[int, Presence] = {}  # what sources say whose post-copy goes on unseen
 
     def presence(self, vm: int, host: int) -> Presence:
         """What a host that answers says of a VM."""
@@ -62,7 +73,8 @@ class Copies:
             row = self._flights.rows[index]
             ends = (int(row["source"]), int(row["target"]))
             if host in ends:
-                return _PRESENT[Phase(row["phase"])][ends.index(host)]
+                source, target = _PRESENT[Phase(row["phase"])]
+                return target if host == ends[1] else self.unwatched.get(vm, source)
         return Presence.RUNNING if self._machines.place[vm] == host else Presence.ABSENT
 
     def running(self, vm: int) -> Iterator[int]:
@@ -73,9 +85,17 @@ class Copies:
             if name == vm and state is Presence.RUNNING:
                 yield host
 
+    def begin(self, vm: int, target: int) -> None:
+        """A migration begins: what the target had of the VM is its incoming half from now on."""
+        if self.oddities.pop((vm, target), None) is not None:
+            self._replaced.add((vm, target))
+
     def end(self, vm: int, source: int, target: int, ending: Ending) -> None:
         """A migration is over (its row is gone): the copies are what the ending says."""
-        sides = ((source, ending.source), (target, ending.target))
+        defined = (vm, target) in self._replaced
+        self._replaced.discard((vm, target))
+        stays = defined and ending.target is Presence.ABSENT
+        sides = ((source, ending.source), (target, Presence.SHUTOFF if stays else ending.target))
         runs = [host for host, state in sides if state is Presence.RUNNING]
         main = runs[0] if runs else NOWHERE
         for host, state in sides:
@@ -83,6 +103,8 @@ class Copies:
                 self.oddities.pop((vm, host), None)
             else:
                 self.oddities[vm, host] = state
+            if state is Presence.ABSENT:
+                self.autostart.discard((vm, host))
         machines = self._machines
         if machines.place[vm] != main:
             machines.arrive(vm, main)
@@ -129,7 +151,12 @@ class Copies:
             return
         if state not in LEFTOVERS:
             raise RefusedError(f"it is {state.value}")
+        self.forget(vm, host)
+
+    def forget(self, vm: int, host: int) -> None:
+        """A definition is gone, and all that hangs on it."""
         del self.oddities[vm, host]
+        self.autostart.discard((vm, host))
 
     def stop(self, vm: int, state: Presence) -> None:
         """The running copy at the VM's place is this from now on (paused, shut off, crashed)."""
@@ -142,7 +169,14 @@ class Copies:
         """The VM runs here, where it was stopped, as long as it runs nowhere else."""
         if self._machines.place[vm] == NOWHERE and not self._under_way(vm):
             self.oddities.pop((vm, host), None)
+            self._end_torn_halves(vm)
             self._machines.arrive(vm, host)
+
+    def _end_torn_halves(self, vm: int) -> None:
+        """What post-copy left of a VM is ended by whoever starts it again."""
+        for copy, state in self.oddities.items():
+            if copy[0] == vm and state is Presence.POSTCOPY_FAILED:
+                self.oddities[copy] = Presence.SHUTOFF
 
     def _under_way(self, vm: int) -> bool:
         return self._flights.find(vm) is not None

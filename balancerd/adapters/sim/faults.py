@@ -11,7 +11,7 @@ import numpy as np
 
 from balancerd.adapters.sim import endings
 from balancerd.adapters.sim.copies import DONE, Ending
-from balancerd.adapters.sim.flights import Phase
+from balancerd.adapters.sim.flights import Phase, Tactic
 from balancerd.adapters.sim.hand import Hand
 from balancerd.adapters.sim.instruments import DISTORTIONS, Instruments
 from balancerd.adapters.sim.machines import NOWHERE, Power
@@ -19,8 +19,13 @@ from balancerd.adapters.sim.scenario import Fault, FaultKind
 from balancerd.adapters.sim.state import State
 from balancerd.adapters.sim.supply import Supply
 from balancerd.adapters.sim.traffic import Refusal, Traffic
+from balancerd.core.model import Method
 from balancerd.core.observation import Observation, Presence
 from balancerd.core.units import DAY
+
+# Shares of the cases in which chance decides.
+AT_SOURCE = 0.5  # that a process of a VM in post-copy which dies is its source's
+LOSE_PATIENCE = 0.5  # that a post-copy over a link that is cut is broken off
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +44,20 @@ class Faults:
         self._random = np.random.default_rng(state.site.scenario.seed)
         self._in_force: list[Fault] = []  # faults of migrations
         self._fates: dict[int, Ending] = {}  # how migrations under way will end
-        self._full: set[int] = set()
+        self._full: set[int] = set()  # hosts without memory for another VM
+        self._no_space: set[int] = set()  # hosts without room for another disk
         self._instruments, self._hand = Instruments(), Hand(state, traffic)
         self._blows = self._table()
         traffic.ending = self._ending
         traffic.refusals.append(self._refusal)
         traffic.on_begin.append(self._on_begin)
+        traffic.on_pull.append(self._on_pull)
         for fault in state.site.scenario.faults:
             self._plan(fault)
 
     def _table(self) -> Mapping[FaultKind, _Blow]:
         repair, answer = self._instruments.repair, self._state.silent.discard
-        broken = self._supply.broken
+        broken, stuck = self._supply.broken, self._supply.stuck
         return {
             FaultKind.HOST_CRASH: _Blow(self._crash, self._recover),
             FaultKind.UNREACHABLE: _Blow(self._hang, answer),
@@ -59,7 +66,9 @@ class Faults:
             FaultKind.ABSURD_READING: _Blow(self._distort, repair),
             FaultKind.NETWORK_CUT: _Blow(self._cut, self._mend),
             FaultKind.TARGET_FULL: _Blow(self._fill, self._full.discard),
+            FaultKind.STORAGE_FULL: _Blow(self._fill_storage, self._no_space.discard),
             FaultKind.POWER_ON_FAILS: _Blow(self._break, broken.discard),
+            FaultKind.POWER_OFF_FAILS: _Blow(self._jam, stuck.discard),
         }
 
     def disturb(self, observation: Observation) -> Observation:
@@ -121,7 +130,8 @@ class Faults:
         self._state.after(boot, partial(self._restart_vms, host))
 
     def _crash_vm(self, fault: Fault) -> None:
-        """A VM's process dies; it is started again on the host where it ran."""
+        """A VM's process dies, in post-copy either of the two; it is started again on the host
+        where it ran."""
         state = self._state
         running = np.flatnonzero(state.machines.place != NOWHERE)
         if fault.vm:
@@ -130,7 +140,7 @@ class Faults:
             vm = int(self._random.choice(running))
             host = int(state.machines.place[vm])
             names = state.vm_name(vm), state.host_name(host)
-            self._hand.crash(names[0])
+            self._hand.crash(names[0], at_source=bool(self._random.random() < AT_SOURCE))
             state.after(fault.lasts, partial(self._hand.start, *names))
 
     def _restart_vms(self, host: int) -> None:
@@ -138,8 +148,7 @@ class Faults:
         for (vm, place), copy in list(state.copies.oddities.items()):
             down = place == host and copy is Presence.SHUTOFF and state.answers(host)
             if down and not list(state.copies.running(vm)) and state.flights.find(vm) is None:
-                del state.copies.oddities[vm, place]
-                state.machines.arrive(vm, host)
+                state.copies.start(vm, host)
 
     def _hang(self, host: int, fault: Fault) -> None:
         """The hypervisor's daemon hangs: its VMs and the migrations from it go on unseen; those
@@ -175,13 +184,31 @@ class Faults:
         self._traffic.fail_where("target", host, half)
         rows = self._state.flights.rows
         for index in np.flatnonzero(rows["source"] == host)[::-1]:
-            in_gap = self._state.flights.rows["phase"][index] == Phase.SWITCH
+            row = self._state.flights.rows[index]
+            in_gap = row["phase"] == Phase.SWITCH and row["tactic"] != Tactic.POST_COPY
             lost = self._one_of(endings.SOURCE_LOST_IN_GAP)
             self._traffic.fail(int(index), lost if in_gap else endings.SOURCE_RESTARTED)
 
     def _cut(self, host: int, _: Fault) -> None:
+        """Nothing tells a migration that its link is cut; but two halves that need each other may
+        lose patience."""
         self._state.network.cut(host)
         self._state.flights.share_again()
+        rows = self._state.flights.rows
+        concerned = (rows["phase"] == Phase.PULL) & (
+            (rows["source"] == host) | (rows["target"] == host)
+        )
+        for vm in rows["vm"][concerned].tolist():
+            if self._random.random() < LOSE_PATIENCE:
+                self._state.after(
+                    endings.KEEPALIVE, partial(self._lose_each_other, self._identity(vm))
+                )
+
+    def _lose_each_other(self, flight: tuple[int, float]) -> None:
+        """Unless the link was mended meanwhile."""
+        index = self._state.flights.find(flight[0])
+        if index is not None and self._state.flights.rows["rate"][index] == 0.0:
+            self._fail_if_same(flight, endings.CHANNEL_BROKE)
 
     def _mend(self, host: int) -> None:
         self._state.network.mend(host)
@@ -195,6 +222,17 @@ class Faults:
 
     def _fill(self, host: int, _: Fault) -> None:
         self._full.add(host)
+
+    def _fill_storage(self, host: int, _: Fault) -> None:
+        """Copies of disks that are being written there fail, and so do those that begin."""
+        self._no_space.add(host)
+        rows = self._state.flights.rows
+        for vm in rows["vm"][(rows["target"] == host) & (rows["phase"] == Phase.COPY)].tolist():
+            if self._traffic.method(vm) is Method.STORAGE:
+                self._fail_if_same(self._identity(vm), endings.NO_SPACE)
+
+    def _jam(self, host: int, _: Fault) -> None:
+        self._supply.stuck.add(host)
 
     def _break(self, host: int, _: Fault) -> None:
         self._supply.broken.add(host)
@@ -210,14 +248,26 @@ class Faults:
         """Decide how a migration will end that just began."""
         self._fates.pop(vm, None)
         locked = self._state.site.scenario.migration.disk_locks
-        if self._struck("perform"):
-            delay = self._seconds_alone(vm) * float(self._random.uniform(0.0, 1.0))
-            end = partial(self._fail_if_same, self._identity(vm), self._one_of(endings.PERFORM))
-            self._state.timers.add(self._state.now + delay, end)
+        row = self._state.flights.rows[self._state.flights.find(vm)]
+        copies_disks = self._traffic.method(vm) is Method.STORAGE
+        if copies_disks and int(row["target"]) in self._no_space:
+            self._fail_in_the_copy(vm, endings.NO_SPACE)
+        elif self._struck("perform"):
+            self._fail_in_the_copy(vm, self._one_of(endings.PERFORM))
         elif self._struck("gap"):
             self._fates[vm] = self._one_of(endings.GAP if locked else endings.GAP_WITHOUT_LOCKS)
         elif self._struck("finish"):
             self._fates[vm] = self._one_of(endings.FINISH)
+
+    def _on_pull(self, vm: int) -> None:
+        """Decide what befalls a VM whose memory is on both hosts."""
+        if self._struck("post-copy"):
+            self._fail_in_the_copy(vm, self._one_of(endings.POST_COPY))
+
+    def _fail_in_the_copy(self, vm: int, ending: Ending) -> None:
+        delay = self._seconds_alone(vm) * float(self._random.uniform(0.0, 1.0))
+        end = partial(self._fail_if_same, self._identity(vm), ending)
+        self._state.timers.add(self._state.now + delay, end)
 
     def _seconds_alone(self, vm: int) -> float:
         """How long a migration's first round would take with the links to itself."""

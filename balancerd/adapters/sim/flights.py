@@ -32,9 +32,11 @@ class Phase(IntEnum):
     COPY = 1
     SWITCH = 2  # the VM stands still; its last pages are sent
     PULL = 3  # post-copy: it runs at the target, the rest of its memory follows
+    BROKEN = 4  # the two halves of a post-copy have lost each other; the VM waits for its memory
 
 
-SETUP, COPY, SWITCH, PULL = map(int, Phase)  # arrays are compared with plain numbers sooner
+# Arrays are compared with plain numbers sooner. From PULL on there is no way back.
+SETUP, COPY, SWITCH, PULL, BROKEN = map(int, Phase)
 
 
 class Tactic(IntEnum):
@@ -130,6 +132,16 @@ class Flights:
         row["dirtied"] = 0.0
         self._stale = True
         return True
+
+    def break_off(self, index: int) -> None:
+        """A post-copy's connection is gone: nothing flows until somebody recovers it."""
+        self.rows["phase"][index], self.rows["due"][index] = BROKEN, inf
+        self._stale = True
+
+    def recover(self, index: int) -> None:
+        """What was broken off goes on where it was."""
+        self.rows["phase"][index] = PULL
+        self._stale = True
 
     def remove(self, indices: Sequence[int]) -> None:
         """Migrations that are over."""
@@ -229,7 +241,8 @@ class Flights:
         if not self._stale:
             return
         self._stale = False
-        sending = np.flatnonzero(self.rows["phase"] != SETUP)
+        phase = self.rows["phase"]
+        sending = np.flatnonzero((phase != SETUP) & (phase != BROKEN))
         rows = self.rows[sending]
         self.rows["rate"][sending] = max_min_rates(
             rows["path"], rows["cap"], self._network.capacities

@@ -1,12 +1,11 @@
 """What happens to VMs behind balancerd's back: operators at the command line, and bad luck."""
 
-from balancerd.adapters.sim.copies import Ending
+from balancerd.adapters.sim import endings
 from balancerd.adapters.sim.machines import NOWHERE
 from balancerd.adapters.sim.state import State
 from balancerd.adapters.sim.traffic import Order, Traffic
+from balancerd.core.model import Method
 from balancerd.core.observation import Presence
-
-SOURCE_DIED = "domain is not running"
 
 
 class Hand:
@@ -23,7 +22,9 @@ class Hand:
         index, there = self._state.vm[vm], self._state.host[target]
         source = int(self._state.machines.place[index])
         if source != NOWHERE and self._state.answers(source):
-            self._traffic.begin(Order(index, source, there, cap=cap, ours=False))
+            local = not all(disk.shared for disk in self._state.site.vms[index].disks)
+            method = Method.STORAGE if local else Method.PRE_COPY
+            self._traffic.begin(Order(index, source, there, method, cap, ours=False))
 
     def abort(self, vm: str) -> None:
         """An operator aborts the migration of a VM."""
@@ -41,14 +42,19 @@ class Hand:
         """An operator shuts a VM off that does not migrate."""
         self._stop(vm, Presence.SHUTOFF)
 
-    def crash(self, vm: str) -> None:
-        """A VM's process dies; a migration of it fails with it."""
+    def crash(self, vm: str, *, at_source: bool = False) -> None:
+        """A VM's process dies; a migration of it fails with it. In post-copy it has two: the one
+        on the target dies, or the one `at_source`."""
         index = self._state.flights.find(self._state.vm[vm])
         if index is None:
             self._stop(vm, Presence.CRASHED)
         else:
-            lost = Ending(Presence.CRASHED, Presence.ABSENT, SOURCE_DIED, 9, 20)
-            self._traffic.fail(index, lost)
+            self._traffic.fail(index, endings.killed(at_source=at_source))
+
+    def recover(self, vm: str) -> None:
+        """An operator lets a post-copy go on that was broken off, once its hosts have each other
+        again."""
+        self._traffic.recover(self._state.vm[vm])
 
     def start(self, vm: str, host: str) -> None:
         """An operator starts or resumes a VM on a host, as long as it runs nowhere."""

@@ -48,9 +48,17 @@ _STATES = {
     Presence.FAILED: VMState.SHUTOFF,
     Presence.CRASHED: VMState.CRASHED,
 }
+_HALVES = {
+    Phase.SETUP: (VMState.RUNNING, VMState.INCOMING),
+    Phase.COPY: (VMState.RUNNING, VMState.INCOMING),
+    Phase.SWITCH: (VMState.OUTGOING, VMState.INCOMING),
+    Phase.PULL: (VMState.OUTGOING, VMState.RUNNING),
+    Phase.BROKEN: (VMState.POSTCOPY_FAILED, VMState.POSTCOPY_FAILED),
+}
 HOLDS_MEMORY = frozenset(
     {
         Presence.RUNNING,
+        Presence.RUNNING_WITH_JOB,
         Presence.PAUSED,
         Presence.INCOMING,
         Presence.HANDED_OVER,
@@ -75,7 +83,7 @@ class Charges:
         charged: Floats = np.bincount(place[here], self._sizes[here], count).astype(float)
         rows = self._flights.rows
         if len(rows):
-            away = np.where(rows["phase"] == PULL, rows["source"], rows["target"])
+            away = np.where(rows["phase"] >= PULL, rows["source"], rows["target"])
             charged += np.bincount(away, self._sizes[rows["vm"]], minlength=count)
         for (vm, host), state in self._copies.oddities.items():
             if state in HOLDS_MEMORY:
@@ -129,6 +137,8 @@ class Reader:
         self._memory = np.array([float(vm.memory) for vm in vms])
         self._dirtying = dirtying
         self._running = [ShownVM(vm, VMState.RUNNING) for vm in vms]
+        self._flagged: frozenset[tuple[int, int]] = frozenset()  # as shown: see `Copies.autostart`
+        self._starting = [replace(vm, autostart=True) for vm in vms]
         self._shown: list[tuple[ShownVM, ...]] = [()] * len(self._hosts)
         self._settled: Places | None = None  # where VMs were as that was made, if none was moving
         self._unlit = [HostReading("", 0.0)] * len(self._hosts)  # of hosts that are not on
@@ -177,10 +187,13 @@ class Reader:
         others = [*self._under_way(now), *self._odd()]
         host = np.append(place[here], [other.host for other in others]).astype(np.int64)
         order = np.argsort(host, kind="stable")
-        if others or self._settled is None or not np.array_equal(alone, self._settled):
-            shown = [self._running[vm] for vm in here.tolist()] + [o.shown for o in others]
+        same = self._settled is not None and np.array_equal(alone, self._settled)
+        if others or not same or self._flagged != self._copies.autostart:
+            shown = [self._just_running(vm, int(place[vm])) for vm in here.tolist()]
+            shown += [other.shown for other in others]
             self._show(host[order], [shown[row] for row in order.tolist()])
             self._settled = None if others else alone
+            self._flagged = frozenset(self._copies.autostart)
         columns = [self._counters()[:, here], *(other.counters for other in others)]
         counters = np.concatenate(columns, axis=1)[:, order]
         ends = np.cumsum(np.bincount(host, minlength=len(self._hosts))).tolist()
@@ -211,23 +224,33 @@ class Reader:
         untold = np.full(len(self._vms), np.nan)
         return np.array([found.get(name, untold) for name in COUNTERS])
 
+    def _just_running(self, vm: int, host: int) -> ShownVM:
+        facts = self._facts_of(vm, host)
+        return self._running[vm] if facts is self._vms[vm] else ShownVM(facts, VMState.RUNNING)
+
+    def _facts_of(self, vm: int, host: int) -> VM:
+        """A VM as it is defined on a host."""
+        return (self._starting if (vm, host) in self._copies.autostart else self._vms)[vm]
+
     def _odd(self) -> Iterator[_Other]:
         """Copies that do not run where their VM is."""
         for (index, host), state in self._copies.oddities.items():
-            yield _Other(host, ShownVM(self._vms[index], _STATES[state]), _column(None))
+            shown = ShownVM(self._facts_of(index, host), _STATES[state])
+            yield _Other(host, shown, _column(None))
 
     def _under_way(self, now: float) -> Iterator[_Other]:
         """Both halves of each VM that is being moved."""
         for row in self._flights.rows:
-            index = int(row["vm"])
-            vm, used = self._vms[index], float(self._machines.vm_used[index])
-            told = _column(VMCounters(used, float(self._machines.vm_steal[index]), vm.memory))
-            source, target, phase = int(row["source"]), int(row["target"]), Phase(row["phase"])
-            job, untold = progress(row, now), _column(None)
-            if phase is Phase.PULL:
-                yield _Other(source, ShownVM(vm, VMState.OUTGOING, job), untold)
-                yield _Other(target, ShownVM(vm, VMState.RUNNING), told)
-                continue
-            state = VMState.OUTGOING if phase is Phase.SWITCH else VMState.RUNNING
-            yield _Other(source, ShownVM(vm, state, job), told)
-            yield _Other(target, ShownVM(vm, VMState.INCOMING), untold)
+            index, source, target = int(row["vm"]), int(row["source"]), int(row["target"])
+            phase, unseen = Phase(row["phase"]), self._copies.unwatched.get(index)
+            left, arriving = _HALVES[phase]
+            job = None if unseen or phase is Phase.BROKEN else progress(row, now)
+            told = _column(self._counters_of(index))
+            here = ShownVM(self._facts_of(index, source), _STATES[unseen] if unseen else left, job)
+            yield _Other(source, here, _column(None) if phase >= Phase.PULL else told)
+            there = ShownVM(self._facts_of(index, target), arriving)
+            yield _Other(target, there, told if phase is Phase.PULL else _column(None))
+
+    def _counters_of(self, vm: int) -> VMCounters:
+        used, steal = float(self._machines.vm_used[vm]), float(self._machines.vm_steal[vm])
+        return VMCounters(used, steal, self._vms[vm].memory)

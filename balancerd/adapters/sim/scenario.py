@@ -37,6 +37,7 @@ def _name_pattern(text: str) -> str:
     raise ValueError(f'"{text}" does not number its names; write for example "h%03d"')
 
 
+Phase = Literal["start", "perform", "gap", "post-copy", "finish"]
 Moment = Annotated[float, BeforeValidator(_moment)]
 NamePattern = Annotated[str, AfterValidator(_name_pattern)]
 
@@ -71,6 +72,9 @@ class Flavour(Schema):
     count: Count | None = None  # of VMs; without it the VMs are divided equally, in order
     dirty_rate: Rate = 0  # bytes per second written at full CPU use
     working_set: Share = 0.25  # share of memory that is written again and again
+    local_disk: Size = 0  # a disk that only the VM's host has
+    autostart: bool = False  # its definition starts it with its host
+    tags: dict[str, str] = Field(default_factory=dict)  # what the VMs say of themselves
 
 
 class VMs(Schema):
@@ -145,8 +149,10 @@ class FaultKind(StrEnum):
     ABSURD_READING = "absurd-reading"
     MIGRATION_FAILS = "migration-fails"
     NETWORK_CUT = "network-cut"
-    TARGET_FULL = "target-full"
+    TARGET_FULL = "target-full"  # it has no memory for another VM
+    STORAGE_FULL = "storage-full"  # it has no room for another local disk
     POWER_ON_FAILS = "power-on-fails"
+    POWER_OFF_FAILS = "power-off-fails"  # it hangs in its shutdown, and is back after that
 
 
 class Fault(Schema):
@@ -160,7 +166,7 @@ class Fault(Schema):
     lasts: Duration = 10 * MINUTE
     per_day: Annotated[float, Field(gt=0)] | None = None  # mean number, at random times
     chance: Share = 1.0  # of migration-fails: the share of migrations it strikes
-    phase: Literal["start", "perform", "gap", "finish"] = "perform"  # of migration-fails: when
+    phase: Phase = "perform"  # of migration-fails: when
 
     @model_validator(mode="after")
     def _one_way_of_saying_when(self) -> Self:

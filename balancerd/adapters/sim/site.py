@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil, inf
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
 from balancerd.adapters.sim.generator import generate
 from balancerd.adapters.sim.load import Floats, LoadSource, Recorded, read_trace_directory
 from balancerd.adapters.sim.scenario import Flavour, LoadKind, Scenario
-from balancerd.core.model import VM, Disk, Host, Link
+from balancerd.core.model import EMPTY, VM, Disk, Host, Link
 
 CORE = "core"
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "sim.balancerd")
@@ -113,8 +114,15 @@ def _vm(site: str, name: str, flavour: Flavour) -> VM:
         memory=flavour.memory,
         vcpus=flavour.vcpus,
         cpu=flavour.cpu,
-        disks=(Disk(source=f"shared/{name}", shared=True),),
+        disks=tuple(_disks(name, flavour)),
+        tags=MappingProxyType(dict(flavour.tags)) if flavour.tags else EMPTY,
     )
+
+
+def _disks(name: str, flavour: Flavour) -> Iterator[Disk]:
+    yield Disk(source=f"shared/{name}", shared=True)
+    if flavour.local_disk:
+        yield Disk(source=f"local/{name}", shared=False, size=flavour.local_disk)
 
 
 def _hosts(scenario: Scenario) -> tuple[Host, ...]:

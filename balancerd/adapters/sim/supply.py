@@ -2,16 +2,13 @@
 
 import numpy as np
 
-from balancerd.adapters.sim.copies import Ending
+from balancerd.adapters.sim.endings import SOURCE_GONE, TARGET_GONE
 from balancerd.adapters.sim.machines import NOWHERE, OFF, ON, SLEEPING, WAKING, Power
 from balancerd.adapters.sim.readings import POWER_STATES
 from balancerd.adapters.sim.state import State
 from balancerd.adapters.sim.traffic import Traffic
 from balancerd.core.observation import Presence
 from balancerd.ports import PowerError
-
-TARGET_GONE = Ending(Presence.RUNNING, Presence.ABSENT, "client socket is closed", 1, 7)
-SOURCE_GONE = Ending(Presence.SHUTOFF, Presence.ABSENT, "end of file while reading data", 38, 7)
 
 
 class Supply:
@@ -21,6 +18,7 @@ class Supply:
         self._state, self._traffic = state, traffic
         self._times = state.site.scenario.power
         self.broken: set[int] = set()  # hosts that do not come up
+        self.stuck: set[int] = set()  # hosts that do not go down
         if self._times.follows_vms:
             traffic.on_left.append(self._follow)
         if self._times.start_empty_off:
@@ -45,7 +43,8 @@ class Supply:
         for vm in np.flatnonzero(place == host):
             vm_name = self._state.vm_name(int(vm))
             self._state.violate("switched off with a VM", f"{vm_name} on {name}")
-        if (self._state.flights.rows["target"] == host).any():
+        rows = self._state.flights.rows
+        if ((rows["target"] == host) | (rows["source"] == host)).any():
             self._state.violate("switched off under a migration", name)
         self.drop_vms(host)
         self.switch(host, Power.SLEEPING)
@@ -104,7 +103,7 @@ class Supply:
 
     def _gone_down(self, host: int) -> None:
         if self._state.machines.power[host] in (SLEEPING, ON):
-            self.switch(host, Power.OFF)
+            self.switch(host, Power.ON if host in self.stuck else Power.OFF)
 
     def _follow(self, host: int) -> None:
         """Where power follows the VMs: a host that lost its last one goes off at once."""

@@ -8,8 +8,14 @@ import numpy as np
 
 from balancerd.adapters.sim import carriage
 from balancerd.adapters.sim.copies import DONE, Ending
-from balancerd.adapters.sim.endings import arrived_paused, is_handed_over
-from balancerd.adapters.sim.flights import ENDLESS_RATE, PULL, TICK, Tactic
+from balancerd.adapters.sim.endings import (
+    LOST_EACH_OTHER,
+    NO_DISK,
+    arrived_paused,
+    is_handed_over,
+    pulled,
+)
+from balancerd.adapters.sim.flights import BROKEN, ENDLESS_RATE, PULL, TICK, Tactic
 from balancerd.adapters.sim.machines import ON
 from balancerd.adapters.sim.readings import progress
 from balancerd.adapters.sim.state import State
@@ -51,8 +57,8 @@ def no_fault(_vm: int, _source: int, _target: int) -> Ending:
 
 
 class Traffic:
-    """All migrations. `ending` says how one ends that was copied; `on_begin` sees each start, and
-    `on_left` each host that a migration has left."""
+    """All migrations. `ending` says how one ends that was copied; `on_begin` sees each start,
+    `on_pull` each VM that goes on in post-copy, `on_left` each host that a migration has left."""
 
     def __init__(self, state: State) -> None:
         self._state = state
@@ -68,6 +74,7 @@ class Traffic:
         self.ending: Callable[[int, int, int], Ending] = no_fault
         self.refusals: list[Callable[[int, int], Refusal | None]] = []  # by VM and target
         self.on_begin: list[Callable[[int], None]] = []
+        self.on_pull: list[Callable[[int], None]] = []
         self.on_left: list[Callable[[int], None]] = []
 
     # -- commands
@@ -116,7 +123,7 @@ class Traffic:
         if vm in self._watched:
             return
         index = self._state.flights.find(vm)
-        if index is not None and self._state.answers(source):
+        if index is not None and self._has_job(index) and self._state.answers(source):
             self._watched.add(vm)
         else:
             self._tell_end(vm, source, target, Ending(Presence.ABSENT, Presence.ABSENT, *JOB_GONE))
@@ -140,7 +147,7 @@ class Traffic:
     def abort(self, vm: int, host: int) -> None:
         """Give a migration up; one in post-copy cannot be."""
         index = self.job(vm, host, "abort")
-        if self._state.flights.rows["phase"][index] == PULL:
+        if self._state.flights.rows["phase"][index] >= PULL:
             raise self._error(host, vm, "abort", "cannot abort migration in post-copy mode")
         self.fail(index, ABORTED)
 
@@ -168,9 +175,19 @@ class Traffic:
         """The row of a VM's migration from this host; BackendError where there is none."""
         self._state.ask(host, act)
         index = self._state.flights.find(vm)
-        if index is None or self._state.flights.rows["source"][index] != host:
+        here = index is not None and self._state.flights.rows["source"][index] == host
+        if index is None or not here or not self._has_job(index):
             raise self._error(host, vm, act, "no job is active on the domain")
         return index
+
+    def _has_job(self, index: int) -> bool:
+        """Whether a migration's source still manages it."""
+        row = self._state.flights.rows[index]
+        return row["phase"] != BROKEN and int(row["vm"]) not in self._state.copies.unwatched
+
+    def method(self, vm: int) -> Method | None:
+        """How a VM is being migrated."""
+        return self._methods.get(vm)
 
     def _error(self, host: int, vm: int, act: str, cause: str, code: int = 55) -> BackendError:
         name, subject = self._state.host_name(host), self._state.vm_name(vm)
@@ -194,11 +211,15 @@ class Traffic:
         there = state.copies.presence(vm, target)
         if there not in (Presence.ABSENT, Presence.SHUTOFF, Presence.MIGRATED, Presence.FAILED):
             return "domain is already active on the target", 55, 20
+        facts = state.site.vms[vm]
+        if order.method is not Method.STORAGE and not all(disk.shared for disk in facts.disks):
+            self._blame(order, "sent without its disks")
+            return NO_DISK
         for refuse in self.refusals:
             if trouble := refuse(vm, target):
                 return trouble
         room = state.site.hosts[target].memory - state.charges.bytes()[target]
-        if state.site.vms[vm].memory > room:
+        if facts.memory > room:
             self._blame(order, "no room in memory")
             return "migration failed: cannot allocate memory on the target", 9, 10
         return None
@@ -230,6 +251,7 @@ class Traffic:
             cap=self._capped(order.cap),
             pause_limit=order.pause,
         )
+        state.copies.begin(vm, order.target)
         self.feel_load()
         self._methods[vm], self._told[vm] = method, state.now
         (self._watched if order.ours else self._foreign).add(vm)
@@ -262,19 +284,58 @@ class Traffic:
         machines.stopped[rows["vm"][stopped]] = True
         for index in landed:
             if rows["phase"][index] == PULL:
-                machines.stopped[rows["vm"][index]] = False
-                machines.arrive(int(rows["vm"][index]), int(rows["target"][index]))
+                vm = int(rows["vm"][index])
+                machines.stopped[vm] = False
+                machines.arrive(vm, int(rows["target"][index]))
+                for seen in self.on_pull:
+                    seen(vm)
         machines.changed()
         ended = [rows[index].copy() for index in over]
         flights.remove(over)
         for row in ended:
-            self._end(row, self.ending(*_ends(row)))
+            ending = self.ending(*_ends(row))
+            if row["phase"] == PULL:
+                unseen = int(row["vm"]) in self._state.copies.unwatched
+                ending = pulled(ending, unseen=unseen)
+            self._end(row, ending)
 
     def fail(self, index: int, ending: Ending) -> None:
-        """End a migration before its time."""
+        """End a migration before its time; one in post-copy only where one of its halves ends."""
+        if self._state.flights.rows["phase"][index] >= PULL:
+            if self._outlives(index, ending):
+                return
+            ending = replace(ending, source=ending.torn[0], target=ending.torn[1], half_lasts=None)
         row = self._state.flights.rows[index].copy()
         self._state.flights.remove([index])
         self._end(row, ending)
+
+    def _outlives(self, index: int, ending: Ending) -> bool:
+        """Whether a post-copy goes on after a blow: unseen, or once somebody recovers it."""
+        state, vm = self._state, int(self._state.flights.rows["vm"][index])
+        source, target = ending.torn
+        if ending.torn == LOST_EACH_OTHER:
+            state.flights.break_off(index)
+            state.copies.unwatched.pop(vm, None)
+            state.machines.stopped[vm] = True
+            state.machines.changed()
+        elif target is not Presence.POSTCOPY:
+            return False
+        elif state.flights.rows["phase"][index] == PULL:
+            state.copies.unwatched[vm] = source
+        self.lose_sight(vm, (ending.error, ending.code, ending.domain))
+        return True
+
+    def recover(self, vm: int) -> None:
+        """Let a post-copy go on that was broken off; nothing where its hosts are out of reach."""
+        state, index = self._state, self._state.flights.find(vm)
+        if index is None or state.flights.rows["phase"][index] != BROKEN:
+            return
+        row = state.flights.rows[index]
+        linked = all(state.network.capacities[link] > 0 for link in row["path"])
+        if linked and all(state.answers(int(row[end])) for end in ("source", "target")):
+            state.flights.recover(index)
+            state.machines.stopped[vm] = False
+            state.machines.changed()
 
     def fail_where(self, end: str, host: int, ending: Ending) -> None:
         """End all migrations that have their "source" or "target" on this host."""
@@ -295,6 +356,7 @@ class Traffic:
         if vm in self._handed_over:
             self._handed_over.remove(vm)
             ending = arrived_paused(ending)
+        state.copies.unwatched.pop(vm, None)
         state.copies.end(vm, source, target, ending)
         names = (state.vm_name(vm), state.host_name(source), state.host_name(target))
         method, sent, downtime = self._methods.pop(vm), int(row["sent"]), float(row["downtime"])

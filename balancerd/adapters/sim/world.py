@@ -12,7 +12,7 @@ import numpy as np
 from balancerd.adapters.sim.copies import RefusedError
 from balancerd.adapters.sim.events import Event
 from balancerd.adapters.sim.faults import Faults
-from balancerd.adapters.sim.flights import TICK
+from balancerd.adapters.sim.flights import BROKEN, TICK
 from balancerd.adapters.sim.hand import Hand
 from balancerd.adapters.sim.machines import NOWHERE, Accounts, Power
 from balancerd.adapters.sim.preflight import preflight
@@ -44,7 +44,11 @@ class World:
         )
         self._faults = Faults(state, self._traffic, self._supply)
         self.strike = self._faults.strike  # a fault happens now, whatever the scenario says
-        self._autostart: set[tuple[int, int]] = set()
+        state.copies.autostart.update(
+            (vm, host)
+            for vm, (flavour, host) in enumerate(zip(site.flavours, site.placement, strict=True))
+            if flavour.autostart
+        )
         state.machines.demand = site.load.demand(0.0)
         for vm, host in zip(site.vms, site.placement, strict=True):
             state.story.place(state.at, vm.name, state.host_name(host))
@@ -169,6 +173,11 @@ class World:
         """VM, source and target of each migration under way that balancerd began."""
         return self._traffic.ours()
 
+    def torn(self) -> list[str]:
+        """VMs whose memory is on two hosts that have lost each other."""
+        rows = self._state.flights.rows
+        return [self._state.vm_name(vm) for vm in rows["vm"][rows["phase"] == BROKEN].tolist()]
+
     # -- the backend: migrations
 
     def migrate(
@@ -279,7 +288,12 @@ class World:
         """Set or clear the flag of a copy's definition."""
         copy = self._copy(vm, host)
         self._state.ask(copy[1], f"set autostart of {vm}")
-        (self._autostart.add if autostart else self._autostart.discard)(copy)
+        flags = self._state.copies.autostart
+        (flags.add if autostart else flags.discard)(copy)
+
+    def starts_with(self, vm: str, host: str) -> bool:
+        """Whether the VM's definition on a host has it start when that does."""
+        return self._copy(vm, host) in self._state.copies.autostart
 
     def _copy(self, vm: str, host: str) -> tuple[int, int]:
         return self._state.vm[vm], self._state.host[host]

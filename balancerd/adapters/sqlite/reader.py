@@ -21,7 +21,7 @@ from balancerd.core.files.cluster_file import cluster_file
 from balancerd.core.files.plan_document import plan_of
 from balancerd.core.model import Snapshot
 from balancerd.core.past.history import WEEK, History
-from balancerd.core.past.record import Cycle, Pause
+from balancerd.core.past.record import UNSETTLED, Cycle, Pause
 from balancerd.core.plan import Plan
 from balancerd.core.units import HOUR, format_time
 
@@ -58,6 +58,7 @@ class Status:
     waiting: int  # requests without an answer
     draining: tuple[str, ...]
     objections: tuple[str, ...]  # what hosts said against moves within the last hour
+    unsettled: tuple[str, ...]  # moves of which nobody can tell what came, and what hosts say
 
 
 class Reader:
@@ -76,7 +77,18 @@ class Reader:
             waiting=len(operator.unanswered(self.database)),
             draining=tuple(sorted(operator.draining(self.database))),
             objections=self._objections(now - HOUR),
+            unsettled=self._unsettled(),
         )
+
+    def _unsettled(self) -> tuple[str, ...]:
+        """What people were last told of each move that is waited for."""
+        rows = self.database.rows(
+            "SELECT vm || ' to ' || target, detail, max(events.id) FROM open_intents JOIN events"
+            " ON events.kind = ? AND subject = vm AND events.at >= open_intents.at"
+            " GROUP BY open_intents.id ORDER BY vm",
+            (UNSETTLED,),
+        )
+        return tuple(f"{move}: {detail}" for move, detail, _ in rows)
 
     def _objections(self, since: float) -> tuple[str, ...]:
         """The newest objection to each move, or to all that a host is concerned with, sorted."""

@@ -122,6 +122,7 @@ class Task:
     asks: int = 0
     pair: tuple[Presence, Presence] | None = None  # what source and target last said
     pair_since: float = 0.0
+    told: str = ""  # which answers of its hosts people were told of
     acts: tuple[Act, ...] = ()
     outcome: Outcome | None = None
     detail: str = ""

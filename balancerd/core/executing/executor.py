@@ -11,10 +11,11 @@ from dataclasses import replace
 from functools import cached_property
 from types import MappingProxyType
 
-from balancerd.core.executing import migration, powering, sets, verification
+from balancerd.core.executing import closing, migration, powering, sets, verification
 from balancerd.core.executing.execution import ENDED, UNDER_WAY, Execution, Stage, Task, View
 from balancerd.core.executing.messages import (
     AbortWanted,
+    CloseWanted,
     Command,
     EndPlan,
     Event,
@@ -32,7 +33,12 @@ from balancerd.core.placing.constraints import Gate
 from balancerd.core.plan import Action, Move, Refusal, Sleep, Wake
 from balancerd.core.policies.choices import Mode
 
-BY_VM = (JobReport, AbortWanted, HurryWanted)  # news from outside, which knows no numbers
+BY_VM = (
+    JobReport,
+    AbortWanted,
+    HurryWanted,
+    CloseWanted,
+)  # news from outside, which knows no numbers
 INTEND_AGAIN = 1.0  # seconds after which a refused intent is tried again, lest it be for ever
 _STOPS_A_PLAN = frozenset({Stage.FAILED, Stage.ABORTED, Stage.LOST, Stage.QUARANTINED})
 
@@ -137,6 +143,16 @@ def _go_through(
     execution = replace(execution, tasks=MappingProxyType(tasks))
     execution, end = _end(execution)
     return execution, (*commands, *end)
+
+
+def may_close(executions: Iterable[Execution], vm: str) -> str:
+    """Why a VM's migration may not be left to people; "" when it may."""
+    found = [
+        closing.may_close(execution.tasks[number])
+        for execution in executions
+        for number in _by_vm(execution.tasks).get(vm, ())
+    ]
+    return found[0] if found else "is not being moved by balancerd"
 
 
 def _by_vm(tasks: Mapping[int, Task]) -> dict[str, list[int]]:

@@ -81,6 +81,14 @@ class HurryWanted:
     force: bool
 
 
+@dataclass(frozen=True, slots=True)
+class CloseWanted:
+    """The operator has looked at what is waited for, and answers for the VM from now on."""
+
+    vm: str
+    by: str
+
+
 Event = (
     Located
     | Intended
@@ -90,6 +98,7 @@ Event = (
     | Tuned
     | AbortWanted
     | HurryWanted
+    | CloseWanted
     | JobReport
 )
 
@@ -225,6 +234,15 @@ class NoteProgress:
 
 
 @dataclass(frozen=True, slots=True)
+class Unsettled:
+    """Tell people that what became of a VM cannot be told, and what its hosts say."""
+
+    task: int
+    vm: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class EndPlan:
     """Note that the plan is over."""
 
@@ -246,5 +264,6 @@ Command = (
     | SwitchPower
     | Conclude
     | NoteProgress
+    | Unsettled
     | EndPlan
 )

@@ -12,6 +12,7 @@ network. However the call ends, in success, in error or not at all, both hosts a
 from collections.abc import Mapping
 from dataclasses import replace
 
+from balancerd.core.executing.closing import close, tell
 from balancerd.core.executing.cold import may_carry
 from balancerd.core.executing.convergence import (
     first_pause,
@@ -26,6 +27,7 @@ from balancerd.core.executing.messages import (
     AbortWanted,
     Acted,
     Ask,
+    CloseWanted,
     Command,
     Conclude,
     Event,
@@ -85,15 +87,28 @@ def apply(task: Task, event: Event, execution: Execution, view: View) -> Step:
         case (Stage.RUNNING | Stage.VERIFYING | Stage.SETTLING, JobReport()):
             return _told(task, event, view)
         case (Stage.VERIFYING, Located()):
-            return located(task, event, view)
+            task, commands = located(task, event, view)
+            task, words = tell(task, view)
+            return task, (*commands, *words)
         case (Stage.SETTLING, Acted()):
             return acted(task, event, view)
         case (Stage.RUNNING, Tuned()):
             return tuned(task, event)
+        case (_, HurryWanted() | AbortWanted() | CloseWanted()):
+            return _wanted(task, event, view)
+        case _:
+            return task, ()
+
+
+def _wanted(task: Task, event: HurryWanted | AbortWanted | CloseWanted, view: View) -> Step:
+    """What an operator asks for."""
+    match (task.stage, event):
         case (Stage.RUNNING, HurryWanted()):
             return hurry(task, event, view)
         case (Stage.RUNNING, AbortWanted()):
             return give_up(task, f"{event.by} wanted it", view.now)
+        case (Stage.VERIFYING, CloseWanted()):
+            return close(task, event, view)
         case _:
             return task, ()
 

@@ -71,8 +71,15 @@ TABLE: dict[tuple[Presence, Presence], Finding] = {
     (P.POSTCOPY_FAILED, P.POSTCOPY_FAILED): Finding(
         None, "post-copy broke: its memory is on both hosts"
     ),
-    (P.POSTCOPY_FAILED, P.ABSENT): Finding(Outcome.LOST, "post-copy broke and the target is gone"),
-    (P.POSTCOPY_FAILED, P.CRASHED): Finding(Outcome.LOST, "post-copy broke and the target is gone"),
+    # Its memory was on both hosts, and one of them has lost its part.
+    **{
+        (P.POSTCOPY_FAILED, gone): Finding(Outcome.LOST, "post-copy broke and the target is gone")
+        for gone in (P.ABSENT, *DOWN, P.FAILED)
+    },
+    **{
+        (gone, P.POSTCOPY_FAILED): Finding(Outcome.LOST, "post-copy broke and the source is gone")
+        for gone in (P.ABSENT, *DOWN)
+    },
     **{
         (gone, P.RUNNING): Finding(
             Outcome.DONE, "runs on the target", (Act.UNDEFINE_SOURCE, Act.CARRY_AUTOSTART)

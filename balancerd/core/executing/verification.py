@@ -197,7 +197,7 @@ def _ruled(task: Task, finding: Finding, pair: tuple[Presence, Presence], view: 
     outcome, detail = _outcome(task, finding)
     task = replace(task, acts=acts, outcome=outcome, detail=detail)
     if not acts:
-        return _conclude(task, view)
+        return conclude(task, view)
     return task.to(Stage.SETTLING, view.now), (_settle(task),)
 
 
@@ -248,7 +248,7 @@ def acted(task: Task, event: Acted, view: View) -> Step:
     task = replace(task, acts=task.acts[1:], resumed=resumed)
     if task.acts:
         return task, (_settle(task),)
-    return _conclude(task, view)
+    return conclude(task, view)
 
 
 def _downtime(task: Task) -> float | None:
@@ -265,7 +265,8 @@ def _against(task: Task) -> Against:
     return task.report.against if objected and task.report else Against.MOVE
 
 
-def _conclude(task: Task, view: View) -> Step:
+def conclude(task: Task, view: View) -> Step:
+    """The end of a task whose outcome is known."""
     outcome, report = task.outcome, task.report
     assert outcome is not None
     conclusion = Conclusion(

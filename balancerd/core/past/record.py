@@ -9,6 +9,8 @@ from balancerd.core.model import Method
 from balancerd.core.observation import Against
 from balancerd.core.past.history import Outcome
 
+UNSETTLED = "unsettled"  # kind of a line of the audit: people were told of a VM
+
 
 class IntentKind(StrEnum):
     """The acts that need an intent."""
@@ -38,6 +40,7 @@ class Verb(StrEnum):
     UNDRAIN = "undrain"  # subject: a host
     ABORT = "abort"  # subject: a VM
     HURRY = "hurry"  # subject: a VM; argument force_complete: "yes"
+    CLOSE = "close"  # subject: a VM
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,54 @@
+"""What is waited for without end: people are told of it, and may end it.
+
+Some pairs of answers say that something is wrong and not what: a source that still holds the VM
+paused beside a target that is shut off may have lost it, or have it still. Nothing is guessed then
+and nothing touched; but nor is it kept from those who can go and look.
+"""
+
+from dataclasses import replace
+
+from balancerd.core.executing.execution import Stage, Task, View
+from balancerd.core.executing.messages import CloseWanted, Command, Unsettled
+from balancerd.core.executing.verification import conclude
+from balancerd.core.observation import Presence
+from balancerd.core.past.history import Outcome
+
+TOLD_AFTER = 120.0  # seconds of asking in vain
+
+Step = tuple[Task, tuple[Command, ...]]
+
+
+def tell(task: Task, view: View) -> Step:
+    """Say what is waited for, once it has lasted, and again when that is something else."""
+    said = _answers(task)
+    waits = task.stage is Stage.VERIFYING and view.now - task.since > TOLD_AFTER
+    if not waits or said == task.told:
+        return task, ()
+    move = task.move
+    detail = f"{said}; {task.detail}" if task.detail else said
+    return replace(task, told=said), (Unsettled(move.number, move.vm, detail),)
+
+
+def may_close(task: Task) -> str:
+    """Why a migration may not be left to people; "" when it may."""
+    if task.stage is not Stage.VERIFYING:
+        return f"it is {task.stage}: give it up, or wait for its end"
+    if task.pair and task.pair[0] is Presence.RUNNING_WITH_JOB:
+        return f"a job holds it on {task.move.source}: wait for its end"
+    return ""
+
+
+def close(task: Task, event: CloseWanted, view: View) -> Step:
+    """Conclude it as it is and touch nothing: somebody has looked, and answers for the VM."""
+    if may_close(task):
+        return task, ()
+    detail = f"closed by {event.by}: {_answers(task)}"
+    return conclude(replace(task, outcome=Outcome.QUARANTINED, detail=detail), view)
+
+
+def _answers(task: Task) -> str:
+    """What both hosts last said."""
+    if task.pair is None:
+        return "the hosts have not answered"
+    source, target = task.pair
+    return f"{task.move.source} says {source.value}, {task.move.target} says {target.value}"

@@ -1,0 +1,98 @@
+"""What cannot be settled is told to people, and ended by them."""
+
+from pathlib import Path
+
+import pytest
+
+from balancerd.adapters.sqlite.ledger import Ledger
+from balancerd.adapters.sqlite.reader import Reader
+from balancerd.core.executing.closing import TOLD_AFTER
+from balancerd.core.executing.execution import Stage
+from balancerd.core.executing.executor import may_close
+from balancerd.core.executing.messages import CloseWanted, Conclude, Settle, Unsettled
+from balancerd.core.observation import Presence
+from balancerd.core.past.history import Outcome
+from balancerd.core.past.record import UNSETTLED, Conclusion, Intent, IntentKind
+from tests.executions import START, P, Run, of, one_move
+
+ENDED = START + 60.0
+
+
+def open_question(source: Presence = P.OUTGOING, target: Presence = P.SHUTOFF) -> Run:
+    """A migration of ours has ended, and its hosts say something that fits no end."""
+    run = one_move()
+    run.started()
+    run.feed(at=ENDED)
+    run.ended(error="end of file while reading data")
+    answer(run, ENDED, source, target)
+    return run
+
+
+def answer(run: Run, at: float, source: Presence, target: Presence) -> None:
+    run.feed(at=at)
+    run.located(1, source, target)
+
+
+def told(run: Run) -> list[str]:
+    return [one.detail for one in of(Unsettled, run.commands) if isinstance(one, Unsettled)]
+
+
+def test_people_are_told_once_of_what_stays_open_and_again_of_other_answers() -> None:
+    run = open_question()
+    answer(run, ENDED + TOLD_AFTER - 1, P.OUTGOING, P.SHUTOFF)
+    assert told(run) == []
+    for seconds in (1, 60, 120):
+        answer(run, ENDED + TOLD_AFTER + seconds, P.OUTGOING, P.SHUTOFF)
+    assert [one.split(";")[0] for one in told(run)] == ["h1 says outgoing, h2 says shutoff"]
+    answer(run, ENDED + TOLD_AFTER + 180, P.UNREACHABLE, P.SHUTOFF)
+    assert [one.split(";")[0] for one in told(run)[1:]] == ["h1 says unreachable, h2 says shutoff"]
+
+
+def test_nobody_is_told_of_what_was_settled() -> None:
+    run = open_question()
+    answer(run, ENDED + TOLD_AFTER + 1, P.RUNNING, P.ABSENT)
+    assert (run.outcome(), told(run)) == (Outcome.FAILED, [])
+
+
+def test_whoever_closes_it_has_it_concluded_and_nothing_touched() -> None:
+    run = open_question()
+    assert may_close([run.execution], "a") == ""
+    (end, *_) = of(Conclude, run.feed(CloseWanted("a", "anna")))
+    assert isinstance(end, Conclude)
+    assert end.conclusion.detail == "closed by anna: h1 says outgoing, h2 says shutoff"
+    assert (run.stage(), of(Settle, run.commands)) == (Stage.QUARANTINED, [])
+
+
+def test_a_migration_that_runs_is_not_closed() -> None:
+    """Dies when an operator can make balancerd forget what it has under way."""
+    run = one_move()
+    run.started()
+    assert "give it up" in may_close([run.execution], "a")
+    run.feed(CloseWanted("a", "anna"))
+    assert run.stage() is Stage.RUNNING
+
+
+@pytest.mark.parametrize("target", [P.ABSENT, P.UNREACHABLE, P.POSTCOPY])
+def test_nor_is_one_whose_source_still_has_a_job(target: Presence) -> None:
+    run = open_question(P.RUNNING_WITH_JOB, target)
+    assert "a job holds it on h1" in may_close([run.execution], "a")
+    run.feed(CloseWanted("a", "anna"))
+    assert run.stage() is Stage.VERIFYING
+
+
+def test_what_balancerd_does_not_move_cannot_be_closed() -> None:
+    assert may_close([open_question().execution], "b") == "is not being moved by balancerd"
+
+
+def test_status_tells_of_what_is_open_until_it_is_concluded(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "ledger.db") as ledger:
+        move = Intent(IntentKind.MIGRATE, START, "h1", "a", "uuid", "h2")
+        intent = ledger.intend(move)
+        assert intent is not None
+        ledger.record_event(START - 1, UNSETTLED, "a", "of another move")
+        ledger.record_event(START + 1, UNSETTLED, "a", "h1 says this")
+        ledger.record_event(START + 2, UNSETTLED, "a", "h1 says that")
+        reader = Reader(ledger.database)
+        assert reader.status(START + 3).unsettled == ("a to h2: h1 says that",)
+        ledger.conclude(Conclusion(intent, START + 4, Outcome.QUARANTINED))
+        assert reader.status(START + 5).unsettled == ()
