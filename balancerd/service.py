@@ -26,7 +26,7 @@ from balancerd.engines import planner
 from balancerd.loop import Loop
 from balancerd.notify import notify
 from balancerd.ports import LedgerError
-from balancerd.steady import CLOCK
+from balancerd.steady import CLOCK, boot_id
 
 log = logging.getLogger("balancerd")
 
@@ -91,11 +91,18 @@ class Service:
         log.log(logging.INFO if is_new else logging.DEBUG, "%s", cycle.sentence)
 
     def _follow_the_machines_clock(self) -> None:
-        """Unless something is under way: what is known of that would be of another time."""
-        if not self.loop.busy():
-            step = CLOCK.follow()
-            if abs(step) > STEP:
-                log.warning("the machine's clock was set by %+.0f s", step)
+        """Unless something is under way: what is known of that would be of another time. Nor where
+        that cannot be written down for the next balancerd."""
+        if self.loop.busy():
+            return
+        try:
+            keep_time(self.ledger, CLOCK.offset_of_machine)
+        except LedgerError as error:
+            log.warning("the machine's clock is not followed: %s", error)
+            return
+        step = CLOCK.follow()
+        if abs(step) > STEP:
+            log.warning("the machine's clock was set by %+.0f s", step)
 
     def maintain(self) -> None:
         """Roll up, prune and back up the record; a failure costs space, not safety."""
@@ -133,6 +140,26 @@ class Service:
             log.error("the policy is in force but not recorded: %s", error)
 
 
+def keep_time(ledger: Ledger, ahead: float) -> None:
+    """Write down what our time is counted by, if that is another than stands there."""
+    boot = boot_id()
+    kept = ledger.clock(boot)
+    if kept is None or abs(ahead - kept) > STEP:
+        ledger.keep_clock(boot, ahead)
+
+
+def take_up_time(ledger: Ledger) -> None:
+    """Count time as an earlier balancerd did, where it left something under way: the machine's
+    clock may have been set since. After a boot there is only that to go by."""
+    kept = ledger.clock(boot_id())
+    if kept is not None and ledger.recover():
+        step = CLOCK.offset - kept
+        if abs(step) > STEP:
+            log.warning("the machine's clock was set by %+.0f s; it waits for what goes on", step)
+        CLOCK.take_up(kept)
+    keep_time(ledger, CLOCK.offset)
+
+
 @contextmanager
 def composed(setup: Setup, ring: Callable[[], None]) -> Iterator[Service]:
     """Everything that a configuration asks for, opened; closed again at the end. `ring` is called
@@ -167,6 +194,7 @@ def composed(setup: Setup, ring: Callable[[], None]) -> Iterator[Service]:
         )
         if samples.notice:
             log.warning("%s", samples.notice)
+        take_up_time(ledger)
         service = Service(loop, ledger, samples, setup)
         service.exchange(setup)
         left = loop.start()

@@ -111,6 +111,7 @@ def test_a_host_that_was_never_read_may_have_what_is_shut_off_elsewhere() -> Non
     seen = observed(1000, silent("h1", 1000), host_reading("h2", 1000, off, runs))
     snapshot, _ = assemble(seen, Known(), {"h1": PowerState.OFF}, DETECTION)
     assert exclusion(snapshot, "a") is ExclusionKind.HOST_GAP
+    assert "wake that to have it asked" in snapshot.exclusions[0].detail
     assert exclusion(snapshot, "b") is None
 
 

@@ -94,6 +94,17 @@ class Ledger:
         """Intents that have no conclusion yet, oldest first."""
         return intents.unconcluded(self.database)
 
+    def clock(self, boot: str) -> float | None:
+        """What tells our time from the monotonic clock of this run of the machine, if known."""
+        row = self.database.row("SELECT seconds_ahead FROM clocks WHERE boot = ?", (boot,))
+        return None if row is None else float(row[0])
+
+    def keep_clock(self, boot: str, ahead: float) -> None:
+        """Write down by how many seconds our time is ahead of the monotonic clock."""
+        with self.database.transaction():
+            self.database.execute("DELETE FROM clocks")
+            self.database.insert("clocks", {"boot": boot, "seconds_ahead": ahead})
+
     def open_plans(self) -> tuple[int, ...]:
         """Plans that are proposed or running by the record."""
         return plans.open_plans(self.database)

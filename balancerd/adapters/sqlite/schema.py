@@ -238,6 +238,10 @@ _TABLES = (
         {_moment("until_at", "")} -- empty: still drained
     ) STRICT""",
     "CREATE UNIQUE INDEX drains_now ON drains (host) WHERE until_at IS NULL",
+    """CREATE TABLE clocks ( -- what the times above are counted by, in this run of the machine
+        boot TEXT PRIMARY KEY,
+        seconds_ahead REAL NOT NULL -- of the machine's monotonic clock
+    ) STRICT""",
     f"""CREATE TABLE cycles ( -- one line for each look at the site; the newest is the status
         id INTEGER PRIMARY KEY,
         {_moment("at")},

@@ -254,7 +254,7 @@ def _maybe_off(
             detail = f"{had[name]}, which is off, had it when it was last read"
             found[name] = Exclusion(name, ExclusionKind.DEFINED_TWICE, detail)
         elif unread:
-            detail = f"{unread} is off and was not read yet: it may be defined there"
+            detail = f"it may be defined on {unread}, too, which is off: wake that to have it asked"
             found[name] = Exclusion(name, ExclusionKind.HOST_GAP, detail)
     return found
 
