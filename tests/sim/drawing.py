@@ -14,6 +14,7 @@ from balancerd.core.units import GIB
 STEPS = 200  # cycles of a life
 CALM_FROM = 0.6  # share of the life after which nothing new goes wrong
 CYCLE = 60.0  # seconds of virtual time
+RELOAD = 0.005  # chance before each cycle that another policy is put in force
 CLOCK_SET = 0.005  # chance before each cycle that somebody sets balancerd's clock
 START = 1_700_000_000.0
 PINNED = {"h1", "h2"}  # the hosts of v2
@@ -107,8 +108,26 @@ def draw_full_disk(rng: random.Random) -> tuple[float, float]:
     return begin, min(begin + rng.uniform(20.0, 1200.0), span)
 
 
-def draw_policy(rng: random.Random) -> Policy:
-    """Any objective; short spans, so that a life of 200 cycles sees many decisions."""
+def draw_limits(rng: random.Random) -> dict[str, Any]:
+    """How much change at once, and how soon again."""
+    return {
+        "per_site": rng.randint(1, 4),
+        "per_host": rng.randint(1, 2),
+        "cooldown": rng.choice([300.0, 900.0]),
+        "cooldown_max": 3600.0,
+        "backoff": 120.0,
+        "stall": 60.0,
+        "veto": rng.choice([0.0, 300.0]),
+        "bandwidth": rng.choice([20, 100]) * 10**6,
+        "gain": 0.01,
+        "storage_weight": rng.randint(1, 4),
+    }
+
+
+def draw_policy(rng: random.Random, before: Policy | None = None) -> Policy:
+    """Any objective; short spans, so that a life of 200 cycles sees many decisions. One that takes
+    another's place in the middle of a life keeps what the whole life is held to."""
+    limits = before.limits.model_dump() if before else draw_limits(rng)
     return Policy.model_validate(
         {
             "summary": "seed",
@@ -119,18 +138,7 @@ def draw_policy(rng: random.Random) -> Policy:
             "thresholds": {"imbalance": 0.1},
             "detection": {"window": 180.0, "warm_up": 120.0, "stale_after": 90.0},
             "capacity": {"spread_factor": rng.choice([0.0, 1.0, 2.0])},
-            "limits": {
-                "per_site": rng.randint(1, 4),
-                "per_host": rng.randint(1, 2),
-                "cooldown": rng.choice([300.0, 900.0]),
-                "cooldown_max": 3600.0,
-                "backoff": 120.0,
-                "stall": 60.0,
-                "veto": rng.choice([0.0, 300.0]),
-                "bandwidth": rng.choice([20, 100]) * 10**6,
-                "gain": 0.01,
-                "storage_weight": rng.randint(1, 4),
-            },
+            "limits": limits,
             "methods": {
                 "post_copy": rng.random() < 0.7,
                 "storage": rng.random() < 0.8,

@@ -28,6 +28,7 @@ from tests.sim.drawing import (
     CALM_FROM,
     CLOCK_SET,
     CYCLE,
+    RELOAD,
     START,
     STEPS,
     draw_full_disk,
@@ -116,6 +117,7 @@ class Life:
                 else:
                     self.eve.operate()
                     self._set_the_clock()
+                    self._reload()
                 self._cycle(step)
                 self._between_cycles(START + (step + 1) * CYCLE)
             settled(self.ledger, self.policy, self.eve.drained, self.clock.now())
@@ -137,6 +139,13 @@ class Life:
             step = self.rng.choice([-3600.0, 3600.0])
             self.clock.ahead += step
             self.note("clock set", f"balancerd's clock is set by {step:+.0f} s")
+
+    def _reload(self) -> None:
+        """Now and then, another policy."""
+        if self.rng.random() < RELOAD:
+            self.policy = self.doors.policy = draw_policy(self.rng, self.policy)
+            words = f"{self.policy.objective}, {self.policy.mode}"
+            self.note("another policy", f"another policy is in force: {words}")
 
     def _cycle(self, step: int) -> None:
         if self.is_full():

@@ -30,7 +30,7 @@ EVERYTHING = frozenset(
         *("crash by hand", "define by hand", "abort by hand", "start by hand"),
         *(f"migrate: {end}" for end in BY_BALANCERD),
         *(f"act: {act}" for act in ACTS),
-        *("set", "post-copy recovered", "window", "sleep: done", "wake: done"),
+        *("set", "post-copy recovered", "window", "another policy", "sleep: done", "wake: done"),
     }
 )
 
