@@ -26,6 +26,7 @@ class Trouble(StrEnum):
     SOURCE_DAEMON_STOPPED = "SIGSTOP of the source's libvirtd"
     TARGET_DAEMON_KILLED = "kill -9 of the target's libvirtd"
     TARGET_DAEMON_STOPPED = "SIGSTOP of the target's libvirtd"
+    SOURCE_QEMU_KILLED = "kill -9 of the source's QEMU"
     TARGET_QEMU_KILLED = "kill -9 of the target's QEMU"
     LINK_CUT = "the target's migration cable is pulled"
     ABORTED_BY_HAND = "virsh domjobabort"
@@ -57,6 +58,8 @@ class End:
 STAYED = End((SOURCE,), "failed")
 GIVEN_UP = End((SOURCE,), "aborted")
 ARRIVED = End((TARGET,), "done")
+# Of a VM that post-copy tore, one half may be left, which hosts show as active.
+LOST = (End((), "lost"), End((SOURCE,), "lost"), End((TARGET,), "lost"))
 NOT_BEGUN = End((SOURCE,), "not started")
 OBJECTED = End((SOURCE,), "objected")
 
@@ -84,6 +87,20 @@ class Case:
 
 def _case(name: str, trouble: Trouble, moment: Moment, *allowed: End, **more: Any) -> Case:
     return Case(name, trouble, moment, frozenset(allowed), **more)
+
+
+def _in_post_copy(name: str, trouble: Trouble, *allowed: End, lasts: float = 0.0) -> Case:
+    """What goes wrong while half of a VM's memory is on its way, for several seconds."""
+    return _case(
+        name,
+        *(trouble, Moment.POST_COPY, *allowed),
+        lasts=lasts,
+        method=Method.POST_COPY,
+        bandwidth=100 * MIB,
+        dirty_mb_per_s=30,
+        link_mb_per_s=10,
+        audit=("ladder",),
+    )
 
 
 HOSTS_FAIL = (
@@ -125,15 +142,22 @@ LINKS_FAIL = (
         *(Trouble.LINK_CUT, Moment.COPYING, ARRIVED),
         lasts=2.0,
     ),
-    _case(
+    _in_post_copy(
         "a link that is down in post-copy is waited for, for there is no way back",
-        *(Trouble.LINK_CUT, Moment.POST_COPY, ARRIVED),
+        *(Trouble.LINK_CUT, ARRIVED),
         lasts=14.0,
-        method=Method.POST_COPY,
-        bandwidth=100 * MIB,
-        dirty_mb_per_s=30,
-        link_mb_per_s=10,
-        audit=("ladder",),
+    ),
+    _in_post_copy("a VM whose target dies in post-copy is lost", Trouble.TARGET_QEMU_KILLED, *LOST),
+    _in_post_copy("a VM whose source dies in post-copy is lost", Trouble.SOURCE_QEMU_KILLED, *LOST),
+    _in_post_copy(
+        "a target libvirtd that is killed in post-copy ends the VM, unless all of it was there",
+        *(Trouble.TARGET_DAEMON_KILLED, ARRIVED, *LOST),
+        lasts=2.0,
+    ),
+    _in_post_copy(
+        "a source libvirtd that is killed in post-copy is waited for, and the VM arrives",
+        *(Trouble.SOURCE_DAEMON_KILLED, ARRIVED),
+        lasts=2.0,
     ),
     _case(
         "a VM that writes faster than it is copied climbs the ladder and is given up",

@@ -226,4 +226,5 @@ def holds(case: Case, runs_on: tuple[str, ...], found: Told) -> None:
     for migration in found.migrations:
         assert migration["ended_at"] is not None
         assert migration["detail"]
-        assert (migration["outcome"] == "done") == (runs_on == (TARGET,))
+        if migration["outcome"] != "lost":  # then what is active there is but a half
+            assert (migration["outcome"] == "done") == (runs_on == (TARGET,))

@@ -124,6 +124,8 @@ class RealStage:
                 self._later(lasts, lambda: target.mend("migration"))
             case Trouble.TARGET_QEMU_KILLED:
                 target.kill_qemu(self.vm)
+            case Trouble.SOURCE_QEMU_KILLED:
+                source.kill_qemu(self.vm)
             case _:
                 self._by_people(trouble)
 
@@ -238,6 +240,6 @@ def play(case: Case, rig: Rig, spec: GuestSpec, directory: Path) -> None:
         finally:
             stage.close()
     holds(case, where, found)
-    if where and not is_cold:
+    if where and not is_cold and found.outcome != "lost":
         went_on(guest)
         assert spec.disk is None or guest.inner()["disk_errors"] == 0

@@ -53,8 +53,7 @@ class SimulatedStage:
     def reached(self, moment: Moment) -> bool:
         """Whether the migration is there."""
         if moment is Moment.POST_COPY:
-            there = self.world.locate(self.vm, "", [TARGET]).presence[TARGET]
-            return there is Presence.POSTCOPY
+            return self._is_torn()
         if moment is Moment.ARRIVED:
             said = self.world.locate(self.vm, "", [SOURCE, TARGET]).presence
             return said == {SOURCE: Presence.ABSENT, TARGET: Presence.HANDED_OVER}
@@ -65,6 +64,10 @@ class SimulatedStage:
             began is not None and self.world.monotonic() >= began + FLOWING
         )
 
+    def _is_torn(self) -> bool:
+        """Whether the VM's memory is on both hosts."""
+        return self.world.copies(self.vm).get(TARGET) is Presence.POSTCOPY
+
     def reborn(self) -> None:
         """Another process hears nothing of what this one began."""
         self.world.forget()
@@ -73,6 +76,8 @@ class SimulatedStage:
         """Let it go wrong now."""
         hand = self.world.hand
         match trouble:
+            case Trouble.TARGET_QEMU_KILLED | Trouble.SOURCE_QEMU_KILLED if self._is_torn():
+                hand.crash(self.vm, at_source=trouble is Trouble.SOURCE_QEMU_KILLED)
             case Trouble.NONE | Trouble.TARGET_QEMU_KILLED:
                 pass  # the latter strikes at a time that the world has chosen at the start
             case Trouble.ABORTED_BY_HAND:
@@ -90,7 +95,7 @@ class SimulatedStage:
 
 def _world(case: Case) -> World:
     """A guest of the lab's size; links of a gigabit, or as slow as the case wants them."""
-    dies = case.trouble is Trouble.TARGET_QEMU_KILLED
+    dies = case.trouble is Trouble.TARGET_QEMU_KILLED and case.moment is Moment.COPYING
     flavour = a_flavour(
         vcpus=1,
         cpu=1.0,

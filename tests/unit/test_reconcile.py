@@ -84,6 +84,18 @@ def test_a_vm_of_which_either_host_has_lost_its_part_is_lost(gone: Presence) -> 
         assert (finding.outcome, finding.acts) == (Outcome.LOST, ())
 
 
+STOPPED = (P.ABSENT, P.MIGRATED, P.SHUTOFF, P.CRASHED, P.FAILED)
+
+
+@pytest.mark.parametrize(("source", "target"), list(product(STOPPED, STOPPED)))
+def test_what_runs_on_neither_host_is_not_waited_for_without_end(
+    source: Presence, target: Presence
+) -> None:
+    """Dies when one way of having ended is forgotten on either side: real hosts knew one more."""
+    finding = judge(source, target, waited=0.0)
+    assert (finding.outcome, finding.acts) == (Outcome.LOST, ())
+
+
 @pytest.mark.parametrize("left", [P.RUNNING_WITH_JOB, P.OUTGOING, P.POSTCOPY_FAILED, P.MIGRATED])
 def test_memory_that_still_follows_is_waited_for(left: Presence) -> None:
     assert judge(left, P.POSTCOPY, waited=1e9).outcome is None

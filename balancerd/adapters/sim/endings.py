@@ -42,6 +42,8 @@ SOURCE_GONE = Ending(
     *END_OF_FILE,
     torn=(Presence.SHUTOFF, Presence.POSTCOPY_FAILED),
 )
+# libvirtd ends an incoming half that it finds unfinished when it is started again.
+TARGET_RESTARTED = replace(SAFE, torn=(Presence.POSTCOPY_FAILED, Presence.FAILED))
 SOURCE_RESTARTED = Ending(Presence.RUNNING, Presence.ABSENT, *END_OF_FILE)
 
 
@@ -53,7 +55,7 @@ def stale_half(seconds: float) -> Ending:
 def killed(*, at_source: bool) -> Ending:
     """The VM's process dies: the one that runs, or in post-copy that of the source."""
     torn = (Presence.POSTCOPY_FAILED, Presence.CRASHED)
-    torn = (Presence.CRASHED, Presence.POSTCOPY_FAILED) if at_source else torn
+    torn = (Presence.CRASHED, Presence.FAILED) if at_source else torn
     return Ending(Presence.CRASHED, Presence.ABSENT, "domain is not running", 9, 20, torn=torn)
 
 

@@ -181,6 +181,10 @@ class Faults:
         end in whatever state they are; its VMs go on."""
         self._state.silent.add(host)
         half = endings.stale_half(fault.lasts + endings.CLEAN_UP)
+        rows = self._state.flights.rows
+        for vm in rows["vm"][(rows["target"] == host) & (rows["phase"] >= Phase.PULL)].tolist():
+            end = partial(self._fail_if_same, self._identity(vm), endings.TARGET_RESTARTED)
+            self._state.after(fault.lasts, end)
         self._traffic.fail_where("target", host, half)
         rows = self._state.flights.rows
         for index in np.flatnonzero(rows["source"] == host)[::-1]:

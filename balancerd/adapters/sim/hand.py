@@ -1,11 +1,14 @@
 """What happens to VMs behind balancerd's back: operators at the command line, and bad luck."""
 
+from contextlib import suppress
+
 from balancerd.adapters.sim import endings
 from balancerd.adapters.sim.machines import NOWHERE
 from balancerd.adapters.sim.state import State
 from balancerd.adapters.sim.traffic import Order, Traffic
 from balancerd.core.model import Method
 from balancerd.core.observation import Presence
+from balancerd.ports import BackendError
 
 
 class Hand:
@@ -32,7 +35,8 @@ class Hand:
         if index is not None:
             source = int(self._state.flights.rows[index]["source"])
             if self._state.answers(source):
-                self._traffic.abort(self._state.vm[vm], source)
+                with suppress(BackendError):  # in post-copy there is no way back
+                    self._traffic.abort(self._state.vm[vm], source)
 
     def pause(self, vm: str) -> None:
         """An operator suspends a VM that does not migrate."""

@@ -38,7 +38,7 @@ P = Presence
 WAIT = Finding(None, "waiting for both hosts to tell the same story")
 
 GONE = (P.ABSENT, P.MIGRATED)  # what a source that gave the VM away may say
-DOWN = (P.SHUTOFF, P.CRASHED)  # there, and stopped where it stood
+DOWN = (P.SHUTOFF, P.CRASHED, P.FAILED)  # there, and stopped where it stood
 
 TABLE: dict[tuple[Presence, Presence], Finding] = {
     (P.RUNNING, P.ABSENT): Finding(Outcome.FAILED, "still on the source"),
@@ -74,7 +74,7 @@ TABLE: dict[tuple[Presence, Presence], Finding] = {
     # Its memory was on both hosts, and one of them has lost its part.
     **{
         (P.POSTCOPY_FAILED, gone): Finding(Outcome.LOST, "post-copy broke and the target is gone")
-        for gone in (P.ABSENT, *DOWN, P.FAILED)
+        for gone in (P.ABSENT, *DOWN)
     },
     **{
         (gone, P.POSTCOPY_FAILED): Finding(Outcome.LOST, "post-copy broke and the source is gone")
@@ -106,11 +106,13 @@ TABLE: dict[tuple[Presence, Presence], Finding] = {
         for down in DOWN
     },
     **{
-        (down, absent): Finding(Outcome.LOST, f"{down.value} on the source")
+        (down, stopped): Finding(Outcome.LOST, f"{down.value} on the source")
         for down in DOWN
-        for absent in (P.ABSENT, P.MIGRATED)
+        for stopped in (*GONE, *DOWN)
     },
-    **{(gone, P.ABSENT): Finding(Outcome.LOST, "on neither host") for gone in GONE},
+    **{
+        (gone, absent): Finding(Outcome.LOST, "on neither host") for gone in GONE for absent in GONE
+    },
     **{
         (gone, down): Finding(Outcome.LOST, f"{down.value} on the target")
         for gone in GONE
