@@ -3,6 +3,7 @@
 from tests.mutants.mutant import Mutant
 
 STATES, ORDERS = "tests/unit/test_libvirt_states.py", "tests/unit/test_libvirt_orders.py"
+OBSERVE = "tests/unit/test_libvirt_observe.py"
 
 HYPERVISOR = (
     Mutant(
@@ -34,7 +35,7 @@ HYPERVISOR = (
         "adapters/libvirt/locate.py",
         "        if uuid:\n",
         "        if False:\n",
-        ORDERS,
+        OBSERVE,
         protects="a namesake is neither found nor touched in a VM's place",
     ),
     Mutant(
@@ -84,7 +85,7 @@ HYPERVISOR = (
         "        return Presence.UNREACHABLE\n",
         "    except Exception:  # noqa: BLE001  whatever a host says, it is an answer\n"
         "        return Presence.ABSENT\n",
-        ORDERS,
+        OBSERVE,
         protects="a host whose answer failed is not taken for one without the VM",
     ),
     Mutant(

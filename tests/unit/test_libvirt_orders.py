@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from balancerd.adapters.libvirt import HostConfig, LibvirtBackend, acts, mirrors
 from balancerd.adapters.libvirt.definition import Storage, local_disks
 from balancerd.adapters.libvirt.jobs import Figures
-from balancerd.adapters.libvirt.migration import Migration
+from balancerd.adapters.libvirt.migration import START_SECONDS, Migration
 from balancerd.adapters.libvirt.order import Order, flags_of, mebibytes, parameters_of
 from balancerd.adapters.libvirt.reports import Reports
 from balancerd.core.model import Method
@@ -206,6 +206,18 @@ def test_a_vm_that_does_not_run_is_not_sent_off_to_be_handed_over() -> None:
     connection.lookupByName("test").resume()
     connection.close()
     assert "it cannot be handed over" in end.error
+    assert not end.begun
+
+
+def test_an_order_that_has_grown_old_is_not_carried_out() -> None:
+    """Dies when a host that hung for an hour begins then what was decided before."""
+    here = HostConfig("here", "test:///default")
+    late = Migration(
+        Order("test", "", here, here, Method.PRE_COPY, 0, 0.3), lambda _: None, Figures
+    )
+    late._ordered -= START_SECONDS + 1
+    end = late.run()
+    assert "too late" in end.error
     assert not end.begun
 
 

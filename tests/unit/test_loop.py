@@ -6,14 +6,18 @@ from typing import Any
 
 import pytest
 
+from balancerd.adapters.sim.scenario import Fault, FaultKind
 from balancerd.adapters.sim.world import World
 from balancerd.adapters.sqlite import operator
 from balancerd.adapters.sqlite.ledger import Ledger
 from balancerd.adapters.sqlite.reader import Reader
 from balancerd.adapters.sqlite.samples import SamplesStore
+from balancerd.core.model import Snapshot
 from balancerd.core.past.breakers import RULES, Scope
-from balancerd.core.past.history import Outcome
+from balancerd.core.past.history import History, Outcome
 from balancerd.core.past.record import Conclusion, Intent, IntentKind, Pause, Request, Verb
+from balancerd.core.plan import Plan
+from balancerd.core.planner import plan
 from balancerd.core.policies.policy import Policy
 from balancerd.loop import Loop
 from balancerd.ports import LedgerError
@@ -220,6 +224,26 @@ def test_a_migration_is_taken_up_by_the_next_balancerd(site: Site) -> None:
     assert [outcome for _, outcome in site.migrations()] == ["done"]
     (row,) = site.ledger.database.rows("SELECT adopted FROM migrations")
     assert row[0]
+
+
+def test_a_vm_of_which_nobody_knows_what_came_is_left_where_it_is(site: Site) -> None:
+    """Its target is silent; the plans go on without it. Dies when it is planned for like any."""
+    while not site.world.migrating():
+        site.cycles(1, seconds=1.0)
+    vm, _, target = site.world.ours()[0]
+    site.world.strike(Fault(kind=FaultKind.UNREACHABLE, host=target, at=0.0, lasts=3600.0))
+    seen: list[Snapshot] = []
+
+    def look(snapshot: Snapshot, policy: Policy, history: History, now: float) -> Plan:
+        seen.append(snapshot)
+        return plan(snapshot, policy, history, now)
+
+    site.loop._planner = look
+    site.policy = a_policy(detection={"unknown_hosts": 1.0})
+    site.cycles(10)
+    assert site.migrations() == [(vm, "under way")]
+    (told,) = (one for one in seen[-1].exclusions if one.vm == vm)
+    assert "is not settled" in told.detail
 
 
 def test_a_restart_remembers_the_demand_of_vms(site: Site) -> None:

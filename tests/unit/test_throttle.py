@@ -214,6 +214,15 @@ def test_a_migration_with_disks_counts_as_several_and_may_go_alone(method: Metho
     assert [c.vm for c in light.feed() if isinstance(c, Ask)] == ["b"]
 
 
+def test_one_with_disks_that_runs_goes_on_counting_as_several() -> None:
+    """Dies when it does so only in the moment in which it starts."""
+    heavy = replace(move(1, "a", "h1", "h2"), method=Method.STORAGE)
+    run = linked(heavy, move(2, "b", "h3", "h4"), limits=Limits(per_site=4), a="h1", b="h3")
+    begun(run, 1)
+    run.feed(at=START + 1)
+    assert [c.vm for c in run.commands if isinstance(c, Ask)] == ["a"]
+
+
 def test_a_slow_migration_holds_back_only_what_waits_for_it() -> None:
     """Dies when moves start in batches: 3 goes on although 1 has not ended."""
     run = linked(
