@@ -118,6 +118,14 @@ def _status_lines(document: Row, now: float) -> Iterator[tuple[str, str]]:
     yield "VMs", str(cycle["vms"])
     if document["draining"]:
         yield "draining", ", ".join(document["draining"])
+    yield from _in_the_way(document)
+    yield "under way", counted(document["actions_under_way"], "action")
+    if document["requests_waiting"]:
+        yield "requests", f"{document['requests_waiting']} wait for an answer"
+
+
+def _in_the_way(document: Row) -> Iterator[tuple[str, str]]:
+    """What waits for people, and what is left alone."""
     for number, said in enumerate(document["unsettled"]):
         yield "" if number else "UNSETTLED", f"{said}; see to it, then `balancerctl close VM`"
     for number, said in enumerate(document["objections"][:OBJECTIONS]):
@@ -129,6 +137,3 @@ def _status_lines(document: Row, now: float) -> Iterator[tuple[str, str]]:
         name = f"{rest['scope']} {rest['name']}".rstrip()
         failed = f"failed {counted(rest['failures'], 'time')}"
         yield "" if number else "resting", f"{name}: {failed}; rests until {moment(rest['until'])}"
-    yield "under way", counted(document["actions_under_way"], "action")
-    if document["requests_waiting"]:
-        yield "requests", f"{document['requests_waiting']} wait for an answer"

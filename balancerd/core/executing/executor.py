@@ -33,12 +33,8 @@ from balancerd.core.placing.constraints import Gate
 from balancerd.core.plan import Action, Move, Refusal, Sleep, Wake
 from balancerd.core.policies.choices import Mode
 
-BY_VM = (
-    JobReport,
-    AbortWanted,
-    HurryWanted,
-    CloseWanted,
-)  # news from outside, which knows no numbers
+# News from outside, which knows no numbers.
+BY_VM = (JobReport, AbortWanted, HurryWanted, CloseWanted)
 INTEND_AGAIN = 1.0  # seconds after which a refused intent is tried again, lest it be for ever
 _STOPS_A_PLAN = frozenset({Stage.FAILED, Stage.ABORTED, Stage.LOST, Stage.QUARANTINED})
 
