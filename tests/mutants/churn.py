@@ -195,14 +195,6 @@ CHURN = (
         protects="what is gone on with is the plan that was begun, and no other",
     ),
     Mutant(
-        "what may not move now is not gone on with",
-        "core/planner/resume.py",
-        "closed = {*layout.moved, *layout.fixed}",
-        "closed = set[int]()",
-        RESUME,
-        protects="a VM whose migration failed rests, though the plan wants it elsewhere",
-    ),
-    Mutant(
         "a plan that was begun goes on",
         "core/planner/__init__.py",
         "        resume(draft, begun, former)\n",

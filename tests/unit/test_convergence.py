@@ -7,6 +7,7 @@ import pytest
 from balancerd.core.executing.execution import Stage
 from balancerd.core.executing.messages import (
     AbortMigration,
+    AbortWanted,
     Command,
     HurryWanted,
     Intended,
@@ -127,6 +128,15 @@ def test_a_migration_in_post_copy_is_never_given_up() -> None:
         run.feed(JobReport("a", "h1", "h2", START + second, progress), at=START + second)
     assert not of(AbortMigration, run.commands)
     assert run.stage() is Stage.RUNNING
+
+
+def test_a_migration_that_is_given_up_is_not_pressed_on() -> None:
+    """Dies when a VM is paused for longer for a move that nobody wants any more."""
+    run = moving(policy=OPEN, post_copy="yes")
+    stalls(run, 1)
+    run.feed(AbortWanted("a", "eve"))
+    assert not of(SetDowntime, stalls(run, 8, first=2))
+    assert not of(SwitchToPostCopy, run.commands)
 
 
 def test_an_operators_hurry_goes_to_the_top_of_the_ladder_at_once() -> None:

@@ -29,6 +29,7 @@ from balancerd.core.executing.messages import (
     SwitchPower,
     Watch,
 )
+from balancerd.core.executing.migration import ABORT_AGAIN
 from balancerd.core.executing.powering import WAKE_PATIENCE
 from balancerd.core.executing.reconcile import Act
 from balancerd.core.model import Method
@@ -276,6 +277,17 @@ def test_a_migration_past_its_deadline_is_given_up_though_it_makes_progress() ->
     (abort,) = of(AbortMigration, run.commands)
     assert isinstance(abort, AbortMigration)
     assert "not done after 101 s" in abort.reason
+
+
+def test_giving_up_is_asked_for_again_where_it_changed_nothing() -> None:
+    """Dies when a call that was lost is the last word."""
+    run = one_move(POLICY.model_copy(update={"limits": Limits(deadline=100.0)}))
+    run.started()
+    for second in range(1, 101 + int(ABORT_AGAIN)):
+        run.progress(second, START + second)
+    assert len(of(AbortMigration, run.commands)) == 1
+    run.progress(200, START + 101 + ABORT_AGAIN)
+    assert len(of(AbortMigration, run.commands)) == 2
 
 
 def test_a_job_without_news_is_looked_for_on_the_hosts_and_watched_again() -> None:

@@ -66,10 +66,13 @@ def test_what_was_moved_longer_ago_than_a_plan_lives_is_no_part_of_one() -> None
     assert ways(planned(left, PACKING, late)) == ["g h3>h1"]
 
 
-def test_a_plan_of_which_something_else_was_moved_is_not_gone_on_with() -> None:
+@pytest.mark.parametrize(("vm", "source", "target"), [("d", "h1", "h2"), ("a", "h3", "h1")])
+def test_a_plan_of_which_something_else_was_moved_is_not_gone_on_with(
+    vm: str, source: str, target: str
+) -> None:
     made = planned(PACKED, PACKING)
     left = done(PACKED, made.moves[0])
-    strange = PastMove("d", "h1", "h2", NOW, Outcome.DONE)
+    strange = PastMove(vm, source, target, NOW, Outcome.DONE)
     moved = History(moves=(*past(made, 1).moves, strange))
     assert ways(planned(left, PACKING, moved)) == ["g h3>h1"]
 
