@@ -1,5 +1,6 @@
 """Objective "defragment": room in one piece for big VMs, with few moves."""
 
+from dataclasses import replace
 from itertools import combinations
 from random import Random
 
@@ -20,9 +21,11 @@ from balancerd.core.planner.defragment.options import options_of
 from balancerd.core.planner.defragment.prices import relax
 from balancerd.core.planner.defragment.site import site_of
 from balancerd.core.planner.draft import Draft
+from balancerd.core.policies.choices import Objective
 from balancerd.core.policies.policy import Policy
 from balancerd.core.units import GIB
 from tests.numa import site
+from tests.property import drawn
 from tests.sites import NOW, planned, policy, told
 
 FULL = {"overload": 1.0, "release": 0.99, "landing": 0.98, "idle": 0.5}
@@ -321,3 +324,14 @@ def test_the_master_problem_is_solved_to_its_optimum(
     assert reached == pytest.approx(float(duals @ limits), abs=1e-3)
     assert sum(shares.values()) == pytest.approx(1.0, abs=1e-6)
     assert (duals >= 0).all()
+
+
+def test_a_plan_that_its_budget_did_not_bound_is_gone_on_with() -> None:
+    """Three moves are allowed, and the third makes room as well, which shows only once two are
+    made. Dies if a search ends for using more than half of the moves."""
+    snapshot = replace(drawn.settled(drawn.snapshot(Random(913))), draining=frozenset())
+    by = drawn.policy(Random(1_000_913)).model_copy(
+        update={"constraint": (), "objective": Objective.DEFRAGMENT}
+    )
+    assert by.limits.per_plan == 3
+    assert told(planned(snapshot, by)) == ["b h1>h2", "d h1>h2", "e h1>h2"]

@@ -39,6 +39,7 @@ class Closing:
     obstacles: dict[int, Obstacle] = field(default_factory=dict)  # why hosts stay on
     moved_for: dict[int, int] = field(default_factory=dict)  # blocks, and the host they moved for
     in_vain: int = 0  # work done for hosts that could not be closed
+    swaps_in_vain: int = 0  # and for those that could not be in the place of others
     may_close: Bools = field(init=False)
 
     def __post_init__(self) -> None:
@@ -75,21 +76,21 @@ class Closing:
                 return
             _take_back(search, before)
             self.draft.counts.update(search.turning_down(search.on(host)))
-        self.obstacles[host] = obstacle
+        self.obstacles.setdefault(host, obstacle)
         self.in_vain += search.work - work
         search.open_[host], search.own[host] = was_open, True
 
     def swap(self) -> bool:
         """Empty others in the place of hosts that were, as long as that costs less; whether any."""
-        tried, left, swapped = set[tuple[int, int]](), SWAPS, False
-        while left > 0 and (pair := self._best_swap(tried)):
+        tried, swapped = set[tuple[int, int]](), False
+        while self.swaps_in_vain < SWAPS and (pair := self._best_swap(tried)):
             tried.add(pair)
             work = self.search.work
             if self._swapped(*pair):
                 tried.clear()
                 swapped = True
             else:
-                left -= self.search.work - work
+                self.swaps_in_vain += self.search.work - work
         return swapped
 
     def _best_swap(self, tried: Set[tuple[int, int]]) -> tuple[int, int] | None:

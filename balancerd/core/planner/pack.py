@@ -65,12 +65,7 @@ def _packed(draft: Draft, price: Floats, staying: Collection[int]) -> Way | None
         sizes=search.layout.sizes.copy(),
     )
     closing.sizes[turning] = 0
-    while closing.in_vain < IN_VAIN and (host := closing.next_host()) is not None:
-        closing.close(host)
-    if closing.emptied:
-        polish(search, POLISH)
-        if closing.swap():
-            polish(search, POLISH)
+    _close_all(closing)
     closing.note()
     if not closing.emptied:
         return None
@@ -85,6 +80,19 @@ def _packed(draft: Draft, price: Floats, staying: Collection[int]) -> Way | None
         return float(price[layout.used_count > 0].sum()) + search.cost_of(layout)
 
     return way_to(draft, wants, cost, redirected(draft, place) if is_first else draft.steps)
+
+
+def _close_all(closing: Closing) -> None:
+    """Empty hosts as long as any can be. One that was emptied in another's place leaves other room:
+    all are asked again then."""
+    while True:
+        while closing.in_vain < IN_VAIN and (host := closing.next_host()) is not None:
+            closing.close(host)
+        if closing.emptied:
+            polish(closing.search, POLISH)
+        if not closing.emptied or not closing.swap():
+            return
+        closing.closable = closing.may_close & (closing.search.layout.used_count > 0)
 
 
 def packing(draft: Draft) -> Search:

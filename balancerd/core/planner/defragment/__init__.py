@@ -14,7 +14,7 @@ that the moves made, until nothing is found: planning again once all is done wou
 
 from balancerd.core.planner.defragment.beam import choose
 from balancerd.core.planner.defragment.options import options_of
-from balancerd.core.planner.defragment.prices import relax
+from balancerd.core.planner.defragment.prices import ROUNDING, relax
 from balancerd.core.planner.defragment.sequence import carry_out
 from balancerd.core.planner.defragment.site import site_of
 from balancerd.core.planner.defragment.spare import plentiful
@@ -40,5 +40,6 @@ def defragment(draft: Draft) -> None:
         chosen = choose(options, relaxed, ample, budget, worth)
         all_done = carry_out(draft, site, chosen)
         made = len(draft.steps) - decided
-        if not made or (all_done and draft.room() < made):  # the budget is what bounded it
+        is_bound = relaxed.prices.move > ROUNDING  # one move more would be worth something
+        if not made or (all_done and is_bound and draft.room() < made):
             return

@@ -17,6 +17,7 @@ from balancerd.core.planner.defragment.prices import ROUNDING, Relaxed
 # How many partial choices are kept, and what one VM away from the path weighs, in rooms. The wider
 # search is for when the narrow one stays behind the bound.
 ATTEMPTS = ((50, 0.01), (200, 0.01), (600, 0.03))
+CLOSE = 0.5  # rooms below the bound with which a search is content in any case
 LEAST_GAIN = 0.01  # rooms; with a bound below it there is nothing to look for
 UNPLACED = 10.0  # rooms that a VM costs which finds no place, and stays
 CROWD = 4  # times the width that are sorted
@@ -56,13 +57,14 @@ def choose(
         return {}
     scarce = ~plentiful | (relaxed.prices.kinds > ROUNDING)
     stages = _stages(options, relaxed, scarce, worth)
-    best: dict[int, Column] = {}
-    most = 0.0
+    best, most = dict[int, Column](), 0.0
     for width, pull in ATTEMPTS:
         found, value = _search(stages, budget, worth, width, pull)
         if value > most:
             best, most = found, value
-        if relaxed.bound - most < 1.0:
+        unused = budget - sum(int(column.change[-1]) for column in best.values())
+        # One room more would be worth as much less as it takes more moves.
+        if relaxed.bound - most < max(1.0 - worth * unused, CLOSE):
             break
     return best
 
