@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import libvirt
@@ -17,10 +18,14 @@ from balancerd.core.model import Method
 from balancerd.core.policies.policy import Policy
 from tests.lab.performance import policy
 from tests.lab.rig import Disk, Guest, GuestSpec, Host, Rig
+from tests.lab.service import MakeService
+from tests.lab.service import policy as calm
 from tests.lab.stage import went_on
+from tests.lab.test_balancerd import settled
 from tests.lab.test_libvirt_adapter import ALL, MIB, begin, config, ended, until, uuid_of, vm
 
 BYTES = libvirt.VIR_DOMAIN_BLOCK_JOB_SPEED_BANDWIDTH_BYTES
+TAGGED = "<b:policy xmlns:b='urn:balancerd:policy' overlay='yes'/>"
 BASE, DISK = "/lab/local/golden.qcow2", 48 * MIB
 SPEC = GuestSpec(
     disk=Disk("local", base="golden.qcow2"), second=Disk("local", 32, "raw", allocated=True)
@@ -37,16 +42,21 @@ def backend(standing_rig: Rig) -> Iterator[LibvirtBackend]:
 def overlaid(standing_rig: Rig) -> Iterator[Guest]:
     """A guest on h1, a disk of which lies on a base of 40 MiB that h1 and h2 have, each its own."""
     standing_rig.reset()
-    h1, h2 = standing_rig.host("h1"), standing_rig.host("h2")
-    raw = images(h1) / "golden.raw"
-    raw.write_bytes(random.Random(7).randbytes(40 * MIB).ljust(DISK, b"\0"))
-    h1.command("qemu-img", "convert", "-O", "qcow2", "/lab/local/golden.raw", BASE)
-    copied(h1, h2)
+    provide(standing_rig, "h2")
     guest = standing_rig.start("on-base", "h1", SPEC)
     yield guest
     guest.remove()
-    for host in (h1, h2):
-        host.delete_images("golden.*")
+    for name in ("h1", "h2"):
+        standing_rig.host(name).delete_images("golden.*")
+
+
+def provide(rig: Rig, target: str) -> None:
+    """Give h1 a base image, and one other host a copy of it."""
+    h1 = rig.host("h1")
+    raw = images(h1) / "golden.raw"
+    raw.write_bytes(random.Random(7).randbytes(40 * MIB).ljust(DISK, b"\0"))
+    h1.command("qemu-img", "convert", "-O", "qcow2", "/lab/local/golden.raw", BASE)
+    copied(h1, rig.host(target))
 
 
 def images(host: Host) -> Path:
@@ -193,3 +203,22 @@ def content(host: Host) -> bytes:
         return flat.read_bytes()
     finally:
         flat.unlink()
+
+
+def test_a_drained_guest_takes_its_overlay_to_where_its_base_is(
+    rig: Rig, service: MakeService
+) -> None:
+    """From policy and tag to the record. Dies when the guest is moved in another way, or when a
+    host that turned it away, if that was tried first, is asked again and again."""
+    provide(rig, "h2")
+    guest = rig.start("on-base", "h1", replace(SPEC, metadata=TAGGED))
+    running = service(f"{calm('quiet')}\n[methods]\noverlay = true\n")
+    running.start()
+    running.ctl("drain", "h1")
+    running.until(lambda: guest.where() == ["h2"], 120, "drain")
+    settled(running)
+    last, *before = running.migrations()
+    assert (last["method"], last["target"], last["outcome"]) == ("overlay", "h2", "done")
+    assert [(m["target"], m["outcome"]) for m in before] in ([], [("h3", "objected")])
+    assert all(BASE in m["detail"] for m in before)
+    went_on(guest)
