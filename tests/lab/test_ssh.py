@@ -19,6 +19,7 @@ from tests.lab.test_balancerd import the_only_one, unharmed
 from tests.lab.test_libvirt_adapter import reading, until
 
 RECONNECTS = 20
+CONNECTIONS = 3  # that last, to each host: for readings, acts and samples
 
 
 @pytest.fixture
@@ -30,10 +31,10 @@ def rig(rig: Rig) -> Iterator[Rig]:
     until(lambda: not programs(), 20, "all ssh has ended")
 
 
-def programs() -> list[psutil.Process]:
-    """ssh below this process, dead and not collected included."""
+def programs(pid: int | None = None) -> list[psutil.Process]:
+    """ssh below a process, or this one, dead and not collected included."""
     found = []
-    for child in psutil.Process().children(recursive=True):
+    for child in psutil.Process(pid).children(recursive=True):
         with suppress(psutil.NoSuchProcess):
             if child.name() == "ssh":
                 found.append(child)
@@ -76,6 +77,10 @@ def test_a_vm_is_moved_by_hosts_that_all_reach_each_other_by_ssh(
     assert (migration["outcome"], migration["source"]) == ("done", "h1")
     assert guest.where() == [migration["target"]]
     assert migration["bytes"] > 10e6
+    process = running.process
+    assert process is not None
+    lasting = CONNECTIONS * len(rig.hosts)
+    until(lambda: len(programs(process.pid)) <= lasting, 20, "the migration's own ssh has ended")
     assert running.stop() == 0
     unharmed(guest)
 

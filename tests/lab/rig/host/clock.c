@@ -4,9 +4,12 @@
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <sys/time.h>
 #include <time.h>
+
+#define SINCE_BOOT 1000000000L
 
 static long offset(void)
 {
@@ -45,6 +48,22 @@ int gettimeofday(struct timeval *restrict answer, void *restrict zone)
     answer->tv_sec = now.tv_sec;
     answer->tv_usec = now.tv_nsec / 1000;
     return 0;
+}
+
+/* Who waits until a time of its own clock would wait for longer, or not at all. Times since boot are
+ * small numbers, and stay. */
+int pthread_cond_timedwait(pthread_cond_t *restrict condition, pthread_mutex_t *restrict mutex,
+                           const struct timespec *restrict until)
+{
+    static int (*function)(pthread_cond_t *, pthread_mutex_t *, const struct timespec *);
+    struct timespec real = *until;
+
+    if (!function)
+        function = (int (*)(pthread_cond_t *, pthread_mutex_t *, const struct timespec *))
+            dlvsym(RTLD_NEXT, "pthread_cond_timedwait", "GLIBC_2.3.2");
+    if (real.tv_sec > SINCE_BOOT)
+        real.tv_sec -= offset();
+    return function(condition, mutex, &real);
 }
 
 time_t time(time_t *answer)
