@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.rig import Rig
+from tests.lab.rig import Rig, ssh
 from tests.lab.service import policy
 from tests.lab.test_libvirt_adapter import until
 
@@ -46,6 +46,8 @@ mount -t tmpfs cgroup /sys/fs/cgroup
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 systemd-sysusers {root}/systemd/balancerd.sysusers
 systemd-tmpfiles --create {root}/systemd/balancerd.tmpfiles
+install -o balancerd -g balancerd -m 600 {ssh}/key /var/lib/balancerd/.ssh/id_ed25519
+install -o balancerd -g balancerd -m 600 {ssh}/known_hosts /var/lib/balancerd/.ssh/
 export container=lab SYSTEMD_UNIT_PATH=/etc/systemd/lab
 exec {systemd} --system --unit=balancerd.service --log-target=null
 """
@@ -54,8 +56,8 @@ exec {systemd} --system --unit=balancerd.service --log-target=null
 class Machine:
     """A machine that has just booted, with balancerd installed and started on it."""
 
-    def __init__(self, work: Path, group: Path) -> None:
-        self._work, self._group = work, group
+    def __init__(self, work: Path, group: Path, ssh: Path) -> None:
+        self._work, self._group, self._ssh = work, group, ssh
         self._process: subprocess.Popen[bytes] | None = None
 
     def boot(self) -> None:
@@ -65,6 +67,7 @@ class Machine:
             bin=Path(sys.executable).parent,
             root=ROOT,
             systemd=SYSTEMD,
+            ssh=self._ssh,
         )
         self._group.mkdir()
         spaces = ["--mount", "--pid", "--uts", "--ipc", "--cgroup", "--fork", "--kill-child"]
@@ -152,7 +155,9 @@ def install(work: Path, rig: Rig) -> None:
     (units / "balancerd.service.d/lab.conf").write_text(DROP_IN)
     for target in TARGETS:
         (units / f"{target}.target").write_text("[Unit]\nDefaultDependencies=no\n")
-    hosts = "".join(f'[[host]]\nname = "{h.name}"\nuri = "{h.uri}"\n' for h in rig.hosts)
+    uris = {host.name: host.uri for host in rig.hosts}
+    uris["h2"] = f"qemu+ssh://root@{rig.host('h2').address}/system"
+    hosts = "".join(f'[[host]]\nname = "{name}"\nuri = "{uri}"\n' for name, uri in uris.items())
     (work / "etc/balancerd/balancerd.toml").write_text(
         f'site = "lab"\npolicy = "policy.toml"\ncycle = "1s"\n{hosts}'
     )
@@ -166,7 +171,8 @@ def machine(standing_rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> Iter
         pytest.skip("no systemd is installed, or no control groups of version 2 are mounted")
     work = tmp_path_factory.mktemp("machine")
     install(work, standing_rig)
-    machine = Machine(work, tree / f"balancerd-systemd-{os.getpid()}")
+    group = tree / f"balancerd-systemd-{os.getpid()}"
+    machine = Machine(work, group, ssh.directory(standing_rig.layout))
     try:
         machine.boot()
         yield machine
@@ -182,6 +188,12 @@ def test_balancerd_runs_in_the_sandbox_of_its_unit(machine: Machine) -> None:
     assert "observing" in machine.inside("balancerctl", "status").stdout
     assert machine.inside("stat", "-c", "%U %a", f"/proc/{pid}").stdout.startswith("balancerd ")
     assert machine.inside("stat", "-c", "%U %a", "/var/lib/balancerd").stdout == "balancerd 750\n"
+
+
+def test_it_reaches_a_host_by_ssh_with_the_key_in_its_home(machine: Machine) -> None:
+    """Dies when the sandbox keeps libvirt from starting ssh, or ssh from its key."""
+    machine.until_active()
+    until(lambda: "3 on, 0 asleep;" in machine.inside("balancerctl", "status").stdout, 60, "h2")
 
 
 def test_its_sandbox_shows_what_is_read_of_the_machine_itself(machine: Machine) -> None:
