@@ -29,6 +29,7 @@ class Doors:
     ledger: Callable[[], Ledger]
     policy: Policy
     operate: Callable[[str, str], None]  # told of each VM and target, just before the start
+    begun: Callable[[str], None] = lambda _: None  # told of each VM, just after it
     note: Callable[[str], None] = lambda _: None  # told of each kind of act
     is_paused: Callable[[], bool] = lambda: False  # whether a pause stands
     is_full: Callable[[], bool] = lambda: False  # whether nothing can be recorded
@@ -80,6 +81,7 @@ class Doors:
         self.sent[vm], self.methods[vm] = target, method
         self.operate(vm, target)
         self.world.migrate(vm, source, target, method, bandwidth, downtime, hand_over=hand_over)
+        self.begun(vm)
 
     def set_bandwidth(self, vm: str, host: str, bandwidth: int) -> None:
         if not 0 < bandwidth <= self.policy.limits.bandwidth:

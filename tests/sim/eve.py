@@ -20,6 +20,7 @@ Note = Callable[[str, str], None]  # what kind of thing happened, and in words
 NONE: Mapping[str, str] = MappingProxyType({})
 BY_FORCE = MappingProxyType({"force_complete": "yes"})
 _TOLD = "SELECT 1 FROM events WHERE kind = ? AND subject = ? AND at >= ?"
+IMPATIENCE = 0.2  # share of migrations that she hurries from the start
 BOUND = 3  # so many VMs, the first ones, are bound by rules: nobody moves or starts them by hand
 
 
@@ -146,6 +147,11 @@ class Eve:
 
     def _is_asked(self, vm: str) -> bool:
         return any(request.subject == vm for request in self.ledger.requests())
+
+    def press(self, vm: str) -> None:
+        """Be impatient with a migration that balancerd has just begun."""
+        if not self.calm and self.rng.random() < IMPATIENCE:
+            self._ask(Verb.HURRY, vm, BY_FORCE if self.rng.random() < 0.7 else NONE)
 
     def _ask(self, verb: Verb, subject: str, how: Mapping[str, str] = NONE) -> None:
         asked = Request(0, self.world.now(), verb, subject, "eve", how)

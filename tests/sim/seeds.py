@@ -70,6 +70,7 @@ class Life:
         self.eve = Eve(self.world, self.ledger, self.rng, self.note, locked, rivalry)
         self.doors = Doors(self.world, lambda: self.ledger, self.policy, self.eve.be_quicker)
         self.doors.note = lambda kind: self.happened.update([kind])
+        self.doors.begun = self.eve.press
         self.doors.approved = self.eve.approved
         self.doors.snapshot = lambda: self.loop._watch._seen
         self.doors.is_paused = lambda: self.eve.paused

@@ -74,6 +74,7 @@ POST_COPY = (
     killed(at_source=True),
     killed(at_source=False),
     CHANNEL_BROKE,
+    CHANNEL_BROKE,
     SOURCE_RESTARTED,
     stale_half(CLEAN_UP),
 )
