@@ -18,6 +18,7 @@ from balancerd.core.planner.draft import Draft
 from balancerd.core.planner.ease import easing
 from balancerd.core.policies.rule import ConstraintRule
 from benchmarks import instances, placement
+from tests import numa
 from tests.sites import NOW, changed, planned, policy, rule, site, told
 
 PACKING = {"reserve": 0, "keep_on": 1, "min_on": 0.0}
@@ -201,3 +202,12 @@ def _paid(cpu: list[float], hosts: list[int], ends: Sequence[int]) -> float:
         return float("inf")
     moves = sum(home != end for home, end in zip(hosts, ends, strict=True))
     return float(0.7 * moves + 5.0 * np.maximum(0.0, used - 0.5 * 8).sum())
+
+
+def test_packing_turns_to_another_host_where_no_node_takes_a_bound_vm() -> None:
+    """h2 is fuller and has 4 cores to spare, but on two nodes. Dies if nodes are first asked when
+    the moves are put in order: h1 stays on."""
+    snapshot = numa.site(h1="8+8: a 4/0", h2="8+8: b 6/0, c 6/1", h3="8+8: d 5/0, e 2/1")
+    capacity = {"cpu_overcommit": 1.0}
+    made = planned(snapshot, policy("pack", power=PACKING, capacity=capacity))
+    assert told(made) == ["a h1>h3"]

@@ -55,7 +55,7 @@ def exchange(search: Search, here: int) -> Change | None:
     for gain, _, pair in _best(gains[np.newaxis]):
         block, back = int(blocks[rows[pair]]), int(others[columns[pair]])
         there = int(search.layout.place[back])
-        if not search.forbids(block, there) and not search.forbids(back, here):
+        if not search.forbids(block, there, back) and not search.forbids(back, here, block):
             return Change(gain, block, there, back)
     return None
 

@@ -213,14 +213,21 @@ class Search:
         welcome = self.open_[targets] | (self.own[targets] & (self.home[blocks] == targets))
         return np.asarray(welcome & self.reach[self.layout.signature[blocks], targets])
 
-    def forbids(self, block: int, target: int) -> bool:
-        """Whether a rule keeps a block off a host whatever room there is; remembers what it says.
+    def forbids(self, block: int, target: int, gone: int = -1) -> bool:
+        """Whether a rule keeps a block off a host whatever room there is, or no NUMA nodes take it
+        there once `gone` (not -1) has left; remembers what it says.
 
         Many small arrays: to be asked only of what is about to be done.
         """
-        check = forbidding(self.layout, block, target)
+        layout, nodes = self.layout, self.layout.nodes
+        seat = nodes.seats.get((gone, target), ()) if nodes else ()
+        if nodes and seat:
+            nodes.release(gone, target)
+        check = forbidding(layout, block, target)
         if check and (block, target) not in self.forbidden:
-            self.forbidden[block, target] = check.refusal(self.layout, block, target)
+            self.forbidden[block, target] = check.refusal(layout, block, target)
+        if nodes and seat:
+            nodes.charge(gone, target, seat)
         return check is not None
 
     def turning_down(self, blocks: Ints) -> dict[str, int]:

@@ -20,7 +20,8 @@ from balancerd.core.policies.tables import Band
 from balancerd.core.units import format_size, format_time
 
 EPSILON = 1e-9
-ROOM = frozenset({"memory", "NUMA", "CPU", "busy"})  # checks that say that a host is too full
+# Checks that say that a host is too full as a whole: a search makes room there, but not on nodes.
+ROOM = frozenset({"memory", "CPU", "busy"})
 Explanation = tuple[str, str]  # detail, remedy
 Rows = Ints | int  # hosts, or one of them: many small arrays of one element would be slow
 
