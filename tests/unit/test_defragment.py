@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from balancerd.core.model import Cluster, Snapshot
-from balancerd.core.past.history import History
+from balancerd.core.past.history import History, Outcome, PastMove
 from balancerd.core.placing.assess import assess_layout
 from balancerd.core.placing.layout import Layout
 from balancerd.core.placing.room import Size, big_vm, free_room, stranded
@@ -23,7 +23,7 @@ from balancerd.core.planner.defragment.site import site_of
 from balancerd.core.planner.draft import Draft
 from balancerd.core.policies.choices import Objective
 from balancerd.core.policies.policy import Policy
-from balancerd.core.units import GIB
+from balancerd.core.units import GIB, MINUTE
 from tests.numa import site
 from tests.property import drawn
 from tests.sites import NOW, planned, policy, told
@@ -335,3 +335,12 @@ def test_a_plan_that_its_budget_did_not_bound_is_gone_on_with() -> None:
     )
     assert by.limits.per_plan == 3
     assert told(planned(snapshot, by)) == ["b h1>h2", "d h1>h2", "e h1>h2"]
+
+
+def test_what_a_host_refuses_once_the_choice_is_made_is_counted() -> None:
+    """a came from h2 a while ago. Dies if only what stages before refused is told."""
+    snapshot = site(h1="8: a 2", h2="8: b 6", h3="8:")
+    past = PastMove("a", "h2", "h1", NOW - 45 * MINUTE, Outcome.DONE)
+    made = planned(snapshot, rules(8), History(moves=(past,)))
+    assert told(made) == []
+    assert made.refusal_counts["return"] == 1

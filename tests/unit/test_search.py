@@ -52,6 +52,14 @@ def test_a_host_is_only_emptied_where_that_is_worth_its_moves() -> None:
     assert told(planned(snapshot, policy("pack", power=PACKING, costs=dear))) == []
 
 
+def test_hosts_that_packing_never_tries_are_counted_by_why() -> None:
+    """Dies if only hosts that were tried in vain are."""
+    snapshot = site("h1 10c 64G: a 1c 4G, b 1c 4G | h2 10c 64G: c 2c 4G, d 1c 4G, e 1c 4G")
+    dear = {"move": 1.0, "gib": 0.0, "host": 1.5}
+    made = planned(snapshot, policy("pack", power=PACKING, costs=dear))
+    assert made.refusal_counts == {"too dear to empty": 2}
+
+
 def test_a_host_is_emptied_in_the_place_of_another_whose_vms_are_dearer_to_move() -> None:
     """Only c may be on h3, so that it goes first: it takes least room away. Dies without `swap`."""
     snapshot = site("h1 10c 64G: a 4c 4G | h2 10c 64G: b 4c 4G | h3 10c 64G: c 4c 4G")

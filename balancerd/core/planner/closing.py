@@ -47,14 +47,17 @@ class Closing:
 
     def next_host(self) -> int | None:
         """The host that saves most for the room that goes with it; None where none does."""
-        layout, search = self.search.layout, self.search
         if not self.closable.any():
             return None
-        staying = search.price * (layout.place == search.home)
-        moving = np.bincount(layout.place, staying, len(layout.hosts))
-        saved = np.where(self.closable, self.host_price - moving, -np.inf)
+        saved = np.where(self.closable, self._saved(), -np.inf)
         host = int(np.argmax(saved / self.useful))
         return host if saved[host] > 0 else None
+
+    def _saved(self) -> Floats:
+        """What it saves to empty each host, less what its moves cost."""
+        layout, search = self.search.layout, self.search
+        staying = search.price * (layout.place == search.home)
+        return self.host_price - np.bincount(layout.place, staying, len(layout.hosts))
 
     def close(self, host: int) -> None:
         """Empty a host if there is room elsewhere and that is worth it."""
@@ -264,6 +267,14 @@ class Closing:
         """Say of the hosts that stay on why they do, and what rules forbade."""
         for host, obstacle in self.obstacles.items():
             self.draft.note(Refusal("", self.search.layout.hosts[host], *obstacle))
+        untried = self.closable & (self.search.layout.used_count > 0)
+        for kind, hosts in (
+            ("too dear to empty", self._saved() <= 0),
+            ("not tried", self._saved() > 0),
+        ):
+            count = int((untried & hosts).sum())
+            if count:  # this may not be the only search
+                self.draft.counts[kind] = max(self.draft.counts[kind], count)
         for refusal in self.search.forbidden.values():
             self.draft.note(refusal)
 

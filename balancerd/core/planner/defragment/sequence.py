@@ -36,7 +36,20 @@ def carry_out(draft: Draft, site: Site, chosen: dict[int, Column]) -> bool:
             if unmeant == set(leaving):
                 break
             unmeant = set(leaving)  # what finds no slot in this order
+    if draft.room() > 0:
+        _note(draft, slots, leaving)
     return not any(leaving.values())
+
+
+def _note(draft: Draft, slots: list[Slot], leaving: dict[int, list[tuple[Place, int]]]) -> None:
+    """Say why those that were to leave found the slots for their kind closed."""
+    for kind in sorted(leaving):
+        hosts = sorted({slot.place[0] for slot in slots if slot.kind == kind})
+        for source, block in leaving[kind]:
+            for host in hosts:
+                refusal = refuses(draft.layout, block, host) if host != source[0] else None
+                if refusal is not None:
+                    draft.note(refusal)
 
 
 def _spread_out(
