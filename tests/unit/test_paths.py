@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from balancerd.core.model import Link, Snapshot
-from tests.sites import planned, policy, site, told
+from tests.sites import planned, policy, rule, site, told
 
 LINKS = (
     *(Link(host, rack, 1e9) for host, rack in (("h1", "r1"), ("h3", "r1"), ("h4", "r1"))),
@@ -39,6 +39,14 @@ def test_a_way_full_of_the_vms_own_traffic_is_avoided() -> None:
     snapshot = linked(HOT)
     loads = {**snapshot.loads, "d": replace(snapshot.loads["d"], network=8e8)}
     assert told(planned(replace(snapshot, loads=loads), policy())) == ["b h1>h3"]
+
+
+def test_packing_prefers_the_better_way_to_a_host_that_is_a_little_fuller() -> None:
+    """Dies if a block goes to the fullest by a hair."""
+    text = "r1/h1 10c 64G: a 1c 4G | r2/h2 10c 64G: c 3.1c 4G | r1/h3 10c 64G: d 3c 4G"
+    rules = policy("pack", rule("pin", "c", "h2"), rule("pin", "d", "h3"), power={"reserve": 0})
+    assert [move.target for move in planned(linked(text), rules).moves] == ["h3"]
+    assert [move.target for move in planned(site(text), rules).moves] == ["h2"]
 
 
 def test_predicted_times_are_those_of_the_narrowest_link() -> None:

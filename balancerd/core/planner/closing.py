@@ -228,25 +228,28 @@ class Closing:
         return np.asarray(use)
 
     def _insert(self, block: int) -> bool:
-        """Put a block where it costs least: of equals on the most efficient, then the fullest."""
+        """Put a block where it costs least: of equals on the most efficient, then the fullest, of
+        those about as full on the one with the widest and shortest way there."""
         search, layout = self.search, self.search.layout
         targets = np.flatnonzero(search.open_)
         cost = search.burden(np.array([block]), targets)[0] if len(targets) else np.zeros(0)
         while np.isfinite(cost).any():
             ties = np.flatnonzero(cost <= cost.min() + ROUNDING)
-            best = ties[self._preferred(targets[ties])]
+            best = ties[self._preferred(block, targets[ties])]
             if not search.forbids(block, int(targets[best])):
                 layout.move(block, int(targets[best]))
                 return True
             cost[best] = np.inf
         return False
 
-    def _preferred(self, hosts: Ints) -> int:
-        """Which of some hosts is the fullest of the most efficient; the first of equals."""
+    def _preferred(self, block: int, hosts: Ints) -> int:
+        """Which of some hosts it is to be; the first of equals."""
         layout = self.search.layout
         price = layout.peak[hosts] / np.maximum(layout.cpu_capacity[hosts], ROUNDING)
-        efficient = np.flatnonzero(price == price.min())
-        return int(efficient[np.argmax(self._use(hosts[efficient]))])
+        efficient = hosts[price == price.min()]
+        home = int(self.search.home[block])
+        best = self.draft.paths.nearest(home, efficient, -self._use(efficient))
+        return int(np.flatnonzero(hosts == best)[0])
 
     def _moved_for(self, host: int) -> None:
         """Remember of all blocks that are elsewhere by now, and were not before, for which host."""
