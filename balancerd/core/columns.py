@@ -86,16 +86,16 @@ class Loads(Table[Load]):
     def __getitem__(self, name: str) -> Load:
         row = self.row[name]
         return Load(
-            cpu=float(self.cpu[row]),
-            cpu_mean=float(self.cpu_mean[row]),
-            memory=int(self.memory[row]),
-            steal=float(self.steal[row]),
-            network=_known(float(self.network[row])),
-            block=_known(float(self.block[row])),
-            readings=int(self.readings[row]),
-            since=float(self.since[row]),
-            dirty_rate=_known(float(self.dirty_rate[row])),
-            shortage=float(self.shortage[row]),
+            cpu=self.cpu.item(row),
+            cpu_mean=self.cpu_mean.item(row),
+            memory=self.memory.item(row),
+            steal=self.steal.item(row),
+            network=_known(self.network.item(row)),
+            block=_known(self.block.item(row)),
+            readings=self.readings.item(row),
+            since=self.since.item(row),
+            dirty_rate=_known(self.dirty_rate.item(row)),
+            shortage=self.shortage.item(row),
         )
 
     def only(self, kept: Bools) -> Self:
@@ -141,8 +141,8 @@ class Forecasts(Table[Forecast]):
 
     def __getitem__(self, name: str) -> Forecast:
         row = self.row[name]
-        usual = _known(float(self.usual[row]))
-        return Forecast(float(self.cpu[row]), float(self.spread[row]), usual)
+        usual = _known(self.usual.item(row))
+        return Forecast(self.cpu.item(row), self.spread.item(row), usual)
 
 
 def _known(value: float) -> float | None:

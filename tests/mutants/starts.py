@@ -240,7 +240,7 @@ STARTS = (
     Mutant(
         "moves wait for those they come after",
         "core/executing/executor.py",
-        "        if undone:\n            return task, ()\n",
+        "        if undone:\n            return _behind(undone, task, view), ()\n",
         "",
         EXECUTOR,
         protects="no move begins before its room was made",
@@ -248,8 +248,8 @@ STARTS = (
     Mutant(
         "moves fall with those they come after",
         "core/executing/executor.py",
-        "        if broken:\n",
-        "        if False:\n",
+        "    if broken:\n",
+        "    if False:\n",
         BEGINNING,
         protects="a move whose room was never made is dropped, and does not wait for ever",
     ),

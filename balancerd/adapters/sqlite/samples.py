@@ -66,6 +66,7 @@ class SamplesStore:
         self.database = Database(path, SAMPLES, Access.OWN, "NORMAL" if durable else "OFF")
         self._retention = retention
         self._subjects: dict[str, dict[str, int]] = {}
+        self._newest: dict[str, tuple[tuple[str, ...], list[int]]] = {}  # who was read last
         self._rollbacks: int | None = None
 
     def __enter__(self) -> Self:
@@ -104,8 +105,8 @@ class SamplesStore:
         with self.database.transaction():
             tick = self._tick(at)
             rows = [
-                _rows(tick, self._ids(kind, loads), Loads.of(loads))
-                for kind, loads in (("host", hosts), ("vm", vms))
+                _rows(tick, self._ids(kind, loads.names), loads)
+                for kind, loads in (("host", Loads.of(hosts)), ("vm", Loads.of(vms)))
             ]
             self._write(list(chain.from_iterable(rows)))
 
@@ -121,17 +122,21 @@ class SamplesStore:
         assert row is not None  # inserted just now
         return int(row[0])
 
-    def _ids(self, kind: str, names: Mapping[str, Any]) -> list[int]:
+    def _ids(self, kind: str, names: tuple[str, ...]) -> list[int]:
         """Numbers of the subjects, new ones given where they are needed."""
         if self._rollbacks != self.database.rollbacks:
             self._rollbacks = self.database.rollbacks
-            self._subjects = {"host": {}, "vm": {}}
+            self._subjects, self._newest = {"host": {}, "vm": {}}, {}
             for row in self.database.rows("SELECT kind, name, id FROM subjects"):
                 self._subjects[row[0]][row[1]] = row[2]
-        known = self._subjects[kind]
-        for name in sorted(name for name in names if name not in known):
-            known[name] = self.database.insert("subjects", {"kind": kind, "name": name})
-        return [known[name] for name in names]
+        before, ids = self._newest.get(kind, ((), []))
+        if names != before:
+            known = self._subjects[kind]
+            for name in sorted(name for name in names if name not in known):
+                known[name] = self.database.insert("subjects", {"kind": kind, "name": name})
+            ids = [known[name] for name in names]
+            self._newest[kind] = names, ids
+        return ids
 
     def _roll_up(self, now: float) -> None:
         folded = self.database.row("SELECT until_at FROM folded")

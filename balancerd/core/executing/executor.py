@@ -155,7 +155,7 @@ def _by_vm(tasks: Mapping[int, Task]) -> dict[str, list[int]]:
     """The moves under way, by VM."""
     found: dict[str, list[int]] = {}
     for number, task in tasks.items():
-        if isinstance(task.action, Move) and task.stage in UNDER_WAY:
+        if task.stage in UNDER_WAY and isinstance(task.action, Move):
             found.setdefault(task.action.vm, []).append(number)
     return found
 
@@ -247,12 +247,8 @@ class _Starts:
             return task, ()
         before = [self._tasks[n] for n in task.action.after if n in self._tasks]
         undone = [other for other in before if other.stage is not Stage.DONE]
-        broken = next((other for other in undone if other.stage in ENDED), None)
-        if broken:
-            detail = f"needs the {_name(broken.action)}, which was {broken.stage}"
-            return task.to(Stage.DROPPED, view.now, detail), ()
         if undone:
-            return task, ()
+            return _behind(undone, task, view), ()
         if view.paused or view.frozen or not view.fresh:
             return task, ()
         if not isinstance(task.action, Move):
@@ -329,21 +325,28 @@ def _turned_away(tasks: Iterable[Task]) -> list[PastMove]:
     """What hosts told VMs of a plan that holds for others, too."""
     found: list[PastMove] = []
     for task in tasks:
+        if task.outcome is not Outcome.OBJECTED:
+            continue
         against = task.report.against if task.report else Against.MOVE
-        if task.outcome is Outcome.OBJECTED and against is not Against.MOVE:
+        if against is not Against.MOVE:
             move, said = task.move, Outcome.OBJECTED
             ways = move.vm, move.source, move.target, task.since
             found.append(PastMove(*ways, said, detail=task.detail, against=against))
     return found
 
 
+def _behind(undone: Sequence[Task], task: Task, view: View) -> Task:
+    """A task that comes after these: it waits for them, and falls with one that ended."""
+    broken = next((other for other in undone if other.stage in ENDED), None)
+    if broken:
+        detail = f"needs the {_name(broken.action)}, which was {broken.stage}"
+        return task.to(Stage.DROPPED, view.now, detail)
+    return task
+
+
 def _was_refused(task: Task, view: View) -> bool:
     """Whether the ledger took no intent of it a moment ago: a pause that the view may not show."""
     return 0.0 <= view.now - task.refused < INTEND_AGAIN
-
-
-def _is_move(task: Task) -> bool:
-    return isinstance(task.action, Move)
 
 
 def project(snapshot: Snapshot, tasks: Iterable[Task]) -> Snapshot:
@@ -352,12 +355,12 @@ def project(snapshot: Snapshot, tasks: Iterable[Task]) -> Snapshot:
     arrived: dict[str, str] = {}
     flying: dict[str, str] = {}
     for task in tasks:
-        if not _is_move(task) or task.move.vm not in cluster.vms:
+        done = task.stage is Stage.DONE and task.since > snapshot.at
+        if not (done or task.stage in UNDER_WAY):
             continue
-        if task.stage is Stage.DONE and task.since > snapshot.at:
-            arrived[task.move.vm] = task.move.target
-        elif task.stage in UNDER_WAY:
-            flying[task.move.vm] = task.move.target
+        action = task.action
+        if isinstance(action, Move) and action.vm in cluster.vms:
+            (arrived if done else flying)[action.vm] = action.target
     if not arrived and not flying:
         return snapshot
     flights = {vm: to for vm, to in cluster.flights.items() if vm not in arrived} | flying

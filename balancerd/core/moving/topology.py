@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from balancerd.core.columns import Loads
-from balancerd.core.model import Cluster, Link, Snapshot
+from balancerd.core.model import Cluster, Host, Link, Snapshot
 from balancerd.core.moving.graphs import Network, network, shortest_paths
 from balancerd.core.same import Same
 
@@ -165,7 +165,12 @@ def _ints(values: Iterable[int]) -> Ints:
 
 def topology_of(cluster: Cluster) -> Topology:
     """The topology of a site; made once, as a site changes rarely."""
-    return _made(tuple(cluster.hosts), Same(cluster.links))
+    return _found(Same(cluster.hosts), Same(cluster.links))
+
+
+@lru_cache(maxsize=4)
+def _found(hosts: Same[Mapping[str, Host]], links: Same[tuple[Link, ...]]) -> Topology:
+    return _made(tuple(hosts.value), links)
 
 
 @lru_cache(maxsize=4)

@@ -58,12 +58,12 @@ def assess_layout(layout: Layout, now: float) -> tuple[Assessment, ...]:
 def _asleep(layout: Layout, idle: Bools, gaps: Mapping[str, Gap]) -> dict[int, Assessment]:
     """Of the idle hosts those that are off and of which nothing else is told: on a site that is
     packed they are the most by far."""
-    loads, hosts = layout.snapshot.host_loads, layout.snapshot.cluster.hosts
+    told, hosts = {*gaps, *layout.snapshot.host_loads}, layout.snapshot.cluster.hosts
     rows = [(row, layout.hosts[row]) for row in np.flatnonzero(idle).tolist()]
     return {
-        row: _off(name, hosts[name].power)
+        row: _off(name, power)
         for row, name in rows
-        if hosts[name].power in _OFF and name not in gaps and name not in loads
+        if (power := hosts[name].power) in _OFF and name not in told
     }
 
 
