@@ -57,6 +57,13 @@ def test_a_vm_that_stays_stays_for_a_reason() -> None:
     )
 
 
+def test_a_vm_that_stays_on_an_overloaded_host_is_not_said_to_be_well_off() -> None:
+    """Dies when one says that nothing asks for a move where others are moved off its host."""
+    assert why(decided(site(HOT)), "c").sentence == (
+        "c stays on h1, which is overloaded (CPU 90%, mean 90% > 80%): others move off it instead"
+    )
+
+
 def test_a_vm_that_stays_is_told_what_it_could_have() -> None:
     found = why(decided(site(HOT), policy("spread", limits={"gain": 0.9})), "d")
     assert about(found, "targets") == "1 of 2 other hosts would take it; the others: CPU 1"

@@ -4,7 +4,7 @@ from balancerd.core.explain import facts
 from balancerd.core.explain.answer import Answer, Decision, Fact
 from balancerd.core.placing.layout import Layout
 from balancerd.core.placing.survey import lay_out
-from balancerd.core.plan import Move, Refusal
+from balancerd.core.plan import Move, Plan, Refusal, Verdict
 from balancerd.core.units import format_duration, format_size
 
 
@@ -45,9 +45,18 @@ def _staying(decision: Decision, layout: Layout, vm: str) -> tuple[str, tuple[Re
         seen = refusals[0]
         where = f"{seen.host} refused it" if seen.host else "it may not move"
         return f"{vm} stays on {host}: {where}, {seen.constraint}, {seen.detail}", refusals
-    found = (f"{a.verdict}, {a.reason}" for a in decision.plan.assessments if a.host == host)
-    state = next(found, "not assessed")
-    return f"{vm} stays on {host}, and nothing asks for a move ({state})", ()
+    return f"{vm} stays on {host}{_unasked(decision.plan, host)}", ()
+
+
+def _unasked(plan: Plan, host: str) -> str:
+    """Why nothing is asked of a VM that nothing refused."""
+    seen = next((one for one in plan.assessments if one.host == host), None)
+    if seen is None or seen.verdict is not Verdict.OVERLOADED:
+        state = f"{seen.verdict}, {seen.reason}" if seen else "not assessed"
+        return f", and nothing asks for a move ({state})"
+    instead = any(move.source == host for move in plan.moves)
+    why = "others move off it instead" if instead else "no move was found that makes up for it"
+    return f", which is overloaded ({seen.reason}): {why}"
 
 
 def _facts_of_moving(
