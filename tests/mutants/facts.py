@@ -42,8 +42,8 @@ FACTS = (
         "no VM goes where its CPU cannot be had",
     ),
     _fact(
-        "an older QEMU",
-        "_major(target) < _major(source)",
+        "an older QEMU or libvirt",
+        "_major(there) < _major(here)",
         "no VM goes where it might not be understood, nor come back from",
     ),
     _fact(
