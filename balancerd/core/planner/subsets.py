@@ -20,8 +20,8 @@ def sets_of(count: int) -> Floats:
 @cache
 def _table() -> Floats:
     """All sets, as the bits of numbers in order: those of fewer blocks are the first rows."""
-    bits = np.array([0, *(1 << block for block in range(CHOICE))])
-    numbers = bits
-    for _ in range(TOGETHER - 1):
-        numbers = np.unique(numbers[:, np.newaxis] | bits)
+    bits, found = [1 << block for block in range(CHOICE)], {0}
+    for _ in range(TOGETHER):
+        found |= {number | bit for number in found for bit in bits}
+    numbers = np.array(sorted(found))
     return (numbers[:, np.newaxis] >> np.arange(CHOICE) & 1).astype(np.float64)

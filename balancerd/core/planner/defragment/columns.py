@@ -209,6 +209,7 @@ def different(rows: Ints) -> Ints:
     mixers = MIXER * (2 * np.arange(rows.shape[1], dtype=np.uint64) + np.uint64(1))
     keys = (rows.astype(np.uint64) * mixers).sum(axis=1)
     keys ^= keys >> np.uint64(31)
-    _, first = np.unique(keys, return_index=True)
-    first.sort()
-    return np.asarray(first, dtype=np.int64)
+    order = np.argsort(keys, kind="stable")
+    is_first = np.ones(len(keys), dtype=np.bool_)
+    is_first[1:] = keys[order[1:]] != keys[order[:-1]]
+    return np.sort(order[is_first])
