@@ -18,7 +18,7 @@ RELOAD = 0.005  # chance before each cycle that another policy is put in force
 CLOCK_SET = 0.005  # chance before each cycle that somebody sets balancerd's clock
 START = 1_700_000_000.0
 PINNED = {"h1", "h2"}  # the hosts of v2
-PHASES = ("start", "perform", "gap", "post-copy", "post-copy", "finish")
+PHASES = ("start", "perform", "gap", "gap", "post-copy", "post-copy", "finish")
 OBJECTIVES = ("spread", "pack", "quiet", "spread", "pack", "quiet", "drain", "defragment")
 STRIKES = dict.fromkeys(FaultKind, 3) | {FaultKind.MIGRATION_FAILS: 6}
 

@@ -411,3 +411,19 @@ def test_a_host_that_hangs_in_its_shutdown_is_on_again():
     world.sleep("a3")
     live(world, 60)
     assert world.states(["a3"])["a3"].value == "on"
+
+
+def test_what_befalls_a_post_copy_does_so_before_it_has_ended():
+    """Dies when the blow comes so late that the VM has arrived by then."""
+    found = set()
+    for seed in range(12):
+        world = in_post_copy({"kind": "migration-fails", "phase": "post-copy"}, seed=seed)
+        (end,) = live(world, 60)
+        assert end.error
+        found.add(presences(world, "v0", "a1", "a2"))
+    assert found == {
+        (Presence.CRASHED, Presence.FAILED),
+        (Presence.POSTCOPY_FAILED, Presence.CRASHED),
+        (Presence.POSTCOPY_FAILED, Presence.POSTCOPY_FAILED),
+        (Presence.MIGRATED, Presence.RUNNING),
+    }

@@ -269,15 +269,15 @@ class Faults:
             self._fail_in_the_copy(vm, self._one_of(endings.POST_COPY))
 
     def _fail_in_the_copy(self, vm: int, ending: Ending) -> None:
-        delay = self._seconds_alone(vm) * float(self._random.uniform(0.0, 1.0))
+        delay = self._seconds_left(vm) * float(self._random.uniform(0.0, 1.0))
         end = partial(self._fail_if_same, self._identity(vm), ending)
         self._state.timers.add(self._state.now + delay, end)
 
-    def _seconds_alone(self, vm: int) -> float:
-        """How long a migration's first round would take with the links to itself."""
+    def _seconds_left(self, vm: int) -> float:
+        """How long a migration's round would take from now on with the links to itself."""
         row = self._state.flights.rows[self._state.flights.find(vm)]
         narrowest = float(self._state.network.capacities[row["path"]].min())
-        return float(row["total"]) / max(min(float(row["cap"]), narrowest), 1.0)
+        return float(row["left"]) / max(min(float(row["cap"]), narrowest), 1.0)
 
     def _ending(self, vm: int, _source: int, _target: int) -> Ending:
         return self._fates.pop(vm, DONE)
