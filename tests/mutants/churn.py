@@ -132,7 +132,7 @@ CHURN = (
     Mutant(
         "a pair at rest takes no new moves",
         "core/placing/constraints/fast.py",
-        '    Check("back-off", _barred, _explain_barred),\n',
+        '    Check("back-off", _barred, _explain_barred, "barred"),\n',
         "",
         CONSTRAINTS,
         protects="plans do not count on a pair of hosts whose migrations failed",

@@ -252,8 +252,8 @@ RULES = (
     Mutant(
         "a soft rule binds",
         "core/placing/reach.py",
-        "elif rule.weight is None:",
-        "elif True:",
+        "if rule.weight is not None:",
+        "if False:",
         f"{CONSTRAINTS}::test_a_soft_rule_refuses_nothing_and_breaks_nothing",
     ),
     Mutant(
