@@ -70,6 +70,7 @@ def test_memory_overload_is_relieved_by_memory() -> None:
 def test_a_full_site_is_not_made_worse_and_the_plan_says_what_was_in_the_way() -> None:
     made = planned(site("h1 10c 64G: a 9c 8G | h2 10c 64G: b 6c 8G"), policy())
     assert told(made) == []
+    assert made.reason.startswith("nothing would help: 1 host overloaded, busiest CPU 90%")
     assert made.refusal_counts == {"CPU": 1}
     assert made.refusals[0].detail == "15.00 of at most 6.50 cores expected"
 

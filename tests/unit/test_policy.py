@@ -179,6 +179,12 @@ def test_a_window_changes_single_keys_and_leaves_the_others() -> None:
     assert rules.at(moment("2026-03-02T12:00")) == rules
 
 
+def test_the_rules_of_a_window_are_one_object_as_long_as_it_holds() -> None:
+    rules = policy(NIGHT + "objective = 'pack'\n")
+    assert rules.at(moment("2026-03-02T23:00")) is rules.at(moment("2026-03-02T23:01"))
+    assert policy(NIGHT).at(moment("2026-03-02T23:00")).objective is Objective.SPREAD
+
+
 def test_a_policy_without_windows_is_the_same_at_every_moment() -> None:
     rules = policy("")
     assert rules.at(0.0) is rules

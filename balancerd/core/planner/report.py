@@ -107,7 +107,8 @@ def _sentence(draft: Draft, before: float, after: float) -> str:
     if draft.declined:
         return f"nothing to do: {draft.declined}"
     busiest = max((a.cpu for a in draft.assessments), default=0.0)
+    verdict = "nothing would help" if overloaded else "nothing to do"
     return (
-        f"nothing to do: {counted(overloaded, 'host overloaded')}, "
+        f"{verdict}: {counted(overloaded, 'host overloaded')}, "
         f"busiest CPU {busiest:.0%}, score {before:.4g}{refused}"
     )

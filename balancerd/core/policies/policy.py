@@ -5,6 +5,7 @@ of the TOML file, text with a unit is turned into SI numbers here, and every err
 """
 
 from collections import Counter
+from functools import lru_cache
 from typing import Any
 
 from pydantic import Field, PrivateAttr, TypeAdapter, ValidationInfo, field_validator
@@ -14,6 +15,7 @@ from balancerd.core.policies.quantity import Text
 from balancerd.core.policies.rule import ConstraintRule
 from balancerd.core.policies.tables import Exact
 from balancerd.core.policies.window import RULES, Rules, Window
+from balancerd.core.same import Same
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -69,11 +71,19 @@ class Policy(Rules):
         return next((window for window in self.window if window.contains(now)), None)
 
     def at(self, now: float) -> "Policy":
-        """The policy as it stands at a moment; its windows are kept, its rules are the window's."""
+        """The policy as it stands at a moment; its windows are kept, its rules are the window's.
+
+        The same object as long as the same window holds: much is kept for as long as a policy is.
+        """
         for window, rules in zip(self.window, self._variants, strict=True):
             if window.contains(now):
-                return self.model_copy(update={name: getattr(rules, name) for name in RULES})
+                return _under(Same(self), Same(rules))
         return self
+
+
+@lru_cache(maxsize=8)
+def _under(policy: Same[Policy], rules: Same[Rules]) -> Policy:
+    return policy.value.model_copy(update={name: getattr(rules.value, name) for name in RULES})
 
 
 _VARIANTS = TypeAdapter(tuple[Rules, ...])
