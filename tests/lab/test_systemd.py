@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import time
@@ -23,10 +24,11 @@ from tests.lab.test_libvirt_adapter import until
 ROOT = Path(__file__).parents[2]
 SYSTEMD = Path("/usr/lib/systemd/systemd")
 TARGETS = ("sysinit", "basic", "shutdown", "network-online")
-HOMES = (Path("/root"), Path("/home"))  # closed to others, who may well have Python there
+# What README has in /opt and /usr/local may be anywhere here, a home or /tmp included.
 DROP_IN = """
 [Service]
 ProtectHome=no
+PrivateTmp=no
 StandardOutput=append:/var/log/balancerd.log
 StandardError=inherit
 """
@@ -63,7 +65,7 @@ class Machine:
     def boot(self) -> None:
         script = BOOT.format(
             work=self._work,
-            keep="\n".join(keeping(self._work / "keep")),
+            keep="\n".join(keeping(self._work)),
             bin=Path(sys.executable).parent,
             root=ROOT,
             systemd=SYSTEMD,
@@ -129,14 +131,23 @@ def remove(group: Path) -> bool:
     return True
 
 
-def keeping(place: Path) -> Iterator[str]:
-    """What makes Python and the project readable for others, though a home is around them."""
-    needed = [path for path in {Path(sys.base_prefix), ROOT} if set(HOMES) & {*path.parents}]
+def keeping(work: Path) -> Iterator[str]:
+    """What lets others reach Python and the project, though directories around them are closed."""
+    needed = {path: gate for path in (Path(sys.base_prefix), ROOT) if (gate := closed(path))}
     for number, path in enumerate(needed):
-        yield f"mkdir {place}/{number}; mount --rbind {path} {place}/{number}"
-    yield from (f"mount -t tmpfs -o mode=755 home {home}" for home in HOMES if needed)
+        kept, upper = work / "keep" / str(number), work / f"kept{number}"
+        layers = f"lowerdir={path},upperdir={upper},workdir={upper}.work"
+        yield f"mkdir -p -m 755 {kept} {upper} {upper}.work"
+        yield f"mount -t overlay -o {layers} overlay {kept}"
+    yield from (f"mount -t tmpfs -o mode=755 gate {gate}" for gate in sorted({*needed.values()}))
     for number, path in enumerate(needed):
-        yield f"mkdir -p {path}; mount --rbind {place}/{number} {path}"
+        yield f"mkdir -p {path}; mount --bind {work}/keep/{number} {path}"
+
+
+def closed(path: Path) -> Path | None:
+    """The outermost directory on the way to a path that others may not enter."""
+    way = (*reversed(path.parents), path)
+    return next((place for place in way if not place.stat().st_mode & stat.S_IXOTH), None)
 
 
 def tree_of_groups() -> Path | None:
