@@ -6,6 +6,8 @@ import pytest
 
 from balancerd.core.executing.reconcile import (
     CLEAN_UP_PATIENCE,
+    DOWN,
+    ORPHAN_PATIENCE,
     TABLE,
     Act,
     judge,
@@ -99,6 +101,15 @@ def test_what_runs_on_neither_host_is_not_waited_for_without_end(
 @pytest.mark.parametrize("left", [P.RUNNING_WITH_JOB, P.OUTGOING, P.POSTCOPY_FAILED, P.MIGRATED])
 def test_memory_that_still_follows_is_waited_for(left: Presence) -> None:
     assert judge(left, P.POSTCOPY, waited=1e9).outcome is None
+
+
+@pytest.mark.parametrize("source", DOWN)
+def test_memory_that_has_lost_its_source_may_be_whole_and_is_given_up_when_it_is_not(
+    source: Presence,
+) -> None:
+    assert judge(source, P.POSTCOPY, waited=ORPHAN_PATIENCE - 1).outcome is None
+    finding = judge(source, P.POSTCOPY, waited=ORPHAN_PATIENCE + 1)
+    assert (finding.outcome, finding.acts) == (Outcome.LOST, ())
 
 
 def test_libvirt_gets_its_time_to_clean_up_the_targets_half() -> None:

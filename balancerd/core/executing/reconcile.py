@@ -125,11 +125,18 @@ TABLE: dict[tuple[Presence, Presence], Finding] = {
 CLEANING_UP = (P.RUNNING, P.INCOMING)
 CLEAN_UP_PATIENCE = 60.0
 
+# The source died while memory followed. If all of it was there, the target soon says RUNNING;
+# if not, some libvirts say so, and some go on calling it post-copy for good.
+ORPHANED = frozenset((down, P.POSTCOPY) for down in DOWN)
+ORPHAN_PATIENCE = 60.0
+
 
 def judge(source: Presence, target: Presence, waited: float) -> Finding:
     """What to make of a pair of presences; `waited` is for how many seconds the pair stood."""
     if (source, target) == CLEANING_UP and waited > CLEAN_UP_PATIENCE:
         return Finding(Outcome.FAILED, "still on the source; the target's half was not cleaned up")
+    if (source, target) in ORPHANED and waited > ORPHAN_PATIENCE:
+        return Finding(Outcome.LOST, f"{source.value} on the source before all memory had followed")
     return TABLE.get((source, target), WAIT)
 
 
