@@ -45,7 +45,7 @@ class Promises:
 
     world: World
     apart_kept: bool = False  # while two that are to be apart run, and do so apart
-    pin_kept: bool = False  # from when the VM that is pinned is where it has to be
+    pin_kept: bool = False  # while the VM that is pinned runs, and does so where it has to
     sets: set[tuple[int, int]] = field(default_factory=set)  # begun, by plan and number
 
     def hold(self, executions: Iterable[Execution]) -> None:
@@ -97,20 +97,18 @@ class Promises:
         pinned = set(places["v2"])
         if self.pin_kept and pinned and not pinned <= PINNED:
             raise BrokenError(f"v2 left {sorted(PINNED)} for {sorted(pinned)}")
-        self.pin_kept = self.pin_kept or (bool(pinned) and pinned <= PINNED)
+        self.pin_kept = bool(pinned) and pinned <= PINNED  # down, whoever starts it says where
 
     def _sets_hold(self, execution: Execution) -> None:
         """Of no set a part began, and another was refused before the set was committed."""
         moves = [task for task in execution.tasks.values() if isinstance(task.action, Move)]
         in_sets = [task for task in moves if task.move.set_number]
-        begun = {task.move.set_number: task.move.vm for task in in_sets if task.intent}
-        self.sets.update((execution.plan_id, number) for number in begun)
+        begun = [task.move for task in in_sets if task.intent]
+        self.sets.update((execution.plan_id, move.set_number) for move in begun)
         for task in in_sets:
-            half = task.move.set_number in begun
-            if half and task.stage is Stage.DROPPED and not task.cleared:
-                raise BrokenError(
-                    f"{begun[task.move.set_number]} began, {task.move.vm} did not: {task.detail}"
-                )
+            fellows = [m for m in begun if m.set_number == task.move.set_number and m != task.move]
+            if fellows and task.stage is Stage.DROPPED and not task.cleared:
+                raise BrokenError(f"{fellows[0].vm} began, {task.move.vm} did not: {task.detail}")
 
 
 def settled(ledger: Ledger, policy: Policy, drained: Set[str], now: float) -> None:

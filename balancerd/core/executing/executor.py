@@ -350,9 +350,12 @@ def _was_refused(task: Task, view: View) -> bool:
 
 
 def project(snapshot: Snapshot, tasks: Iterable[Task]) -> Snapshot:
-    """The snapshot as it must look by now: moves done since it was taken, and those under way."""
+    """The snapshot as it must look by now: moves done since it was taken, and those under way.
+
+    What is under way counts at its source to the end: in post-copy it runs on the target already.
+    """
     cluster = snapshot.cluster
-    arrived: dict[str, str] = {}
+    places: dict[str, str] = {}
     flying: dict[str, str] = {}
     for task in tasks:
         done = task.stage is Stage.DONE and task.since > snapshot.at
@@ -360,11 +363,13 @@ def project(snapshot: Snapshot, tasks: Iterable[Task]) -> Snapshot:
             continue
         action = task.action
         if isinstance(action, Move) and action.vm in cluster.vms:
-            (arrived if done else flying)[action.vm] = action.target
-    if not arrived and not flying:
+            places[action.vm] = action.target if done else action.source
+            if not done:
+                flying[action.vm] = action.target
+    if not places:
         return snapshot
-    flights = {vm: to for vm, to in cluster.flights.items() if vm not in arrived} | flying
-    cluster = replace(cluster, placement={**cluster.placement, **arrived}, flights=flights)
+    flights = {vm: to for vm, to in cluster.flights.items() if vm not in places} | flying
+    cluster = replace(cluster, placement={**cluster.placement, **places}, flights=flights)
     return replace(snapshot, cluster=cluster)
 
 
