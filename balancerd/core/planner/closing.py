@@ -270,11 +270,8 @@ class Closing:
         """Say of the hosts that stay on why they do, and what rules forbade."""
         for host, obstacle in self.obstacles.items():
             self.draft.note(Refusal("", self.search.layout.hosts[host], *obstacle))
-        untried = self.closable & (self.search.layout.used_count > 0)
-        for kind, hosts in (
-            ("too dear to empty", self._saved() <= 0),
-            ("not tried", self._saved() > 0),
-        ):
+        untried, pays = self.closable & (self.search.layout.used_count > 0), self._saved() > 0
+        for kind, hosts in (("too dear to empty", ~pays), ("not tried", pays)):
             count = int((untried & hosts).sum())
             if count:  # this may not be the only search
                 self.draft.counts[kind] = max(self.draft.counts[kind], count)

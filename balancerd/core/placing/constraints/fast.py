@@ -349,18 +349,17 @@ CHECKS = (
 def _at_stake(layout: Layout) -> tuple[Check, ...]:
     """The checks that can refuse anything on this site."""
     return _only(
-        bool(layout.groups),
-        bool(layout.barred),
-        bool(layout.returning),
-        bool(layout.objected),
-        layout.nodes is not None,
-        layout.pools is not None,
-        layout.policy.capacity.vms_per_host is not None,
+        groups=bool(layout.groups),
+        barred=bool(layout.barred),
+        returning=bool(layout.returning),
+        objected=bool(layout.objected),
+        nodes=layout.nodes is not None,
+        pools=layout.pools is not None,
+        most=layout.policy.capacity.vms_per_host is not None,
     )
 
 
 @cache
-def _only(*there: bool) -> tuple[Check, ...]:
-    kinds = ("groups", "barred", "returning", "objected", "nodes", "pools", "most")
-    given = {"", *(kind for kind, is_there in zip(kinds, there, strict=True) if is_there)}
+def _only(**there: bool) -> tuple[Check, ...]:
+    given = {"", *(kind for kind, is_there in there.items() if is_there)}
     return tuple(check for check in CHECKS if check.only in given)
