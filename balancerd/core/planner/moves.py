@@ -1,7 +1,7 @@
 """From a draft's steps to moves: in the order in which they begin, each with its prediction."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 from balancerd.core.model import Method
@@ -21,7 +21,6 @@ class _Transport:
 
     draft: Draft
     vms: tuple[tuple[int, str], ...]  # the step, and a VM of its block
-    _costs: dict[tuple[int, float], Cost] = field(default_factory=dict)
 
     @cached_property
     def links(self) -> list[tuple[int, ...]]:
@@ -29,22 +28,17 @@ class _Transport:
         steps, topology = self.draft.steps, self.draft.paths.topology
         return [topology.path(steps[step].source, steps[step].target) for step, _ in self.vms]
 
+    @cached_property
+    def narrowest(self) -> list[str]:
+        """The narrowest of those."""
+        paths = self.draft.paths
+        return [paths.topology.bottleneck(links, paths.free) for links in self.links]
+
     def cost(self, index: int, rate: float) -> Cost:
         """What one VM's move costs at a rate."""
-        found = self._costs.get((index, rate))
-        if found is None:
-            draft, paths = self.draft, self.draft.paths
-            link = paths.topology.bottleneck(self.links[index], paths.free)
-            found = migration_cost(
-                self.vms[index][1],
-                draft.layout.snapshot,
-                draft.policy,
-                rate,
-                link,
-                draft.history.lessons,
-            )
-            self._costs[index, rate] = found
-        return found
+        draft, vm, link = self.draft, self.vms[index][1], self.narrowest[index]
+        seen, lessons = draft.layout.snapshot, draft.history.lessons
+        return migration_cost(vm, seen, draft.policy, rate, link, lessons)
 
     def jobs(self) -> list[Job]:
         """Each VM's move as the timetable sees it."""
