@@ -19,7 +19,6 @@ from balancerd.adapters.sim.scenario import Fault, FaultKind
 from balancerd.adapters.sim.state import State
 from balancerd.adapters.sim.supply import Supply
 from balancerd.adapters.sim.traffic import Refusal, Traffic
-from balancerd.core.model import Method
 from balancerd.core.observation import Observation, Presence
 from balancerd.core.units import DAY
 
@@ -232,7 +231,7 @@ class Faults:
         self._no_space.add(host)
         rows = self._state.flights.rows
         for vm in rows["vm"][(rows["target"] == host) & (rows["phase"] == Phase.COPY)].tolist():
-            if self._traffic.method(vm) is Method.STORAGE:
+            if self._traffic.copies_disks(vm):
                 self._fail_if_same(self._identity(vm), endings.NO_SPACE)
 
     def _jam(self, host: int, _: Fault) -> None:
@@ -253,8 +252,7 @@ class Faults:
         self._fates.pop(vm, None)
         locked = self._state.site.scenario.migration.disk_locks
         row = self._state.flights.rows[self._state.flights.find(vm)]
-        copies_disks = self._traffic.method(vm) is Method.STORAGE
-        if copies_disks and int(row["target"]) in self._no_space:
+        if self._traffic.copies_disks(vm) and int(row["target"]) in self._no_space:
             self._fail_in_the_copy(vm, endings.NO_SPACE)
         elif self._struck("perform"):
             self._fail_in_the_copy(vm, self._one_of(endings.PERFORM))

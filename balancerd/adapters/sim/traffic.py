@@ -185,9 +185,9 @@ class Traffic:
         row = self._state.flights.rows[index]
         return row["phase"] != BROKEN and int(row["vm"]) not in self._state.copies.unwatched
 
-    def method(self, vm: int) -> Method | None:
-        """How a VM is being migrated."""
-        return self._methods.get(vm)
+    def copies_disks(self, vm: int) -> bool:
+        """Whether a VM is being migrated with its disks."""
+        return self._methods.get(vm) in WITH_DISKS
 
     def _error(self, host: int, vm: int, act: str, cause: str, code: int = 55) -> BackendError:
         name, subject = self._state.host_name(host), self._state.vm_name(vm)
@@ -212,7 +212,7 @@ class Traffic:
         if there not in (Presence.ABSENT, Presence.SHUTOFF, Presence.MIGRATED, Presence.FAILED):
             return "domain is already active on the target", 55, 20
         facts = state.site.vms[vm]
-        if order.method is not Method.STORAGE and not all(disk.shared for disk in facts.disks):
+        if order.method not in WITH_DISKS and not all(disk.shared for disk in facts.disks):
             self._blame(order, "sent without its disks")
             return NO_DISK
         for refuse in self.refusals:
