@@ -12,7 +12,7 @@ from balancerd.core.executing.execution import (
     warrant_of_approval,
     warrant_of_policy,
 )
-from balancerd.core.executing.executor import adopt, due
+from balancerd.core.executing.executor import adopt, due, project
 from balancerd.core.executing.messages import (
     AbortMigration,
     AbortWanted,
@@ -546,3 +546,11 @@ def test_a_task_takes_no_step_that_the_table_does_not_have() -> None:
             else:
                 with pytest.raises(AssertionError):
                     task.to(other, START)
+
+
+def test_a_migration_in_post_copy_counts_at_its_source_as_well() -> None:
+    """Dies when another plan takes for free what the VM still holds where it came from."""
+    run = one_move()
+    run.started()
+    seen = project(snapshot(a="h2"), run.execution.tasks.values()).cluster
+    assert (dict(seen.placement), dict(seen.flights)) == ({"a": "h1"}, {"a": "h2"})
