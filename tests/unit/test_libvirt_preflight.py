@@ -11,6 +11,7 @@ from balancerd.adapters.libvirt import HostConfig, overlays
 from balancerd.adapters.libvirt.definition import Layer
 from balancerd.adapters.libvirt.errors import not_encrypted
 from balancerd.adapters.libvirt.preflight import _image_locks, _sees, ask_both
+from balancerd.adapters.libvirt.volumes import volume_at
 from balancerd.adapters.libvirt.xml import parse
 from balancerd.core.model import Method
 from balancerd.core.observation import Preflight
@@ -97,7 +98,7 @@ def test_images_are_made_for_all_disks_or_for_none(connection: libvirt.virConnec
     nowhere = replace(TOP, path="/elsewhere/b.img")
     with pytest.raises(BackendError, match="no storage pool lets /elsewhere/b"):
         overlays.make(connection, "here", {(first,): 4096, (nowhere,): 4096})
-    assert overlays.volume_at(connection, first.path) is None
+    assert volume_at(connection, first.path) is None
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from balancerd.adapters.libvirt.hosts import HostConfig
 from balancerd.adapters.libvirt.locate import find
 from balancerd.adapters.libvirt.pages import pages
 from balancerd.adapters.libvirt.statistics import host_counters
+from balancerd.adapters.libvirt.volumes import pools_over, volume_at
 from balancerd.adapters.libvirt.xml import attribute, parse
 from balancerd.core.model import WITH_DISKS, Method
 from balancerd.core.observation import Image, Overlays, Pages, Preflight, Side
@@ -248,9 +249,9 @@ def _has_no_namesake(connection: libvirt.virConnect, vm: str, uuid: str) -> bool
 def _sees(connection: libvirt.virConnect, path: str) -> bool | None:
     """Whether the target has the disk. None: it lies in none of its storage pools."""
     try:
-        if overlays.volume_at(connection, path) is not None:
+        if volume_at(connection, path) is not None:
             return True
-        return False if any(overlays.pools_over(connection, path)) else None
+        return False if any(pools_over(connection, path)) else None
     except libvirt.libvirtError:
         if not connection.isAlive():
             raise
