@@ -37,6 +37,7 @@ POWER_STATES: Mapping[int, PowerState] = {
 }
 _STATES = {
     Presence.RUNNING: VMState.RUNNING,
+    Presence.RUNNING_WITH_JOB: VMState.RUNNING,
     Presence.PAUSED: VMState.PAUSED,
     Presence.INCOMING: VMState.INCOMING,
     Presence.HANDED_OVER: VMState.PAUSED,
@@ -47,13 +48,6 @@ _STATES = {
     Presence.MIGRATED: VMState.MIGRATED,
     Presence.FAILED: VMState.SHUTOFF,
     Presence.CRASHED: VMState.CRASHED,
-}
-_HALVES = {
-    Phase.SETUP: (VMState.RUNNING, VMState.INCOMING),
-    Phase.COPY: (VMState.RUNNING, VMState.INCOMING),
-    Phase.SWITCH: (VMState.OUTGOING, VMState.INCOMING),
-    Phase.PULL: (VMState.OUTGOING, VMState.RUNNING),
-    Phase.BROKEN: (VMState.POSTCOPY_FAILED, VMState.POSTCOPY_FAILED),
 }
 HOLDS_MEMORY = frozenset(
     {
@@ -242,12 +236,14 @@ class Reader:
         """Both halves of each VM that is being moved."""
         for row in self._flights.rows:
             index, source, target = int(row["vm"]), int(row["source"]), int(row["target"])
-            phase, unseen = Phase(row["phase"]), self._copies.unwatched.get(index)
-            left, arriving = _HALVES[phase]
-            job = None if unseen or phase is Phase.BROKEN else progress(row, now)
-            told = _column(self._counters_of(index))
-            here = ShownVM(self._facts_of(index, source), _STATES[unseen] if unseen else left, job)
+            phase, told = Phase(row["phase"]), _column(self._counters_of(index))
+            left = self._copies.presence(index, source)
+            job = progress(row, now) if left is Presence.RUNNING_WITH_JOB else None
+            stands = job is not None and phase >= Phase.SWITCH
+            state = VMState.OUTGOING if stands else _STATES[left]
+            here = ShownVM(self._facts_of(index, source), state, job)
             yield _Other(source, here, _column(None) if phase >= Phase.PULL else told)
+            arriving = _STATES[self._copies.presence(index, target)]
             there = ShownVM(self._facts_of(index, target), arriving)
             yield _Other(target, there, told if phase is Phase.PULL else _column(None))
 
