@@ -103,12 +103,13 @@ def test_memory_that_still_follows_is_waited_for(left: Presence) -> None:
     assert judge(left, P.POSTCOPY, waited=1e9).outcome is None
 
 
-@pytest.mark.parametrize("source", DOWN)
+@pytest.mark.parametrize(("source", "half"), list(product(DOWN, (P.POSTCOPY, P.INCOMING))))
 def test_memory_that_has_lost_its_source_may_be_whole_and_is_given_up_when_it_is_not(
-    source: Presence,
+    source: Presence, half: Presence
 ) -> None:
-    assert judge(source, P.POSTCOPY, waited=ORPHAN_PATIENCE - 1).outcome is None
-    finding = judge(source, P.POSTCOPY, waited=ORPHAN_PATIENCE + 1)
+    """Dies when the half that real hosts were seen to keep is waited for without end."""
+    assert judge(source, half, waited=ORPHAN_PATIENCE - 1).outcome is None
+    finding = judge(source, half, waited=ORPHAN_PATIENCE + 1)
     assert (finding.outcome, finding.acts) == (Outcome.LOST, ())
 
 

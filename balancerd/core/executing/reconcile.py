@@ -125,9 +125,10 @@ TABLE: dict[tuple[Presence, Presence], Finding] = {
 CLEANING_UP = (P.RUNNING, P.INCOMING)
 CLEAN_UP_PATIENCE = 60.0
 
-# The source died while memory followed. If all of it was there, the target soon says RUNNING;
-# if not, some libvirts say so, and some go on calling it post-copy for good.
-ORPHANED = frozenset((down, P.POSTCOPY) for down in DOWN)
+# The source died while memory followed, or before. If all of it was there, the target soon says
+# RUNNING; if not, libvirt ends the target's half as a rule, but some say post-copy or incoming for
+# good: a source's libvirtd whose own migration never notices tells its target nothing.
+ORPHANED = frozenset((down, half) for down in DOWN for half in (P.POSTCOPY, P.INCOMING))
 ORPHAN_PATIENCE = 60.0
 
 
