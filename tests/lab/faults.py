@@ -52,7 +52,7 @@ class End:
     """Where the VM runs (of one that is shut off: is defined), and what the ledger says."""
 
     runs_on: tuple[str, ...]
-    outcome: str  # of the migration; "dropped" where none was intended
+    outcome: str  # of the migration
 
 
 STAYED = End((SOURCE,), "failed")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -99,7 +100,7 @@ class Performance:
                 ledger.set_draining(SOURCE, draining=True, at=self.stage.clock.now())
             if self.case.trouble is Trouble.BALANCERD_KILLED:
                 self._begin_and_die(self._loop(ledger, samples))
-            self._carry_out(self._loop(ledger, samples))
+            self._carry_out(self._loop(ledger, samples), Reader(ledger.database))
             return told(ledger, self.stage.vm)
 
     def _loop(self, ledger: Ledger, samples: SamplesStore) -> Loop:
@@ -113,15 +114,16 @@ class Performance:
             samples,
             stage.clock,
             lambda: found,
-            planner=self._plan,
+            planner=partial(self._plan, Reader(ledger.database)),
         )
 
-    def _plan(self, _: Snapshot, policy: Policy, __: History, now: float) -> Plan:
-        """The case's one move, until its trouble struck: on a busy machine it may be dropped."""
-        again, case = self.struck, self.case
-        move = Move(1, self.stage.vm, SOURCE, TARGET, case.method, case.name)
-        moves = () if again else (move,)
-        if not again:
+    def _plan(self, reader: Reader, _: Snapshot, policy: Policy, __: History, now: float) -> Plan:
+        """The case's one move, until it was intended: on a busy machine it may be dropped before,
+        when a host is slow to answer or tells what cannot be."""
+        case, vm = self.case, self.stage.vm
+        move = Move(1, vm, SOURCE, TARGET, case.method, case.name)
+        moves = () if reader.migrations(vm=vm) else (move,)
+        if moves:
             self._strike(Moment.PLANNED)
         return Plan(now, policy.name, policy.objective, moves, case.name, 1.0, 0.0)
 
@@ -143,13 +145,13 @@ class Performance:
         self.struck = True
         self.stage.reborn()
 
-    def _carry_out(self, loop: Loop) -> None:
+    def _carry_out(self, loop: Loop, reader: Reader) -> None:
         moment = self.case.moment
         loop.start()
         for _ in lived(loop, self.stage):
             if not self.struck and self.stage.reached(moment):
                 self._strike(moment)
-            if self.struck and not loop.busy():
+            if self.struck and not loop.busy() and reader.migrations(vm=self.stage.vm):
                 break
 
 
@@ -174,10 +176,9 @@ def told(ledger: Ledger, vm: str) -> Told:
     """What the ledger has to say of a VM that was to be moved once."""
     reader = Reader(ledger.database)
     rows = reader.migrations(vm=vm)
-    assert len(rows) <= 1, rows
+    assert len(rows) == 1, rows
     audit = [str(line["kind"]) for line in reversed(reader.events(subject=vm))]
-    outcome = str(rows[0]["outcome"]) if rows else "dropped"
-    return Told(outcome, rows, audit, len(ledger.recover()))
+    return Told(str(rows[0]["outcome"]), rows, audit, len(ledger.recover()))
 
 
 def policy(bandwidth: int, per_host: int = 1) -> Policy:

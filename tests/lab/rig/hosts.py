@@ -340,11 +340,13 @@ class Host:
     def freeze_sshd(self) -> None:
         """sshd hangs: connections are accepted, and nobody says a word."""
         for pid in self.sshd_pids():
-            os.kill(pid, signal.SIGSTOP)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
 
     def thaw_sshd(self) -> None:
         for pid in self.sshd_pids():
-            os.kill(pid, signal.SIGCONT)
+            with suppress(ProcessLookupError):  # the last words of a session that was given up
+                os.kill(pid, signal.SIGCONT)
 
     # ---- network ----
 
@@ -409,17 +411,14 @@ class Host:
         if images and self.is_on():
             self.ask(lambda c: c.storagePoolLookupByName("local").refresh())
 
-    def cpu_percent(self, seconds: float = 1.0) -> float:
-        """How busy the host was for `seconds`, of all its CPUs, as libvirt tells it."""
+    def busy_seconds(self) -> float:
+        """CPU time the host has used since it was switched on, as libvirt tells it."""
 
-        def times(connection: Any) -> tuple[int, int]:
+        def busy(connection: Any) -> float:
             stats = connection.getCPUStats(-1)
-            return stats["user"] + stats["kernel"], sum(stats.values())
+            return (stats["user"] + stats["kernel"]) / 1e9
 
-        busy, total = self.ask(times)
-        time.sleep(seconds)
-        busy_after, total_after = self.ask(times)
-        return 100 * (busy_after - busy) / max(1, total_after - total)
+        return self.ask(busy)
 
 
 def in_namespaces(argument: str) -> list[str]:

@@ -20,7 +20,7 @@ from typing import TypeVar
 from . import cgroups, network, ssh
 from .console import Listener
 from .guests import Guest, GuestSpec, create_disk
-from .hosts import Host, in_namespaces
+from .hosts import Host, HostSilentError, in_namespaces
 from .layout import MAX_HOSTS, MAX_INSTANCES, NETWORKS, HostSpec, LabError, Layout, cache_directory
 from .shell import succeeds
 
@@ -350,7 +350,12 @@ def _drop_guests(host: Host) -> None:
             with suppress(libvirt.libvirtError):
                 domain.undefine()
 
-    host.ask(undefine, timeout=30)
+    try:
+        host.ask(undefine, timeout=15)
+    except HostSilentError:
+        # A migration that was struck may never give up its VM's lock; a new libvirtd has none.
+        host.restart_libvirtd()
+        host.ask(undefine, timeout=30)
     host.delete_images()
 
 
