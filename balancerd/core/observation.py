@@ -289,7 +289,8 @@ class Against(StrEnum):
 class JobReport:
     """News of a migration that a backend runs or watches.
 
-    `ended` only says that the call returned; where the VM is must be read from both hosts.
+    `ended` only says that the call returned; where the VM is must be read from both hosts. A call
+    may also never return, though its job is `over`: the source has it no more.
     `error` is for the record and for classing the fault, never for deciding the outcome.
     """
 
@@ -299,6 +300,7 @@ class JobReport:
     at: float
     progress: JobProgress | None = None
     ended: bool = False
+    over: bool = False
     begun: bool = True  # False: the hypervisor was not even asked; a job it has is not this one
     answered: bool = False  # the source itself ended the call: it is not at work on it any more
     error: str = ""

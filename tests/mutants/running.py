@@ -67,6 +67,14 @@ RUNNING = (
         protects="a migration whose end nobody told of is looked for on the hosts",
     ),
     Mutant(
+        "unanswered",
+        "core/executing/migration.py",
+        "    if report.over:\n        return _over(task, view), ()\n",
+        "",
+        VERIFICATION,
+        protects="a migration whose job is over is looked for, though its call never returns",
+    ),
+    Mutant(
         "no way back from post-copy",
         "core/executing/migration.py",
         "    if task.switched:\n        pass",

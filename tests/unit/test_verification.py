@@ -13,7 +13,7 @@ from balancerd.core.executing.messages import (
     StartRefused,
     Watch,
 )
-from balancerd.core.executing.migration import SILENCE
+from balancerd.core.executing.migration import SILENCE, UNANSWERED
 from balancerd.core.executing.verification import CONFIRMED_AFTER, PATIENCE
 from balancerd.core.observation import JobProgress, JobReport, Location, Presence
 from balancerd.core.past.history import Outcome
@@ -186,6 +186,16 @@ def test_a_job_that_was_ours_and_fell_silent_is_asked_about() -> None:
     run.feed()
     assert run.stage() is Stage.VERIFYING
     assert len(of(Ask, run.commands)) == asked + 1
+
+
+def test_a_job_that_is_over_while_its_call_hangs_is_asked_about_before_long() -> None:
+    """Dies when a VM whose source died is taken for under way until there is no news at all."""
+    run = one_move()
+    run.started()
+    run.progress(GIB, START + 1)
+    for second, stage in ((2, Stage.RUNNING), (3 + int(UNANSWERED), Stage.VERIFYING)):
+        run.feed(JobReport("a", "h1", "h2", START + second, over=True), at=START + second)
+        assert run.stage() is stage
 
 
 def left_under_way(*, seen: bool) -> Run:

@@ -201,6 +201,8 @@ class Migration:
     def _poll(self, domain: libvirt.virDomain) -> bool:
         """Report how far the job is and do what is due; whether there is a job."""
         job, progress = read_job(domain)
+        if job is Job.NONE and self._progress is not None and not self._ended.is_set():
+            self._tell(self._report(over=True))
         if progress is not None and job is Job.OUTGOING:
             self._progress = progress
             if not self._ended.is_set():

@@ -61,6 +61,7 @@ from balancerd.core.past.record import Conclusion, Intent, IntentKind
 
 ABORT_AGAIN = 30.0  # seconds after which an abort that changed nothing is asked for once more
 SILENCE = 60.0  # seconds without any news of a job, after which the hosts are asked
+UNANSWERED = 10.0  # seconds for which a job is over and its call has not returned, likewise
 
 Step = tuple[Task, tuple[Command, ...]]
 
@@ -239,6 +240,8 @@ def _told(task: Task, report: JobReport, view: View) -> Step:
     if foreign:
         task = replace(task, foreign=foreign, start_error=report.error or foreign)
         return (_verify(task, view, foreign) if task.stage is Stage.RUNNING else task), ()
+    if report.over:
+        return _over(task, view), ()
     figures = report if report.ended or task.report is None else _with_progress(task.report, report)
     progress, runs = report.progress, task.stage is Stage.RUNNING and not report.ended
     goes_on = progress is not None and progress.processed > task.processed
@@ -256,6 +259,15 @@ def _told(task: Task, report: JobReport, view: View) -> Step:
         task, steps = press(task, progress, view)
         return task, (NoteProgress(task.move.number, task.intent, report), *steps)
     return task, ()
+
+
+def _over(task: Task, view: View) -> Task:
+    """A healthy call returns right after its job; one whose half died may wait for its peer."""
+    last = task.report
+    late = last is not None and view.now - last.at > UNANSWERED
+    if task.stage is not Stage.RUNNING or not task.ours or not late:
+        return task
+    return _verify(task, view, "its job is over, and the call has not returned")
 
 
 def _verify(task: Task, view: View, why: str) -> Task:
