@@ -47,12 +47,15 @@ class Moment(StrEnum):
     ARRIVED = "when it stands still on the target, and its source has given it away"
 
 
+DROPPED = "dropped"  # the move, before a migration was intended
+
+
 @dataclass(frozen=True, slots=True)
 class End:
     """Where the VM runs (of one that is shut off: is defined), and what the ledger says."""
 
     runs_on: tuple[str, ...]
-    outcome: str  # of the migration
+    outcome: str  # of the migration, or DROPPED
 
 
 STAYED = End((SOURCE,), "failed")
@@ -174,7 +177,7 @@ PEOPLE_ACT = (
     ),
     _case(
         "a VM that somebody migrates already is left to him",
-        *(Trouble.MIGRATED_BY_HAND, Moment.PLANNED, End((THIRD,), "dropped")),
+        *(Trouble.MIGRATED_BY_HAND, Moment.PLANNED, End((THIRD,), DROPPED)),
     ),
     _case(
         "a VM that somebody begins to migrate before us is left to him",
@@ -182,7 +185,7 @@ PEOPLE_ACT = (
     ),
     _case(
         "a VM that was shut off since the plan is not touched",
-        *(Trouble.SHUT_OFF, Moment.PLANNED, End((), "dropped")),
+        *(Trouble.SHUT_OFF, Moment.PLANNED, End((), DROPPED)),
     ),
     _case(
         "a VM that was shut off since the check is not touched",
