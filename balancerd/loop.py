@@ -130,8 +130,7 @@ class Loop:
             policy.detection, self._clock.now()
         ):
             self._look(policy)
-        self._answer_requests(policy)
-        self._advance(self._news(), policy)
+        self._carry_on()
 
     def busy(self) -> bool:
         """Whether anything is under way, so that it is worth calling `step` often."""
@@ -144,7 +143,16 @@ class Loop:
     # Advancing
 
     def _look(self, policy: Policy) -> None:
-        self._watch.look(policy.detection, own_moves(self._executions))
+        self._watch.look(
+            policy.detection, lambda: own_moves(self._executions), meanwhile=self._carry_on
+        )
+
+    def _carry_on(self) -> None:
+        """With what was last seen; a host that hangs keeps no operator and no migration waiting."""
+        if self._watch.begun:
+            policy = self._policy().at(self._clock.now())
+            self._answer_requests(policy)
+            self._advance(self._news(), policy)
 
     def _waits_for_the_world(self) -> bool:
         """Whether something can only go on with a newer snapshot: a start, or a host's power."""

@@ -4,7 +4,7 @@ An adapter raises `BackendError`, `PowerError` or `LedgerError` when something i
 never an exception.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from balancerd.core.model import Host, Load, Method, PowerState, Snapshot
@@ -42,11 +42,17 @@ class Clock(Protocol):
         ...
 
 
+def nothing() -> None:
+    """What is done meanwhile where nothing has to be."""
+
+
 class Backend(Protocol):
     """The hosts and their VMs. Every call returns within its own deadline, hung hosts or not."""
 
-    def observe(self) -> Observation:
-        """Read every host; one that does not answer in time is a reading with an error."""
+    def observe(self, meanwhile: Callable[[], None] = nothing, /) -> Observation:
+        """Read every host; one that does not answer in time is a reading with an error. While one
+        is waited for, `meanwhile` is called again and again, and may use all of this but
+        `observe`."""
         ...
 
     def locate(self, vm: str, uuid: str, hosts: Sequence[str]) -> Location:

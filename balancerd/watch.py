@@ -5,7 +5,7 @@ A ledger or samples that cannot be written do not blind: the snapshot is there a
 """
 
 import logging
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from itertools import takewhile
 
 from balancerd.core.model import Host, Link, PowerState, Snapshot
@@ -60,13 +60,16 @@ class Watch:
         hosts = self._ledger.known_hosts()
         self._known = Known(hosts=hosts, pasts=self._pasts(now), profile=self._profile(now))
 
-    def look(self, detection: Detection, ours: Set[str]) -> None:
-        """Observe and record. `ours` are the VMs that we move: what becomes of them, we did."""
-        before, snapshot = self._seen, self._observe(detection)
+    def look(
+        self, detection: Detection, ours: Callable[[], Set[str]], meanwhile: Callable[[], None]
+    ) -> None:
+        """Observe and record. `ours` are the VMs that we move: what becomes of them, we did. While
+        hosts are waited for, `meanwhile` goes on with what was seen before."""
+        before, snapshot = self._seen, self._observe(detection, meanwhile)
         self._note_power(before.cluster.hosts if before else {}, snapshot)
         self._note_troubles(snapshot)
         self._seen = snapshot
-        self._record(before, ours)
+        self._record(before, ours())
 
     def fresh(self, detection: Detection, now: float) -> bool:
         """Whether what was seen is recent enough to act on."""
@@ -104,8 +107,8 @@ class Watch:
 
     # Observing
 
-    def _observe(self, detection: Detection) -> Snapshot:
-        observation = self._backend.observe()
+    def _observe(self, detection: Detection, meanwhile: Callable[[], None]) -> Snapshot:
+        observation = self._backend.observe(meanwhile)
         draining = self._recorder.keep(self._ledger.draining)
         if draining is None:
             draining = self._seen.draining if self._seen else frozenset()

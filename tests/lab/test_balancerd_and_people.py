@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import time
 
+from balancerd.adapters.sqlite import operator
+from balancerd.adapters.sqlite.database import Access
+from balancerd.cli.record import opened
+from balancerd.core.past.record import Request, Verb
 from tests.lab.rig import GuestSpec, Rig
 from tests.lab.service import MakeService, policy
-from tests.lab.test_balancerd import busy, relief, settled, the_only_one, unharmed
+from tests.lab.test_balancerd import (
+    busy,
+    full,
+    is_copied,
+    relief,
+    settled,
+    the_only_one,
+    unharmed,
+)
 
 TWIN = "22222222-3333-4444-5555-666666666666"
+A_CRAWL = 'bandwidth = "1 MiB/s"'  # more than a minute for a guest
 
 
 def test_what_an_operator_moved_stays_where_he_put_it_and_is_named(
@@ -58,3 +71,31 @@ def test_a_vm_that_runs_twice_is_found_at_the_next_look_and_stops_everything(
     ends = [(row["target"], row["outcome"]) for row in reversed(running.migrations())]
     assert ends[-1] == ("h3", "done")
     assert ends[:-1] in ([], [("h2", "objected")]), "what crashed there is a person's, too"
+
+
+def test_a_migration_is_given_up_at_once_while_balancerd_waits_for_a_third_host_that_hangs(
+    rig: Rig, service: MakeService
+) -> None:
+    """Its look at the hosts, once every two seconds, takes five: in the second of them the request
+    comes. Dies when nothing else is done until they are over."""
+    guests = full(rig)
+    running = service(relief(limits=A_CRAWL))
+    running.start()
+    running.until(lambda: any(map(is_copied, guests.values())), 90, "migration")
+    begun = the_only_one(running)
+    third = rig.host("h2" if begun["target"] == "h3" else "h3")
+    third.freeze_libvirtd()
+    try:
+        looked = "SELECT max(at) AS at FROM cycles"
+        running.until(lambda: time.time() - running.recorded(looked)[0]["at"] > 3, 30, "long look")
+        with opened(running.directory / "state", Access.WRITE) as ledger:
+            operator.ask(ledger, Request(0, time.time(), Verb.ABORT, begun["vm"], "test"))
+        settled(running)
+    finally:
+        third.thaw_libvirtd()
+    (asked,) = running.recorded("SELECT at, answered_at FROM requests")
+    (ended,) = running.recorded("SELECT ended_at, outcome FROM migrations ORDER BY id LIMIT 1")
+    assert ended["outcome"] == "aborted"
+    assert asked["answered_at"] - asked["at"] < 1.0
+    assert ended["ended_at"] - asked["at"] < 3.0
+    unharmed(*guests.values())

@@ -43,6 +43,14 @@ RUNNING = (
         protects="no VM is stopped for longer than the policy allows so that its move ends",
     ),
     Mutant(
+        "a host that hangs holds nobody up",
+        "loop.py",
+        "meanwhile=self._carry_on",
+        "meanwhile=lambda: None",
+        LOOP,
+        protects="migrations are watched, and given up where somebody asks for it, all the while",
+    ),
+    Mutant(
         "deadline",
         "core/executing/migration.py",
         "elif task.deadline and ran > task.deadline:",

@@ -8,13 +8,16 @@ from typing import Any
 from balancerd.adapters.sim.readings import HOLDS_MEMORY
 from balancerd.adapters.sim.world import World
 from balancerd.adapters.sqlite.ledger import Ledger
-from balancerd.core.model import Method, Snapshot
+from balancerd.core.model import Method, PowerState, Snapshot
 from balancerd.core.observation import JobReport, Location, Observation, Presence
 from balancerd.core.past.record import Intent
 from balancerd.core.policies.choices import Mode
 from balancerd.core.policies.policy import Policy
 from balancerd.core.policies.tags import POST_COPY, says_yes
+from balancerd.ports import nothing
 from tests.sim.doorways import crowded, frozen
+
+PATIENCE = 5  # seconds that a host is waited for that hangs since the last look
 
 
 class BrokenError(AssertionError):
@@ -35,19 +38,37 @@ class Doors:
     is_full: Callable[[], bool] = lambda: False  # whether nothing can be recorded
     approved: Collection[int] = ()  # plans to which an operator said yes
     ahead: Callable[[], float] = lambda: 0.0  # of the world's clock is the loop's, by seconds
+    waited: Callable[[], None] = nothing  # called after each second for which hosts are waited for
+    hanging: frozenset[str] = frozenset()  # hosts that let the loop wait in vain
     observed: float = 0.0  # when the loop last looked
     frozen: str = ""  # why nothing may begin on what it saw then
     snapshot: Callable[[], Snapshot | None] = lambda: None  # what the loop made of it
     sent: dict[str, str] = field(default_factory=dict)  # where each VM was sent last
     methods: dict[str, Method] = field(default_factory=dict)  # and how
 
-    def observe(self) -> Observation:
-        self.observed = self.world.now()
+    def observe(self, meanwhile: Callable[[], None] = nothing) -> Observation:
         seen = self.world.observe()
+        self._wait_for_those_that_hang(seen, meanwhile)
+        self.observed = seen.at
         self.frozen = frozen(seen, lambda h: self.world.states([h])[h], self.policy.detection)
         ahead = self.ahead()
         readings = tuple(replace(reading, at=reading.at + ahead) for reading in seen.readings)
         return Observation(seen.at + ahead, readings) if ahead else seen
+
+    def _wait_for_those_that_hang(self, seen: Observation, meanwhile: Callable[[], None]) -> None:
+        """As long as the libvirt adapter does; what is under way goes on, and so does the loop."""
+        on = {
+            h
+            for h, power in self.world.states(h.name for h in self.world.site.hosts).items()
+            if power is PowerState.ON
+        }
+        hanging = frozenset(one.host for one in seen.readings if one.error and one.host in on)
+        new, self.hanging = hanging - self.hanging, hanging
+        for _ in range(PATIENCE if new else 0):
+            self.world.advance(self.world.now() + 1.0)
+            self.waited()
+            meanwhile()
+            self.waited()
 
     def locate(self, vm: str, uuid: str, hosts: Sequence[str]) -> Location:
         found = self.world.locate(vm, uuid, hosts)

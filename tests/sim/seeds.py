@@ -77,6 +77,7 @@ class Life:
         self.clock = OwnClock(self.world)
         self.doors.ahead = lambda: self.clock.ahead
         self.doors.is_full = self.is_full
+        self.doors.waited = self._promises_hold
         self.full_from, self.full_until = draw_full_disk(self.rng)
         self.promises = Promises(self.world)
         self.last_sentence = ""

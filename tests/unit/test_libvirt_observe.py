@@ -1,6 +1,9 @@
 """Reading hosts: libvirt's own test driver, and domains that make trouble."""
 
+import threading
+import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +11,7 @@ import libvirt
 import pytest
 
 from balancerd.adapters.libvirt import HostConfig, LibvirtBackend
+from balancerd.adapters.libvirt import backend as backends
 from balancerd.adapters.libvirt.clocks import HostClock
 from balancerd.adapters.libvirt.facts import cpu_model, machines, numa_nodes
 from balancerd.adapters.libvirt.observe import HostReader, statistics_of
@@ -54,6 +58,37 @@ def test_a_host_that_does_not_answer_is_a_reading_with_an_error_and_costs_no_oth
         assert here.error == ""
         again = backend.observe().readings[0]
         assert "next attempt in" in again.error
+
+
+def test_while_a_host_hangs_what_is_under_way_goes_on_and_the_others_can_be_talked_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Dies when hosts are waited for in one piece, or again before the one that hangs is back."""
+    monkeypatch.setattr(backends, "OBSERVE_SECONDS", 1.5)
+    gate, other = threading.Event(), HostConfig("other", "test:///default")
+    times, found = [], []
+
+    def hang() -> HostCounters:
+        gate.wait()
+        return HostCounters(cpu_busy=1.0, memory_total=2, memory_available=1)
+
+    with LibvirtBackend([HERE, other], {"here": hang}) as backend:
+
+        def carry_on() -> None:
+            times.append(time.monotonic())
+            found.append(backend.locate("test", "", ["other"]).presence["other"])
+
+        times.append(time.monotonic())
+        here, there = backend.observe(carry_on).readings
+        times.append(time.monotonic())
+        assert "no answer for 1.5 s" in here.error
+        assert there.error == ""
+        assert set(found) == {Presence.RUNNING}
+        assert max(after - before for before, after in pairwise(times)) < 1.0
+        again = len(times)
+        backend.observe(carry_on)
+        assert len(times) == again
+        gate.set()
 
 
 def test_constructing_a_backend_starts_nothing() -> None:

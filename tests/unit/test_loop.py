@@ -1,6 +1,6 @@
 """The loop on a small simulated site with a real ledger: what it keeps, refuses and repeats."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from balancerd.adapters.sqlite.ledger import Ledger
 from balancerd.adapters.sqlite.reader import Reader
 from balancerd.adapters.sqlite.samples import SamplesStore
 from balancerd.core.model import Snapshot
+from balancerd.core.observation import Observation
 from balancerd.core.past.breakers import RULES, Scope
 from balancerd.core.past.history import History, Outcome
 from balancerd.core.past.record import Conclusion, Intent, IntentKind, Pause, Request, Verb
@@ -20,8 +21,8 @@ from balancerd.core.plan import Plan
 from balancerd.core.planner import plan
 from balancerd.core.policies.policy import Policy
 from balancerd.loop import Loop
-from balancerd.ports import LedgerError
-from tests.worlds import a_world
+from balancerd.ports import LedgerError, nothing
+from tests.worlds import a_site
 
 
 class FullDisk(Ledger):
@@ -43,6 +44,24 @@ class FullDisk(Ledger):
             raise LedgerError("ledger.db: database or disk is full")
 
 
+class Hanging(World):
+    """A world in which the next look takes five seconds, as a host begins to hang. What the others
+    say is from the first of them, or from the last."""
+
+    hangs = late = False
+    between: Callable[[], object] = staticmethod(nothing)  # what others do in the third of them
+
+    def observe(self, meanwhile: Callable[[], None] = nothing) -> Observation:
+        seen, seconds = super().observe(), 5 if self.hangs else 0
+        self.hangs = False
+        for second in range(seconds):
+            self.advance(self.now() + 1.0)
+            if second == 2:
+                self.between()
+            meanwhile()
+        return super().observe() if self.late else seen
+
+
 def a_policy(**changes: Any) -> Policy:
     """Decides at the third cycle: hosts are known after one reading, loads after two."""
     fields: dict[str, Any] = {
@@ -61,7 +80,7 @@ class Site:
     """A world of three hosts with both VMs on the first, its record, and a loop over them."""
 
     def __init__(self, directory: Path) -> None:
-        self.world: World = a_world(demand=[[2.0, 2.0]])
+        self.world = Hanging(a_site(demand=[[2.0, 2.0]]))
         self.ledger = FullDisk(directory / "ledger.db")
         self.samples = SamplesStore(directory / "samples.db", durable=False)
         self.policy = a_policy()
@@ -93,11 +112,14 @@ class Site:
         rows = self.ledger.database.rows("SELECT vm, outcome FROM migrations ORDER BY id")
         return [tuple(row) for row in rows]
 
+    def leave(self, verb: Verb, subject: str) -> int:
+        """Leave a request for the loop."""
+        asked = Request(0, self.world.now(), verb, subject, "eve")
+        return operator.ask(self.ledger.database, asked)
+
     def ask(self, verb: Verb, subject: str) -> tuple[bool, str]:
         """Leave a request, let the loop see it, and read the answer."""
-        number = operator.ask(
-            self.ledger.database, Request(0, self.world.now(), verb, subject, "eve")
-        )
+        number = self.leave(verb, subject)
         self.loop.step()
         row = self.ledger.database.row(
             "SELECT accepted, answer FROM requests WHERE id = ?", (number,)
@@ -269,6 +291,33 @@ def test_an_operator_gives_one_migration_up(site: Site) -> None:
         site.loop.step()
     assert site.migrations() == [(vm, "aborted")]
     assert site.ask(Verb.ABORT, vm) == (False, "is not being moved by balancerd")
+
+
+def test_an_operator_need_not_wait_for_a_host_that_begins_to_hang(site: Site) -> None:
+    """Dies when the loop stands still while hosts are waited for."""
+    while not site.world.migrating():
+        site.cycles(1, seconds=1.0)
+    ((vm, _),) = site.migrations()
+    site.world.between = lambda: site.leave(Verb.ABORT, vm)
+    site.world.hangs, begun = True, site.world.now()
+    site.loop.cycle()
+    asked, answered = site.ledger.database.rows("SELECT at, answered_at FROM requests")[0]
+    assert (asked, answered) == (begun + 3.0, begun + 3.0)
+    assert not site.world.migrating()
+
+
+def test_what_was_begun_while_a_host_was_waited_for_is_not_taken_for_somebody_elses(
+    site: Site,
+) -> None:
+    """Dies when it is asked what we move before hosts are waited for, and not after."""
+    site.policy = a_policy(mode="advise")
+    site.cycles(3)
+    (plan,) = site.ledger.open_plans()
+    site.world.between = lambda: site.leave(Verb.APPROVE, str(plan))
+    site.world.hangs = site.world.late = True
+    site.loop.cycle()
+    assert site.world.migrating() == 1
+    assert not site.ledger.database.rows("SELECT 1 FROM events WHERE kind = 'veto'")
 
 
 def test_a_host_is_drained_and_given_back(site: Site) -> None:

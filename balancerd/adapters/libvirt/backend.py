@@ -33,10 +33,11 @@ from balancerd.core.observation import (
     Preflight,
     Presence,
 )
-from balancerd.ports import BackendError
+from balancerd.ports import BackendError, nothing
 from balancerd.steady import CLOCK
 
 OBSERVE_SECONDS = 5.0  # for one host; a libvirtd that answers at all does so far sooner
+MEANWHILE_SECONDS = 0.25  # so long hosts are waited for before what is under way is looked after
 ASK_SECONDS = 5.0  # for each host that is asked for a VM, and for each small act
 CLOSE_SECONDS = 2.0
 
@@ -98,7 +99,7 @@ class LibvirtBackend:
         """Calls to libvirt that were given up and have not returned."""
         return self._workers.hanging
 
-    def observe(self) -> Observation:
+    def observe(self, meanwhile: Callable[[], None] = nothing) -> Observation:
         """Read every host; one that does not answer in time is a reading with an error.
 
         A host that was silent last time is given only the time that the others take.
@@ -108,12 +109,10 @@ class LibvirtBackend:
             host.begin()
             if not host.silent:
                 self._samplers[host.config.name].begin()
-        in_order = sorted(self._hosts.values(), key=lambda host: host.silent)
-        found = {
-            host.config.name: host.finish(0.0 if host.silent else deadline - time.monotonic())
-            for host in in_order
-        }
-        return Observation(at, tuple(found[name] for name in self._hosts))
+        for host in self._hosts.values():
+            if not host.silent:
+                _wait(host, deadline, meanwhile)
+        return Observation(at, tuple(host.finish() for host in self._hosts.values()))
 
     def locate(self, vm: str, uuid: str, hosts: Sequence[str]) -> Location:
         """Ask the named hosts about one VM, now and all at once."""
@@ -325,6 +324,14 @@ class LibvirtBackend:
     def _lane(self, name: str) -> Lane:
         self._config(name)
         return self._lanes[name]
+
+
+def _wait(host: PolledHost, deadline: float, meanwhile: Callable[[], None]) -> None:
+    """Give a host until the deadline to be read; what is to be done meanwhile is done."""
+    while (left := deadline - time.monotonic()) > 0:
+        if host.wait(min(left, MEANWHILE_SECONDS)):
+            return
+        meanwhile()
 
 
 def _answer(call: Call[Presence] | None, deadline: float) -> Presence:

@@ -47,7 +47,7 @@ class PolledHost:
     def begin(self) -> None:
         """Begin a reading, unless the last one is still under way."""
         if self._reading is not None and self._reading.done:
-            self._collect(self._reading, 0.0)  # too late to be used, but it says whether it is back
+            self._collect(self._reading)  # too late to be used, but it says whether it is back
             self._reading = None
         hangs = self._reading is not None
         reader = self._reader.after_hang() if hangs else self._reader
@@ -58,12 +58,16 @@ class PolledHost:
         else:  # the lane goes on, if need be without a reading that hangs
             self._reading, self._reader, self._begun = reading, reader, time.monotonic()
 
-    def finish(self, patience: float) -> HostReading:
-        """The reading begun, waited for at most so many seconds; one with an error otherwise."""
+    def wait(self, patience: float) -> bool:
+        """Wait for the reading begun, at most so many seconds; whether it need be no longer."""
+        return self._reading is None or self._reading.wait(patience)
+
+    def finish(self) -> HostReading:
+        """The reading begun; one with an error where it is not there by now."""
         if self._reading is None:
             return self._failed(self._refused)
         call = self._reading
-        reading = self._collect(call, patience)
+        reading = self._collect(call)
         if call.done:
             self._reading = None
         return reading
@@ -77,10 +81,10 @@ class PolledHost:
             reading = reader.read(connection)
         return replace(reading, counters=self._counters()) if self._counters else reading
 
-    def _collect(self, call: Call[HostReading], patience: float) -> HostReading:
+    def _collect(self, call: Call[HostReading]) -> HostReading:
         """A call's reading; what went wrong becomes the reading's error."""
         try:
-            reading = call.result(patience)
+            reading = call.result(0.0)
         except BackendError as error:
             return self._failed(error.cause if call.done else self._silence())
         except Exception as error:  # one host's oddity must not cost the cycle

@@ -23,7 +23,7 @@ from balancerd.adapters.sim.supply import Supply
 from balancerd.adapters.sim.traffic import Order, Traffic
 from balancerd.core.model import Cluster, Method, PowerState
 from balancerd.core.observation import JobReport, Location, Observation, Preflight, Presence
-from balancerd.ports import BackendError
+from balancerd.ports import BackendError, nothing
 
 
 class World:
@@ -234,8 +234,8 @@ class World:
 
     # -- the backend: reading and mending
 
-    def observe(self) -> Observation:
-        """Every host's reading, at the present moment."""
+    def observe(self, _meanwhile: Callable[[], None] = nothing) -> Observation:
+        """Every host's reading, at the present moment: nobody is waited for."""
         state = self._state
         seen = self._reader.observe(state.at, state.now, frozenset(state.silent))
         return self._faults.disturb(seen)
