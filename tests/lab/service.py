@@ -118,7 +118,7 @@ shared = ["/lab/shared"]
         """Start balancerd and wait for its first completed cycle."""
         before = self.cycles()
         self.launch()
-        self.until(lambda: self.cycles() > before, 60, "first cycle")
+        self.until(lambda: self.cycles() > before, 120, "first cycle")
 
     def launch(self, terminal: int | None = None) -> None:
         """Start balancerd; `terminal`: the one it is started from, by its file descriptor."""

@@ -503,7 +503,7 @@ def test_a_migration_of_a_killed_process_is_adopted_and_its_end_told_once(
         cwd=Path(__file__).parents[2],
     )
     migrating = (Presence.RUNNING_WITH_JOB, Presence.INCOMING)
-    until(lambda: pair(backend, "web", uuid) == migrating, 20, "the other migrates")
+    until(lambda: pair(backend, "web", uuid) == migrating, 60, "the other migrates")
     os.kill(other.pid, signal.SIGKILL)
     other.wait()
     first = backend.observe()  # of a balancerd that knows nothing yet, of a VM with a job

@@ -122,7 +122,7 @@ def test_who_is_not_let_in_is_told_why_and_asked_nothing(rig: Rig, service: Make
     ours, theirs = pty.openpty()
     running.launch(terminal=theirs)
     os.close(theirs)
-    running.until(running.cycles, 60, "first cycle")
+    running.until(running.cycles, 120, "first cycle")
     told = running.ctl("status")
     assert "h2: ssh: it accepts no key of the user that balancerd runs as" in told
     assert "h3: ssh: its host key is not the one in known_hosts" in told
