@@ -42,7 +42,8 @@ def test_what_an_operator_moved_stays_where_he_put_it_and_is_named(
     assert (the_only_one(running)["vm"], the_only_one(running)["outcome"]) == ("a", "done")
     assert guests["b"].where() == ["h1"]
     deeds = running.recorded("SELECT detail FROM events WHERE kind = 'veto' AND subject = 'b'")
-    assert any("moved from h2 to h1" in deed["detail"] for deed in deeds)
+    # A look may fall into his migration: then he "began to move" it.
+    assert any("from h2 to h1" in deed["detail"] for deed in deeds)
     assert not [deed for deed in deeds if "stopped" in deed["detail"]]
     unharmed(*guests.values())
 
