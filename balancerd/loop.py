@@ -157,10 +157,9 @@ class Loop:
     def _waits_for_the_world(self) -> bool:
         """Whether something can only go on with a newer snapshot: a start, or a host's power."""
         return any(
-            task.stage is Stage.WAITING
-            or (task.stage is Stage.RUNNING and not isinstance(task.action, Move))
-            for execution in self._executions
-            for task in execution.tasks.values()
+            tasks.any_at((Stage.WAITING,))
+            or any(not isinstance(tasks[n].action, Move) for n in tasks.at((Stage.RUNNING,)))
+            for tasks in (execution.tasks for execution in self._executions)
         )
 
     def _view(self, policy: Policy, execution: int) -> View:
@@ -170,7 +169,7 @@ class Loop:
         snapshot = watch.snapshot
         for index, other in enumerate(self._executions):
             if index != execution:
-                snapshot = project(snapshot, other.tasks.values())
+                snapshot = project(snapshot, other.tasks)
         return View(
             snapshot=snapshot,
             policy=policy,
@@ -299,7 +298,7 @@ class Loop:
         """The snapshot with VMs whose last migration is not settled left where they are."""
         snapshot = self._watch.snapshot
         for execution in self._executions:
-            snapshot = project(snapshot, execution.tasks.values())
+            snapshot = project(snapshot, execution.tasks)
         unsettled = tuple(
             Exclusion(vm, ExclusionKind.FOREIGN_JOB, f"its move to {target} is not settled")
             for vm, target in sorted(moving(self._executions).items())

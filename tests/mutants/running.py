@@ -94,7 +94,7 @@ RUNNING = (
     Mutant(
         "only our own job is aborted",
         "core/executing/convergence.py",
-        "    if not task.ours:\n        return replace(task, abort_reason=reason), ()\n",
+        "    if not task.ours:\n        return altered(task, abort_reason=reason), ()\n",
         "",
         VERIFICATION,
         protects="a migration that an operator began is not given up by balancerd",

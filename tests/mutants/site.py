@@ -161,7 +161,7 @@ SITE = (
         "a host is seen empty twice",
         "core/executing/powering.py",
         "        if not task.empty_seen:\n"
-        "            return replace(task, empty_seen=view.snapshot.at), ()\n",
+        "            return altered(task, empty_seen=view.snapshot.at), ()\n",
         "",
         EXECUTOR,
         protects="a moment without VMs does not switch a host off",

@@ -240,7 +240,8 @@ STARTS = (
     Mutant(
         "moves wait for those they come after",
         "core/executing/executor.py",
-        "        if undone:\n            return _behind(undone, task, view), ()\n",
+        "        if task.action.after and (undone := self._undone(task.action.after)):\n"
+        "            return _behind(undone, task, view), ()\n",
         "",
         EXECUTOR,
         protects="no move begins before its room was made",
@@ -256,8 +257,8 @@ STARTS = (
     Mutant(
         "the first failure stops the plan",
         "core/executing/executor.py",
-        '        if task.stage in _STOPS_A_PLAN:\n            return f"',
-        '        if False:\n            return f"',
+        "    for number in tasks.at(_STOPS_A_PLAN):\n",
+        "    for number in ():\n",
         EXECUTOR,
         protects="what failed once is not tried on the rest of the site",
     ),

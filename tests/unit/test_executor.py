@@ -552,5 +552,5 @@ def test_a_migration_in_post_copy_counts_at_its_source_as_well() -> None:
     """Dies when another plan takes for free what the VM still holds where it came from."""
     run = one_move()
     run.started()
-    seen = project(snapshot(a="h2"), run.execution.tasks.values()).cluster
+    seen = project(snapshot(a="h2"), run.execution.tasks).cluster
     assert (dict(seen.placement), dict(seen.flights)) == ({"a": "h1"}, {"a": "h2"})

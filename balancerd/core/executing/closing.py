@@ -5,11 +5,10 @@ paused beside a target that is shut off may have lost it, or have it still. Noth
 and nothing touched; but nor is it kept from those who can go and look.
 """
 
-from dataclasses import replace
-
 from balancerd.core.executing.execution import Stage, Task, View
 from balancerd.core.executing.messages import CloseWanted, Command, Unsettled
 from balancerd.core.executing.verification import conclude
+from balancerd.core.many_fields import replace as altered
 from balancerd.core.observation import Presence
 from balancerd.core.past.history import Outcome
 
@@ -26,7 +25,7 @@ def tell(task: Task, view: View) -> Step:
         return task, ()
     move = task.move
     detail = f"{said}; {task.detail}" if task.detail else said
-    return replace(task, told=said), (Unsettled(move.number, move.vm, detail),)
+    return altered(task, told=said), (Unsettled(move.number, move.vm, detail),)
 
 
 def may_close(task: Task) -> str:
@@ -43,7 +42,7 @@ def close(task: Task, event: CloseWanted, view: View) -> Step:
     if may_close(task):
         return task, ()
     detail = f"closed by {event.by}: {_answers(task)}"
-    return conclude(replace(task, outcome=Outcome.QUARANTINED, detail=detail), view)
+    return conclude(altered(task, outcome=Outcome.QUARANTINED, detail=detail), view)
 
 
 def _answers(task: Task) -> str:

@@ -15,6 +15,7 @@ from balancerd.core.executing.messages import (
     SwitchToPostCopy,
     Tuned,
 )
+from balancerd.core.many_fields import replace as altered
 from balancerd.core.model import Method
 from balancerd.core.observation import JobProgress
 from balancerd.core.policies.ladder import Ladder, Rung, followed, next_rung
@@ -53,7 +54,7 @@ def start_method(task: Task, view: View) -> Method:
 
 def press(task: Task, progress: JobProgress, view: View) -> Step:
     """News of a job of ours: what to do so that it converges."""
-    task = replace(task, climb=followed(task.climb, progress), remaining=progress.remaining)
+    task = altered(task, climb=followed(task.climb, progress), remaining=progress.remaining)
     if task.switched or task.abort_reason:
         return task, ()
     if task.hurry:
@@ -63,7 +64,7 @@ def press(task: Task, progress: JobProgress, view: View) -> Step:
     rung = next_rung(task.climb, ladder_of(task, view))
     if rung is None or (rung.then == "abort" and _is_slowed_more(task, progress)):
         return task, ()
-    task = replace(task, climb=replace(task.climb, rung=task.climb.rung + 1))
+    task = altered(task, climb=replace(task.climb, rung=task.climb.rung + 1))
     return _climb(task, rung, view)
 
 
@@ -87,7 +88,7 @@ def _allow(task: Task, pause: float, reason: str) -> Step:
     if pause <= task.downtime:
         return task, ()
     move = task.move
-    return replace(task, downtime=pause), (
+    return altered(task, downtime=pause), (
         SetDowntime(move.number, move.vm, move.source, pause, reason),
     )
 
@@ -95,19 +96,19 @@ def _allow(task: Task, pause: float, reason: str) -> Step:
 def _switch(task: Task, reason: str) -> Step:
     move = task.move
     switch = SwitchToPostCopy(move.number, move.vm, move.source, reason)
-    return replace(task, switched=True), (switch,)
+    return altered(task, switched=True), (switch,)
 
 
 def hurry(task: Task, event: HurryWanted, view: View) -> Step:
     """The operator wants it done; at once if the job is known to be ours, else as soon as it is."""
-    task = replace(task, hurry="by force" if event.force else "by the ladder", hurried_by=event.by)
+    task = altered(task, hurry="by force" if event.force else "by the ladder", hurried_by=event.by)
     return _hurry(task, view) if task.ours and not task.switched else (task, ())
 
 
 def _hurry(task: Task, view: View) -> Step:
     """To the ladder's top at once; by force: whatever pause it takes, or post-copy if allowed."""
     reason, force = f"{task.hurried_by} wants it done", task.hurry == "by force"
-    task = replace(task, hurry="")
+    task = altered(task, hurry="")
     if force and task.post_copy:
         return _switch(task, reason)
     pause = view.policy.limits.downtime
@@ -123,18 +124,18 @@ def tuned(task: Task, event: Tuned) -> Step:
         case _ if not event.error:
             return task, ()
         case "bandwidth":
-            return replace(task, bandwidth=0), ()
+            return altered(task, bandwidth=0), ()
         case "post-copy":
-            return replace(task, switched=False), ()
+            return altered(task, switched=False), ()
         case _:
             down = replace(task.climb, rung=max(0, task.climb.rung - 1))
-            return replace(task, downtime=0.0, climb=down), ()
+            return altered(task, downtime=0.0, climb=down), ()
 
 
 def give_up(task: Task, reason: str, now: float) -> Step:
     """Ask the source to give up, once the job is known to be ours; until then keep the wish."""
     if not task.ours:
-        return replace(task, abort_reason=reason), ()
+        return altered(task, abort_reason=reason), ()
     move = task.move
-    task = replace(task, abort_asked=now, abort_reason=reason)
+    task = altered(task, abort_asked=now, abort_reason=reason)
     return task, (AbortMigration(move.number, move.vm, move.source, reason),)

@@ -7,12 +7,13 @@ here or there touches the world.
        └──────────┴───────────┴─► dropped              └─────────────────►  lost, quarantined
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence, ValuesView
+from dataclasses import dataclass
 from enum import StrEnum
-from types import MappingProxyType
+from typing import Self
 
 from balancerd.core.executing.reconcile import Act
+from balancerd.core.many_fields import replace as altered
 from balancerd.core.model import Method, Snapshot
 from balancerd.core.observation import JobReport, Presence
 from balancerd.core.past.history import History, Outcome
@@ -43,6 +44,9 @@ class Stage(StrEnum):
 S = Stage
 ENDED = frozenset({S.DONE, S.FAILED, S.ABORTED, S.DROPPED, S.LOST, S.QUARANTINED})
 UNDER_WAY = frozenset({S.CHECKING, S.INTENDING, S.RUNNING, S.VERIFYING, S.SETTLING})
+OPEN = frozenset(Stage) - ENDED
+LINGERS = 30.0  # seconds of being verified in vain, after which a task holds up no planning
+_BUSY = OPEN - {S.VERIFYING}
 _VERDICTS = frozenset({S.DONE, S.FAILED, S.ABORTED, S.DROPPED, S.LOST, S.QUARANTINED})
 
 TRANSITIONS: Mapping[Stage, frozenset[Stage]] = {
@@ -93,7 +97,7 @@ def warrant_of_approval(policy: Policy, operator: str) -> Warrant | None:
     return None if policy.mode is Mode.OBSERVE else Warrant(operator, approved=True)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: see `many_fields`
 class Task:
     """One action on its way. Times are seconds since the epoch; 0 where it did not happen yet."""
 
@@ -144,7 +148,7 @@ class Task:
         """The task in another stage; a transition that is not in the table is a defect."""
         if stage not in TRANSITIONS[self.stage]:
             raise AssertionError(f"no transition from {self.stage} to {stage}")
-        return replace(self, stage=stage, since=now, detail=detail or self.detail)
+        return altered(self, stage=stage, since=now, detail=detail or self.detail)
 
     @property
     def is_cold(self) -> bool:
@@ -158,6 +162,77 @@ class Task:
         return self.action
 
 
+class Tasks(Mapping[int, Task]):
+    """Tasks by their numbers, and beside that by stage and VM: of the thousands that a plan may
+    have most wait or have ended, and a step concerns few."""
+
+    __slots__ = ("_all", "_at", "_of")
+
+    def __init__(self, tasks: Iterable[Task]) -> None:
+        self._all = {task.action.number: task for task in tasks}
+        self._at: dict[Stage, set[int]] = {stage: set() for stage in Stage}
+        self._of: dict[str, list[int]] = {}  # whose moves these are never changes
+        for number, task in self._all.items():
+            self._at[task.stage].add(number)
+            if isinstance(task.action, Move):
+                self._of.setdefault(task.action.vm, []).append(number)
+
+    def at(self, stages: Iterable[Stage]) -> list[int]:
+        """The numbers of those that are in one of these stages, in order."""
+        return sorted(number for stage in stages for number in self._at[stage])
+
+    def any_at(self, stages: Iterable[Stage]) -> bool:
+        """Whether any is in one of these stages."""
+        return any(self._at[stage] for stage in stages)
+
+    def moves_under_way(self) -> list[Task]:
+        """The moves that have begun and not ended, in order."""
+        found = [self._all[number] for number in self.at(UNDER_WAY)]
+        return [task for task in found if isinstance(task.action, Move)]
+
+    def of(self, vm: str) -> Sequence[int]:
+        """The numbers of a VM's moves, in order."""
+        return self._of.get(vm, ())
+
+    def in_hand(self) -> "TasksInHand":
+        """The same, to be changed by one step."""
+        return TasksInHand.copy_of(self)
+
+    def values(self) -> ValuesView[Task]:
+        """The tasks, in order."""
+        return self._all.values()
+
+    def __getitem__(self, number: int) -> Task:
+        return self._all[number]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._all)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+
+class TasksInHand(Tasks):
+    """Tasks that a step changes, before it hands them on to be changed no more."""
+
+    __slots__ = ()
+
+    @classmethod
+    def copy_of(cls, tasks: Tasks) -> Self:
+        """Tasks to be changed without changing these."""
+        copy = cls.__new__(cls)
+        copy._all, copy._of = tasks._all.copy(), tasks._of
+        copy._at = {stage: numbers.copy() for stage, numbers in tasks._at.items()}
+        return copy
+
+    def __setitem__(self, number: int, task: Task) -> None:
+        before = self._all[number]
+        if task is not before:
+            self._all[number] = task
+            self._at[before.stage].remove(number)
+            self._at[task.stage].add(number)
+
+
 @dataclass(frozen=True, slots=True)
 class Execution:
     """A plan being carried out. `plan_id` 0 holds what an earlier balancerd left under way."""
@@ -165,15 +240,15 @@ class Execution:
     plan_id: int
     created: float
     warrant: Warrant | None
-    tasks: Mapping[int, Task]
+    tasks: Tasks
     stopped: str = ""  # why nothing of it will be started any more
     state: PlanState = PlanState.RUNNING
 
     @classmethod
     def of(cls, plan: Plan, plan_id: int, warrant: Warrant) -> "Execution":
         """The beginning: every action waits. Needs a warrant, which observe and advise lack."""
-        tasks = {action.number: Task(action, since=plan.at) for action in plan.actions}
-        return cls(plan_id, plan.at, warrant, MappingProxyType(tasks))
+        tasks = Tasks(Task(action, since=plan.at) for action in plan.actions)
+        return cls(plan_id, plan.at, warrant, tasks)
 
     def busy(self, now: float) -> bool:
         """Whether it holds up planning: something waits or runs.
@@ -181,20 +256,14 @@ class Execution:
         A task that has been verified in vain for `LINGERS` seconds does not: its host may be away
         for days, and only its own VM has to wait for that.
         """
-        return any(_busy(task, now) for task in self.tasks.values())
+        tasks = self.tasks
+        return tasks.any_at(_BUSY) or any(
+            now - tasks[number].since < LINGERS for number in tasks.at((S.VERIFYING,))
+        )
 
     def settled(self) -> bool:
         """Whether every task has ended."""
-        return all(task.stage in ENDED for task in self.tasks.values())
-
-
-LINGERS = 30.0
-
-
-def _busy(task: Task, now: float) -> bool:
-    if task.stage is S.VERIFYING:
-        return now - task.since < LINGERS
-    return task.stage is S.WAITING or task.stage in UNDER_WAY
+        return not self.tasks.any_at(OPEN)
 
 
 @dataclass(frozen=True, slots=True)

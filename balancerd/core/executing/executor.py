@@ -6,13 +6,23 @@ re-checked on the newest snapshot and the policy of the moment; the first failur
 what runs already runs on to its end.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
-from types import MappingProxyType
 
 from balancerd.core.executing import closing, migration, powering, sets, verification
-from balancerd.core.executing.execution import ENDED, UNDER_WAY, Execution, Stage, Task, View
+from balancerd.core.executing.execution import (
+    ENDED,
+    OPEN,
+    OUTCOME_STAGE,
+    UNDER_WAY,
+    Execution,
+    Stage,
+    Task,
+    Tasks,
+    TasksInHand,
+    View,
+)
 from balancerd.core.executing.messages import (
     AbortWanted,
     CloseWanted,
@@ -23,6 +33,7 @@ from balancerd.core.executing.messages import (
     SwitchFailed,
 )
 from balancerd.core.executing.throttle import Traffic, divide, over_budget
+from balancerd.core.many_fields import replace as altered
 from balancerd.core.model import Method, Snapshot
 from balancerd.core.observation import Against, JobReport
 from balancerd.core.past.breakers import Breakers, State, breakers
@@ -36,6 +47,8 @@ from balancerd.core.policies.choices import Mode
 # News from outside, which knows no numbers.
 BY_VM = (JobReport, AbortWanted, HurryWanted, CloseWanted)
 INTEND_AGAIN = 1.0  # seconds after which a refused intent is tried again, lest it be for ever
+_MAY_HAVE_OBJECTED = UNDER_WAY | {OUTCOME_STAGE[Outcome.OBJECTED]}
+_MOVED = UNDER_WAY | {Stage.DONE}
 _STOPS_A_PLAN = frozenset({Stage.FAILED, Stage.ABORTED, Stage.LOST, Stage.QUARANTINED})
 
 Step = tuple[Execution, tuple[Command, ...]]
@@ -61,28 +74,25 @@ def follow_up(execution: Execution, answers: Sequence[Event], view: View) -> Ste
     for number in sorted(answered):
         tasks[number], more = _tick(tasks[number], view)
         commands += more
-    return replace(execution, tasks=MappingProxyType(tasks)), tuple(commands)
+    return replace(execution, tasks=tasks), tuple(commands)
 
 
 def due(execution: Execution) -> float | None:
     """The next time at which something has to be done without any event; None: nothing has."""
-    times = [
-        verification.asks_at(task)
-        for task in execution.tasks.values()
-        if task.stage is Stage.VERIFYING
-    ]
+    tasks = execution.tasks
+    times = (verification.asks_at(tasks[number]) for number in tasks.at((Stage.VERIFYING,)))
     return min(times, default=None)
 
 
 def adopt(intents: Iterable[Intent]) -> Execution:
     """What an earlier balancerd left under way: verified first, watched where it still runs."""
-    tasks: dict[int, Task] = {}
+    tasks: list[Task] = []
     created = 0.0
     for number, intent in enumerate(intents, start=1):
-        tasks[number] = _adopted(number, intent)
+        tasks.append(_adopted(number, intent))
         created = max(created, intent.at)
     reason = "balancerd was started again"
-    return Execution(0, created, None, MappingProxyType(tasks), stopped=reason)
+    return Execution(0, created, None, Tasks(tasks), stopped=reason)
 
 
 def moving(executions: Iterable[Execution]) -> dict[str, str]:
@@ -90,8 +100,7 @@ def moving(executions: Iterable[Execution]) -> dict[str, str]:
     return {
         task.move.vm: task.move.target
         for execution in executions
-        for task in execution.tasks.values()
-        if isinstance(task.action, Move) and task.stage in UNDER_WAY
+        for task in execution.tasks.moves_under_way()
     }
 
 
@@ -100,23 +109,22 @@ def own_moves(executions: Iterable[Execution]) -> frozenset[str]:
     return frozenset(
         task.move.vm
         for execution in executions
-        for task in execution.tasks.values()
-        if isinstance(task.action, Move) and task.stage in UNDER_WAY and not task.foreign
+        for task in execution.tasks.moves_under_way()
+        if not task.foreign
     )
 
 
 def _take_in(
-    tasks: dict[int, Task],
+    tasks: TasksInHand,
     commands: list[Command],
     events: Sequence[Event],
     execution: Execution,
     view: View,
 ) -> set[int]:
     """Change the tasks that events are for, and add what follows to the commands; their numbers."""
-    by_vm = _by_vm(tasks) if any(isinstance(e, BY_VM) for e in events) else {}
     concerned: set[int] = set()
     for event in events:
-        for number in _addressed(by_vm, tasks, event):
+        for number in _addressed(tasks, event):
             tasks[number], more = _apply(tasks[number], event, execution, view)
             commands += more
             concerned.add(number)
@@ -124,10 +132,10 @@ def _take_in(
 
 
 def _go_through(
-    tasks: dict[int, Task], commands: list[Command], execution: Execution, view: View
+    tasks: TasksInHand, commands: list[Command], execution: Execution, view: View
 ) -> Step:
     """Let time pass for all that is under way, and start what may start."""
-    stopped = execution.stopped or _stop_reason(execution, tasks.values(), view)
+    stopped = execution.stopped or _stop_reason(execution, tasks, view)
     execution = replace(execution, stopped=stopped)
     starts = _Starts(tasks, execution, view)
     for number in starts.in_order():
@@ -136,7 +144,7 @@ def _go_through(
         else:
             tasks[number], more = _tick(tasks[number], view)
         commands += more
-    execution = replace(execution, tasks=MappingProxyType(tasks))
+    execution = replace(execution, tasks=tasks)
     execution, end = _end(execution)
     return execution, (*commands, *end)
 
@@ -146,34 +154,27 @@ def may_close(executions: Iterable[Execution], vm: str) -> str:
     found = [
         closing.may_close(execution.tasks[number])
         for execution in executions
-        for number in _by_vm(execution.tasks).get(vm, ())
+        for number in _under_way(execution.tasks, vm)
     ]
     return found[0] if found else "is not being moved by balancerd"
 
 
-def _by_vm(tasks: Mapping[int, Task]) -> dict[str, list[int]]:
-    """The moves under way, by VM."""
-    found: dict[str, list[int]] = {}
-    for number, task in tasks.items():
-        if task.stage in UNDER_WAY and isinstance(task.action, Move):
-            found.setdefault(task.action.vm, []).append(number)
-    return found
+def _under_way(tasks: Tasks, vm: str) -> list[int]:
+    """A VM's moves that have begun and not ended."""
+    return [number for number in tasks.of(vm) if tasks[number].stage in UNDER_WAY]
 
 
-def _addressed(
-    by_vm: Mapping[str, list[int]], tasks: Mapping[int, Task], event: Event
-) -> Sequence[int]:
+def _addressed(tasks: Tasks, event: Event) -> Sequence[int]:
     """The tasks an event is for: by name where the news came from outside, else by number."""
     if isinstance(event, SwitchFailed):
-        return [n for n, task in tasks.items() if _switches(task, event.host)]
+        return [n for n in tasks.at((Stage.RUNNING,)) if _switches(tasks[n], event.host)]
     if isinstance(event, BY_VM):
-        return by_vm.get(event.vm, ())
+        return _under_way(tasks, event.vm)
     return (event.task,)
 
 
 def _switches(task: Task, host: str) -> bool:
-    action = task.action
-    return not isinstance(action, Move) and action.host == host and task.stage is Stage.RUNNING
+    return not isinstance(task.action, Move) and task.action.host == host
 
 
 def _apply(
@@ -190,11 +191,11 @@ def _tick(task: Task, view: View) -> tuple[Task, tuple[Command, ...]]:
     return powering.tick(task, view)
 
 
-def _stop_reason(execution: Execution, tasks: Iterable[Task], view: View) -> str:
+def _stop_reason(execution: Execution, tasks: Tasks, view: View) -> str:
     """Why nothing more of the plan may start; "" while it may."""
-    for task in tasks:
-        if task.stage in _STOPS_A_PLAN:
-            return f"{_name(task.action)} {task.stage}: {task.detail}"
+    for number in tasks.at(_STOPS_A_PLAN):
+        task = tasks[number]
+        return f"{_name(task.action)} {task.stage}: {task.detail}"
     if view.now - execution.created > view.policy.limits.plan_life:
         return f"older than {view.policy.limits.plan_life:.0f} s"
     warrant = execution.warrant
@@ -214,7 +215,7 @@ class _Starts:
     with each move that starts, so that two moves never count on the same room.
     """
 
-    def __init__(self, tasks: Mapping[int, Task], execution: Execution, view: View) -> None:
+    def __init__(self, tasks: Tasks, execution: Execution, view: View) -> None:
         self._tasks = tasks
         self._execution = execution
         self._view = view
@@ -223,7 +224,7 @@ class _Starts:
 
     @cached_property
     def _traffic(self) -> Traffic:
-        return Traffic.of(self._tasks.values(), self._view)
+        return Traffic.of(self._tasks, self._view)
 
     @cached_property
     def _breakers(self) -> Breakers:
@@ -231,7 +232,7 @@ class _Starts:
 
     @cached_property
     def _objections(self) -> Objections:
-        history, told = self._view.history, _turned_away(self._tasks.values())
+        history, told = self._view.history, _turned_away(self._tasks)
         known = {(move.vm, move.at) for move in history.moves} if told else set()
         news = tuple(move for move in told if (move.vm, move.at) not in known)
         if news:  # the past is read at the next look
@@ -245,20 +246,21 @@ class _Starts:
             return task.to(Stage.DROPPED, view.now, execution.stopped), ()
         if _was_refused(task, view):
             return task, ()
-        before = [self._tasks[n] for n in task.action.after if n in self._tasks]
-        undone = [other for other in before if other.stage is not Stage.DONE]
-        if undone:
+        if task.action.after and (undone := self._undone(task.action.after)):
             return _behind(undone, task, view), ()
         if view.paused or view.frozen or not view.fresh:
             return task, ()
         if not isinstance(task.action, Move):
             return powering.begin(task, execution, view)
         fellows = sets.fellows(self._tasks, task.action)
-        lost = sets.left_behind(fellows)
-        if lost:
+        if fellows and (lost := sets.left_behind(fellows)):
             detail = f"belongs with the {_name(lost.action)}, which was {lost.stage}: {lost.detail}"
             return task.to(Stage.DROPPED, view.now, detail), ()
         return self._try_move(task, fellows)
+
+    def _undone(self, before: Iterable[int]) -> list[Task]:
+        tasks = self._tasks
+        return [tasks[n] for n in before if n in tasks and tasks[n].stage is not Stage.DONE]
 
     def _try_move(self, task: Task, fellows: Sequence[Task]) -> tuple[Task, tuple[Command, ...]]:
         move, view = task.move, self._view
@@ -276,7 +278,7 @@ class _Starts:
         if committed:
             self._traffic.admit(move)
         else:
-            task = replace(task, cleared=0.0)
+            task = altered(task, cleared=0.0)
         return migration.check(task, replace(view, snapshot=self._snapshot), move.number)
 
     def _objected(self, move: Move) -> Refusal | None:
@@ -297,7 +299,7 @@ class _Starts:
     def in_order(self) -> list[int]:
         """The tasks that have not ended, in the order they are tried: the smallest first of those
         that try something out again after failures."""
-        numbers = sorted(n for n, task in self._tasks.items() if task.stage not in ENDED)
+        numbers = self._tasks.at(OPEN)
         if self._breakers == Breakers():
             return numbers
         return sorted(numbers, key=lambda number: self._probing(self._tasks[number]))
@@ -315,16 +317,17 @@ class _Starts:
 
     def _make_gate(self) -> Gate:
         view = self._view
-        self._snapshot = project(view.snapshot, self._tasks.values())
+        self._snapshot = project(view.snapshot, self._tasks)
         past = _without(view.history, self._execution.created)
         self._gate = Gate.of(self._snapshot, view.policy, past, view.now)
         return self._gate
 
 
-def _turned_away(tasks: Iterable[Task]) -> list[PastMove]:
+def _turned_away(tasks: Tasks) -> list[PastMove]:
     """What hosts told VMs of a plan that holds for others, too."""
     found: list[PastMove] = []
-    for task in tasks:
+    for number in tasks.at(_MAY_HAVE_OBJECTED):
+        task = tasks[number]
         if task.outcome is not Outcome.OBJECTED:
             continue
         against = task.report.against if task.report else Against.MOVE
@@ -349,7 +352,7 @@ def _was_refused(task: Task, view: View) -> bool:
     return 0.0 <= view.now - task.refused < INTEND_AGAIN
 
 
-def project(snapshot: Snapshot, tasks: Iterable[Task]) -> Snapshot:
+def project(snapshot: Snapshot, tasks: Tasks) -> Snapshot:
     """The snapshot as it must look by now: moves done since it was taken, and those under way.
 
     What is under way counts at its source to the end: in post-copy it runs on the target already.
@@ -357,9 +360,10 @@ def project(snapshot: Snapshot, tasks: Iterable[Task]) -> Snapshot:
     cluster = snapshot.cluster
     places: dict[str, str] = {}
     flying: dict[str, str] = {}
-    for task in tasks:
-        done = task.stage is Stage.DONE and task.since > snapshot.at
-        if not (done or task.stage in UNDER_WAY):
+    for number in tasks.at(_MOVED):
+        task = tasks[number]
+        done = task.stage is Stage.DONE
+        if done and task.since <= snapshot.at:
             continue
         action = task.action
         if isinstance(action, Move) and action.vm in cluster.vms:

@@ -10,7 +10,6 @@ network. However the call ends, in success, in error or not at all, both hosts a
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from balancerd.core.executing.closing import close, tell
 from balancerd.core.executing.cold import may_carry
@@ -53,6 +52,7 @@ from balancerd.core.executing.verification import (
     pair_of,
     tells_of_another,
 )
+from balancerd.core.many_fields import replace as altered
 from balancerd.core.model import Method
 from balancerd.core.moving.method import memory_in_use
 from balancerd.core.observation import JobReport, Presence
@@ -70,7 +70,7 @@ def check(task: Task, view: View, number: int) -> Step:
     """From waiting to asking both hosts, just before the start."""
     move = task.move
     vm = view.snapshot.cluster.vms[move.vm]
-    task = replace(task, uuid=vm.uuid, autostart=vm.autostart).to(Stage.CHECKING, view.now)
+    task = altered(task, uuid=vm.uuid, autostart=vm.autostart).to(Stage.CHECKING, view.now)
     hosts = everywhere(task, view) if task.is_cold else (move.source, move.target)
     return task, (Ask(number, move.vm, vm.uuid, hosts, move.method, task.is_cold),)
 
@@ -83,7 +83,7 @@ def apply(task: Task, event: Event, execution: Execution, view: View) -> Step:
         case (Stage.INTENDING, Intended()):
             return _intended(task, event, view)
         case (Stage.RUNNING, StartRefused()):
-            refused = replace(task, start_error=event.error, foreign=event.error)
+            refused = altered(task, start_error=event.error, foreign=event.error)
             return refused.to(Stage.VERIFYING, view.now, event.error), ()
         case (Stage.RUNNING | Stage.VERIFYING | Stage.SETTLING, JobReport()):
             return _told(task, event, view)
@@ -125,7 +125,7 @@ def tick(task: Task, view: View) -> Step:
 
 def adopted(intent: Intent, move_task: Task) -> Task:
     """The task of an intent that an earlier balancerd left open: first of all, ask the hosts."""
-    return replace(
+    return altered(
         move_task,
         stage=Stage.VERIFYING,
         since=intent.at,
@@ -150,9 +150,9 @@ def _checked(task: Task, event: Located, execution: Execution, view: View) -> St
     defined, said = target is not Presence.ABSENT, obstacle or _objection(task, event, view)
     found, method, rules = event.preflight, task.move.method, view.policy.methods
     paused = found is not None and hands_over(found, method, rules)
-    task = replace(task, target_defined=defined, objection=said, hand_over=paused)
+    task = altered(task, target_defined=defined, objection=said, hand_over=paused)
     if task.move.set_number and not task.cleared and not said:
-        return replace(task, cleared=view.now).to(Stage.WAITING, view.now), ()
+        return altered(task, cleared=view.now).to(Stage.WAITING, view.now), ()
     intent = _intent(task, execution, view)
     return task.to(Stage.INTENDING, view.now), (Intend(task.move.number, intent),)
 
@@ -199,11 +199,11 @@ def _intent(task: Task, execution: Execution, view: View) -> Intent:
 
 def _intended(task: Task, event: Intended, view: View) -> Step:
     if event.intent is None:
-        return replace(task, refused=view.now).to(Stage.WAITING, view.now, "paused"), ()
+        return altered(task, refused=view.now).to(Stage.WAITING, view.now, "paused"), ()
     if task.objection:
-        return _objected(replace(task, intent=event.intent), view)
+        return _objected(altered(task, intent=event.intent), view)
     move, limits = task.move, view.policy.limits
-    running = replace(
+    running = altered(
         task,
         intent=event.intent,
         started=view.now,
@@ -238,7 +238,7 @@ def _told(task: Task, report: JobReport, view: View) -> Step:
     """News of the job. Figures of the end may arrive after it; they are kept, not believed."""
     foreign = tells_of_another(task, report)
     if foreign:
-        task = replace(task, foreign=foreign, start_error=report.error or foreign)
+        task = altered(task, foreign=foreign, start_error=report.error or foreign)
         return (_verify(task, view, foreign) if task.stage is Stage.RUNNING else task), ()
     if report.over:
         return _over(task, view), ()
@@ -246,7 +246,7 @@ def _told(task: Task, report: JobReport, view: View) -> Step:
     progress, runs = report.progress, task.stage is Stage.RUNNING and not report.ended
     goes_on = progress is not None and progress.processed > task.processed
     is_ours = runs and progress is not None and not task.adopted
-    task = replace(
+    task = altered(
         task,
         report=figures,
         processed=progress.processed if progress and goes_on else task.processed,

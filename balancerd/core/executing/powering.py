@@ -4,8 +4,6 @@ A host goes to sleep only after two snapshots, `SEEN_APART` seconds apart, both 
 that it is off, or awake and answering, is believed when a snapshot says so.
 """
 
-from dataclasses import replace
-
 from balancerd.core.executing.execution import OUTCOME_STAGE, Execution, Stage, Task, View
 from balancerd.core.executing.messages import (
     Command,
@@ -17,6 +15,7 @@ from balancerd.core.executing.messages import (
     SwitchFailed,
     SwitchPower,
 )
+from balancerd.core.many_fields import replace as altered
 from balancerd.core.model import PowerState
 from balancerd.core.past.history import Outcome, may_be_woken
 from balancerd.core.past.record import Conclusion, Intent, IntentKind
@@ -37,7 +36,7 @@ def begin(task: Task, execution: Execution, view: View) -> Step:
         if obstacle:
             return task.to(Stage.DROPPED, view.now, obstacle), ()
         if not task.empty_seen:
-            return replace(task, empty_seen=view.snapshot.at), ()
+            return altered(task, empty_seen=view.snapshot.at), ()
         if view.snapshot.at - task.empty_seen < SEEN_APART:
             return task, ()
     elif not may_be_woken(_host(task), view.history, view.policy):
@@ -57,10 +56,10 @@ def apply(task: Task, event: Event, view: View) -> Step:
     """The task after one event."""
     match (task.stage, event):
         case (Stage.INTENDING, Intended(intent=None)):
-            task = replace(task, empty_seen=0.0, refused=view.now)
+            task = altered(task, empty_seen=0.0, refused=view.now)
             return task.to(Stage.WAITING, view.now, "paused"), ()
         case (Stage.INTENDING, Intended(intent=int(intent))):
-            running = replace(task, intent=intent, started=view.now).to(Stage.RUNNING, view.now)
+            running = altered(task, intent=intent, started=view.now).to(Stage.RUNNING, view.now)
             wake = not isinstance(task.action, Sleep)
             return running, (SwitchPower(task.action.number, intent, _host(task), wake),)
         case (Stage.RUNNING, StartRefused() | SwitchFailed()):
@@ -91,7 +90,7 @@ def tick(task: Task, view: View) -> Step:
 
 def adopted(intent: Intent, task: Task) -> Task:
     """The task of a power intent that an earlier balancerd left open."""
-    return replace(
+    return altered(
         task,
         stage=Stage.RUNNING,
         since=intent.at,

@@ -9,11 +9,19 @@ and end and as production changes.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 
-from balancerd.core.executing.execution import UNDER_WAY, Stage, Task, View
+from balancerd.core.executing.execution import (
+    UNDER_WAY,
+    Stage,
+    Task,
+    Tasks,
+    TasksInHand,
+    View,
+)
 from balancerd.core.executing.messages import Command, SetBandwidth
+from balancerd.core.many_fields import replace as altered
 from balancerd.core.model import Snapshot
 from balancerd.core.moving.method import weight
 from balancerd.core.moving.topology import Topology, free_now, topology_of
@@ -79,12 +87,11 @@ class Traffic:
     links: defaultdict[int, int] = field(default_factory=lambda: defaultdict(int))
 
     @classmethod
-    def of(cls, tasks: Iterable[Task], view: View) -> "Traffic":
+    def of(cls, tasks: Tasks, view: View) -> "Traffic":
         """All that is under way now."""
         limits = view.policy.limits
         traffic = cls(topology_of(view.snapshot.cluster), limits)
-        tasks = list(tasks)
-        for task in _own(tasks).values():
+        for task in tasks.moves_under_way():
             traffic.add(task.move.source, task.move.target, weight(task.move.method, limits))
         for source, target in _foreign(tasks, view):
             traffic.add(source, target, 1)
@@ -120,13 +127,13 @@ def _exceeds(count: int, more: int, limit: int) -> bool:
     return count > 0 and count + more > limit
 
 
-def divided(tasks: Mapping[int, Task], view: View) -> dict[int, int]:
+def divided(tasks: Tasks, view: View) -> dict[int, int]:
     """What each migration under way may send by now, bytes per second, by the task's number."""
-    own = _own(tasks.values()).values()
+    own = tasks.moves_under_way()
     if not own:
         return {}
     ways = [(task.move.source, task.move.target) for task in own]
-    ways += _foreign(tasks.values(), view)
+    ways += _foreign(tasks, view)
     rates = _rates(tuple(ways), Same(view.snapshot), Same(view.policy.limits))
     return {task.action.number: rate for task, rate in zip(own, rates, strict=False)}
 
@@ -143,16 +150,16 @@ def _rates(
     return tuple(max(1, int(rate)) for rate in rates)
 
 
-def divide(tasks: Mapping[int, Task], view: View) -> tuple[dict[int, Task], list[Command]]:
+def divide(tasks: Tasks, view: View) -> tuple[TasksInHand, list[Command]]:
     """The tasks with their caps of now, and commands for migrations that run with another one."""
-    changed = dict(tasks)
+    changed = tasks.in_hand()
     commands: list[Command] = []
     for number, rate in divided(tasks, view).items():
         task = tasks[number]
         if task.stage not in _BEGUN:
-            changed[number] = task if task.bandwidth == rate else replace(task, bandwidth=rate)
+            changed[number] = task if task.bandwidth == rate else altered(task, bandwidth=rate)
         elif _is_due(task, rate, view.now):
-            changed[number] = replace(task, bandwidth=rate, limited=view.now)
+            changed[number] = altered(task, bandwidth=rate, limited=view.now)
             commands.append(SetBandwidth(number, task.move.vm, task.move.source, rate))
     return changed, commands
 
@@ -202,25 +209,26 @@ def _sent(tasks: Iterable[Task], since: float, view: View) -> Iterator[tuple[str
             yield past.source, past.target, past.bytes
 
 
-def _own(tasks: Iterable[Task]) -> dict[str, Task]:
-    return {t.action.vm: t for t in tasks if t.stage in UNDER_WAY and isinstance(t.action, Move)}
-
-
-def _foreign(tasks: Iterable[Task], view: View) -> list[tuple[str, str]]:
+def _foreign(tasks: Tasks, view: View) -> list[tuple[str, str]]:
     """Source and target of the migrations that others have under way.
 
     Ours that ended since the last look are still to be seen in it, and are nobody's any more.
     """
     cluster, seen = view.snapshot.cluster, view.snapshot.at
-    if not cluster.flights:
-        return []
-    ours = {
-        task.action.vm: task.action.target
-        for task in tasks
-        if (task.stage in UNDER_WAY or task.since > seen) and isinstance(task.action, Move)
-    }
-    flights = sorted(cluster.flights.items())
-    return [(cluster.placement[vm], target) for vm, target in flights if ours.get(vm) != target]
+    return [
+        (cluster.placement[vm], target)
+        for vm, target in sorted(cluster.flights.items())
+        if _newest_target(tasks, vm, seen) != target
+    ]
+
+
+def _newest_target(tasks: Tasks, vm: str, seen: float) -> str | None:
+    """Where the last of our moves of a VM goes that is under way, or ended since it was seen."""
+    for number in reversed(tasks.of(vm)):
+        task = tasks[number]
+        if task.stage in UNDER_WAY or task.since > seen:
+            return task.move.target
+    return None
 
 
 def _path(topology: Topology, source: str, target: str) -> tuple[int, ...]:

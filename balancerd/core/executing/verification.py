@@ -11,12 +11,12 @@ host: every other host is asked first.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from balancerd.core.executing.cold import judge_cold
 from balancerd.core.executing.execution import OUTCOME_STAGE, Stage, Task, View
 from balancerd.core.executing.messages import Acted, Ask, Command, Conclude, Located, Settle, Watch
 from balancerd.core.executing.reconcile import DOWN, GONE, Act, Finding, judge, may_watch
+from balancerd.core.many_fields import replace as altered
 from balancerd.core.model import PowerState
 from balancerd.core.observation import Against, JobReport, Presence
 from balancerd.core.past.history import Outcome
@@ -54,7 +54,7 @@ def ask(task: Task, view: View) -> Step:
     hosts: tuple[str, ...] = (move.source, move.target)
     if task.look_wide:
         hosts = everywhere(task, view)
-    asked = replace(task, asked=view.now, asks=task.asks + 1)
+    asked = altered(task, asked=view.now, asks=task.asks + 1)
     return asked, (Ask(move.number, move.vm, task.uuid, hosts, lasting=task.is_cold),)
 
 
@@ -101,7 +101,7 @@ def located(task: Task, event: Located, view: View) -> Step:
     presence = event.location.presence
     pair = _as_ordered(task, *pair_of(task, presence))
     if pair != task.pair:
-        task = replace(task, pair=pair, pair_since=event.location.at)
+        task = altered(task, pair=pair, pair_since=event.location.at)
     if pair[0] is Presence.RUNNING_WITH_JOB:
         return _job_goes_on(task, pair[1], view)
     stood = event.location.at - task.pair_since
@@ -114,7 +114,7 @@ def located(task: Task, event: Located, view: View) -> Step:
     if _may_be_elsewhere(finding):
         finding = _looked_wide(task, finding, presence)
         if finding.outcome is None:
-            return _wait(replace(task, look_wide=True), finding.detail)
+            return _wait(altered(task, look_wide=True), finding.detail)
     if stood < _to_be_confirmed(task, finding):
         return _wait(task, f"{finding.detail}; {task.foreign or 'to be confirmed'}")
     return _ruled(task, finding, pair, view)
@@ -154,7 +154,7 @@ def _to_be_confirmed(task: Task, finding: Finding) -> float:
 
 
 def _wait(task: Task, detail: str) -> Step:
-    return replace(task, detail=detail), ()
+    return altered(task, detail=detail), ()
 
 
 def _job_goes_on(task: Task, target: Presence, view: View) -> Step:
@@ -165,7 +165,7 @@ def _job_goes_on(task: Task, target: Presence, view: View) -> Step:
         return _wait(task, "a job holds it that began after ours had ended")
     move = task.move
     limit = task.deadline or deadline(move.seconds, view.policy.limits)
-    task = replace(task, deadline=limit, progressed=view.now, asks=0)
+    task = altered(task, deadline=limit, progressed=view.now, asks=0)
     watch = Watch(move.number, move.vm, move.source, move.target)
     return task.to(Stage.RUNNING, view.now, "adopted" if task.adopted else task.detail), (watch,)
 
@@ -195,7 +195,7 @@ def _ruled(task: Task, finding: Finding, pair: tuple[Presence, Presence], view: 
     """The task with a finding's outcome, and the first of its acts."""
     acts = tuple(act for act in finding.acts if _due(act, task, pair))
     outcome, detail = _outcome(task, finding)
-    task = replace(task, acts=acts, outcome=outcome, detail=detail)
+    task = altered(task, acts=acts, outcome=outcome, detail=detail)
     if not acts:
         return conclude(task, view)
     return task.to(Stage.SETTLING, view.now), (_settle(task),)
@@ -245,7 +245,7 @@ def acted(task: Task, event: Acted, view: View) -> Step:
     if event.error:
         return task.to(Stage.VERIFYING, view.now, event.error), ()
     resumed = view.now if task.acts[0] is Act.RESUME_TARGET else task.resumed
-    task = replace(task, acts=task.acts[1:], resumed=resumed)
+    task = altered(task, acts=task.acts[1:], resumed=resumed)
     if task.acts:
         return task, (_settle(task),)
     return conclude(task, view)
