@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from balancerd.core.placing.layout import Floats, Ints
-from balancerd.core.planner.search import GAIN, VISIT, Search
+from balancerd.core.planner.search import ALL, GAIN, VISIT, Search
 
 LOOK = 200_000  # pairs that one look weighs at most; of more, every so many are left out
 TRIES = 20  # best changes that are asked about before a look finds none
@@ -77,19 +77,22 @@ def _exchanges(search: Search, here: int, blocks: Ints, others: Ints) -> tuple[I
     Soft rules may reward any: with them no exchange is left out.
     """
     a, there, home = np.array([here]), search.layout.place[others], search.home
-    row, now, price = blocks[:, np.newaxis], search.as_is(a), search.price
-    owed = price[row] * (1.0 * (home[row] != there) - (home[row] != here))
+    now, price, theirs_now = search.as_is(a), search.price, search.as_is(ALL)[there]
     owed_back = price[others] * (1.0 * (home[others] != here) - (home[others] != there))
-    bound = now - owed + (search.as_is(there) - owed_back)
+    offer = theirs_now - owed_back
+    # At home it owes its price, wherever it goes; away from home at best it need not move any more.
+    owed_least = price[blocks] * np.where(home[blocks] == here, 1.0, -1.0)
     least = -np.inf if search.swayed else 0.0
-    rows, columns = np.nonzero(bound > least)
-    here_after = search.altered(a, blocks[rows], -1, others[columns])
-    kept = bound[rows, columns] - here_after > least
-    rows, columns, here_after = rows[kept], columns[kept], here_after[kept]
+    rows, columns = np.nonzero(offer > (owed_least - now + least)[:, np.newaxis])
+    mine, hosts = blocks[rows], there[columns]
+    owed = price[mine] * (1.0 * (home[mine] != hosts) - (home[mine] != here))
+    here_after = search.altered(a, mine, -1, others[columns])
+    kept = now - owed + offer[columns] - here_after > least
+    rows, columns, owed, here_after = rows[kept], columns[kept], owed[kept], here_after[kept]
     mine, theirs, hosts = blocks[rows], others[columns], there[columns]
     cost = here_after + search.altered(hosts, mine, 1, theirs)
-    cost -= now + search.as_is(hosts)
-    cost += owed[rows, columns]
+    cost -= now + theirs_now[columns]
+    cost += owed
     cost += owed_back[columns]
     if search.swayed:
         cost += _unease(search, here, blocks, others)[rows, columns]

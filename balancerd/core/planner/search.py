@@ -141,7 +141,7 @@ class Search:
             over |= layout.used_now > self.busy * (1 + EPSILON)
         return np.flatnonzero(over & (self.open_ | self.own))
 
-    def _penalty(self, hosts: Ints, held: Held) -> Floats:
+    def _penalty(self, hosts: Ints | slice, held: Held) -> Floats:
         """What hosts cost that hold so much; the arrays' last axis runs over the hosts."""
         cpu, memory, variance, now = held
         if variance is not None:
@@ -175,7 +175,7 @@ class Search:
             held = self._held(lambda used, by: used[hosts] + sign * (by[blocks] - by[others]))
         return self._penalty(hosts, held)
 
-    def as_is(self, hosts: Ints) -> Floats:
+    def as_is(self, hosts: Ints | slice) -> Floats:
         """What hosts cost now."""
         return self._penalty(hosts, self._held(lambda used, _: used[hosts]))
 
