@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from balancerd.core.executing.execution import Execution, Stage, View, warrant_of_policy
-from balancerd.core.executing.executor import advance, follow_up
+from balancerd.core.executing.executor import adopt, advance, follow_up
 from balancerd.core.executing.messages import (
     Acted,
     Command,
@@ -18,6 +18,7 @@ from balancerd.core.executing.messages import (
 from balancerd.core.model import VM, Cluster, Forecast, Host, Load, Method, PowerState, Snapshot
 from balancerd.core.observation import JobProgress, JobReport, Location, Presence
 from balancerd.core.past.history import History, Outcome
+from balancerd.core.past.record import Intent, IntentKind
 from balancerd.core.plan import Action, Move, Plan
 from balancerd.core.policies.choices import Mode
 from balancerd.core.policies.policy import Policy
@@ -119,3 +120,14 @@ def of(kind: type[Command], commands: Sequence[Command]) -> list[Command]:
 
 def one_move(policy: Policy = POLICY) -> Run:
     return Run(move(1, "a", "h1", "h2"), a="h1", policy=policy)
+
+
+def left_under_way(*, seen: bool) -> Run:
+    """An adopted migration that goes on; `seen`: its progress was recorded before."""
+    run = one_move()
+    intent = Intent(IntentKind.MIGRATE, START, "h1", "a", "uuid-a", "h2", id=7, seen=seen)
+    run.execution = adopt([intent])
+    run.feed()
+    run.located(1, P.RUNNING_WITH_JOB, P.INCOMING)
+    assert run.stage() is Stage.RUNNING
+    return run

@@ -1,6 +1,6 @@
 """The world as the loop of a simulated life sees it: no act is let through unchecked."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -8,13 +8,13 @@ from typing import Any
 from balancerd.adapters.sim.readings import HOLDS_MEMORY
 from balancerd.adapters.sim.world import World
 from balancerd.adapters.sqlite.ledger import Ledger
-from balancerd.core.model import Method, PowerState, Snapshot
-from balancerd.core.observation import JobReport, Location, Observation, Presence
+from balancerd.core.model import WITH_DISKS, Method, PowerState, Snapshot
+from balancerd.core.observation import JobReport, Location, Observation, Preflight, Presence
 from balancerd.core.past.record import Intent
-from balancerd.core.policies.choices import Mode
+from balancerd.core.policies.choices import Mode, Unlocked
 from balancerd.core.policies.policy import Policy
-from balancerd.core.policies.tags import POST_COPY, says_yes
-from balancerd.ports import nothing
+from balancerd.core.policies.tags import OVERLAY, POST_COPY, says_yes
+from balancerd.ports import BackendError, PowerError, nothing
 from tests.sim.doorways import crowded, frozen
 
 PATIENCE = 5  # seconds that a host is waited for that hangs since the last look
@@ -45,9 +45,12 @@ class Doors:
     snapshot: Callable[[], Snapshot | None] = lambda: None  # what the loop made of it
     sent: dict[str, str] = field(default_factory=dict)  # where each VM was sent last
     methods: dict[str, Method] = field(default_factory=dict)  # and how
+    unconfigured: set[str] = field(default_factory=set)  # hosts that the loop may not know of
 
     def observe(self, meanwhile: Callable[[], None] = nothing) -> Observation:
-        seen = self.world.observe()
+        whole = self.world.observe()
+        known = tuple(one for one in whole.readings if one.host not in self.unconfigured)
+        seen = replace(whole, readings=known)
         self._wait_for_those_that_hang(seen, meanwhile)
         self.observed = seen.at
         self.frozen = frozen(seen, lambda h: self.world.states([h])[h], self.policy.detection)
@@ -72,7 +75,21 @@ class Doors:
 
     def locate(self, vm: str, uuid: str, hosts: Sequence[str]) -> Location:
         found = self.world.locate(vm, uuid, hosts)
-        return replace(found, at=found.at + self.ahead())
+        unknown = dict.fromkeys(self.unconfigured & set(hosts), Presence.UNREACHABLE)
+        return replace(found, at=found.at + self.ahead(), presence={**found.presence, **unknown})
+
+    def preflight(self, vm: str, uuid: str, source: str, target: str, method: Method) -> Preflight:
+        here, there = ("" if host in self.unconfigured else host for host in (source, target))
+        return self.world.preflight(vm, uuid, here, there, method)
+
+    def adopt(self, vm: str, source: str, target: str) -> None:
+        self._must_be_configured(source, target)
+        self.world.adopt(vm, source, target)
+
+    def _must_be_configured(self, *hosts: str) -> None:
+        """As of a backend that was made without some hosts: it cannot, and says so."""
+        for host in self.unconfigured.intersection(hosts):
+            raise BackendError(host, "find", "no such host is configured")
 
     def reports(self) -> tuple[JobReport, ...]:
         ahead = self.ahead()
@@ -89,12 +106,15 @@ class Doors:
         *,
         hand_over: bool = False,
     ) -> None:
+        self._must_be_configured(source, target)
         self._must_be_intended(vm, source, target)
         if method is Method.COLD:
             self._must_be_shut_off(vm, source)
         else:
             self._must_find_room(vm, target)
-        self._must_be_allowed(vm, method, hand_over=hand_over)
+        self._must_be_allowed(vm, method)
+        self._must_not_run_twice(vm, method, hand_over=hand_over)
+        self._must_be_of_one_time(vm, source, target, method)
         for host in (source, target):
             if not self._answers(host):
                 raise BrokenError(f"{vm} was sent from {source} to {target}; {host} is silent")
@@ -107,20 +127,24 @@ class Doors:
     def set_bandwidth(self, vm: str, host: str, bandwidth: int) -> None:
         if not 0 < bandwidth <= self.policy.limits.bandwidth:
             raise BrokenError(f"{vm} was to send {bandwidth} bytes per second")
+        self._must_be_configured(host)
         self.note("act: set bandwidth")
         self.world.set_bandwidth(vm, host, bandwidth)
 
     def set_downtime(self, vm: str, host: str, downtime: float) -> None:
+        self._must_be_configured(host)
         self.note("act: set downtime")
         self.world.set_downtime(vm, host, downtime)
 
     def switch_to_post_copy(self, vm: str, host: str) -> None:
+        self._must_be_configured(host)
         self._must_be_recorded(vm)
         self._must_be_allowed(vm, Method.POST_COPY)
         self.world.switch_to_post_copy(vm, host)
         self.note("act: switch to post-copy")
 
     def abort(self, vm: str, host: str) -> None:
+        self._must_be_configured(host)
         self._must_be_recorded(vm)
         self.world.abort(vm, host)
         self.note("act: abort")
@@ -130,22 +154,48 @@ class Doors:
         if self.is_full():
             raise BrokenError(f"hands were laid on {vm}, and that cannot be recorded")
 
-    def _must_be_allowed(self, vm: str, method: Method, *, hand_over: bool = False) -> None:
+    def _must_be_allowed(self, vm: str, method: Method) -> None:
         """Methods that risk the VM, or its disks, only where the VM is one for that."""
         facts = next(one for one in self.world.site.vms if one.name == vm)
         locked = self.world.site.scenario.migration.disk_locks
         local = [disk for disk in facts.disks if not disk.shared]
         if method is Method.POST_COPY and not (locked and says_yes(facts, POST_COPY)):
             raise BrokenError(f"{vm} was to go on in post-copy: {facts.tags}, locked: {locked}")
-        if bool(local) is not (method is Method.STORAGE):
+        if bool(local) is not (method in WITH_DISKS):
             raise BrokenError(f"{vm} was to be moved by {method}; disks of its own: {local}")
-        if not locked and not hand_over and method is not Method.COLD:
+        based = all(disk.based for disk in local) and says_yes(facts, OVERLAY)
+        if method is Method.OVERLAY and not based:
+            raise BrokenError(f"of {vm} only a part was to be copied: {facts.tags}, {local}")
+
+    def _must_not_run_twice(self, vm: str, method: Method, *, hand_over: bool) -> None:
+        """What nothing locks arrives paused; and so may what only the policy knows of."""
+        rules, wanted = self.world.site.scenario.migration, self.policy.methods.unlocked
+        if method is Method.COLD or hand_over or (rules.disk_locks and rules.locks_shown):
+            return
+        if not rules.disk_locks:
             raise BrokenError(f"{vm}, whose disks nothing locks, was sent without a hand-over")
+        if wanted is not Unlocked.PLAIN:
+            raise BrokenError(f"{vm}, whose locks do not show, was sent where the policy: {wanted}")
+        self.note("act: migrate in spite of locks that do not show")
+
+    def _must_be_of_one_time(self, vm: str, source: str, target: str, method: Method) -> None:
+        skew = self.world.preflight(vm, "", source, target, method).skew or 0.0
+        if method is not Method.COLD and abs(skew) > self.policy.limits.clock_skew:
+            raise BrokenError(f"{vm} was sent from {source} to {target}, {skew} s ahead")
 
     def _must_be_shut_off(self, vm: str, source: str) -> None:
-        copies = self.world.copies(vm)
-        if set(copies) != {source} or self.world.running(vm):
+        copies = self.known_copies(vm)
+        if set(copies) != {source} or copies[source] in HOLDS_MEMORY:
             raise BrokenError(f"{vm} was to be moved cold from {source}; there is {copies}")
+
+    def known_copies(self, vm: str) -> dict[str, Presence]:
+        """What hosts have of a VM that the loop may know of."""
+        found = self.world.copies(vm)
+        return {host: copy for host, copy in found.items() if host not in self.unconfigured}
+
+    def states(self, hosts: Iterable[str]) -> Mapping[str, PowerState]:
+        found = dict.fromkeys(hosts, PowerState.UNKNOWN)
+        return found | self.world.states(found.keys() - self.unconfigured)
 
     def _must_be_within_limits(
         self, source: str, target: str, method: Method, bandwidth: int, downtime: float
@@ -186,6 +236,7 @@ class Doors:
             raise BrokenError(f"{vm} was sent to {target}: {fault}")
 
     def sleep(self, host: str) -> None:
+        self._must_be_switchable(host)
         self._must_be_intended("", host, "")
         copies = {vm.name: self.world.copies(vm.name).get(host) for vm in self.world.site.vms}
         active = [vm for vm, said in copies.items() if said in HOLDS_MEMORY]
@@ -193,7 +244,12 @@ class Doors:
             raise BrokenError(f"{host} was put to sleep with {active} on it")
         self.world.sleep(host)
 
+    def _must_be_switchable(self, host: str) -> None:
+        if host in self.unconfigured:
+            raise PowerError(f"{host}: no power commands are configured")
+
     def wake(self, host: str) -> None:
+        self._must_be_switchable(host)
         self._must_be_intended("", host, "")
         self.world.wake(host)
 
@@ -224,6 +280,7 @@ class Doors:
         return location.presence[host] is not Presence.UNREACHABLE
 
     def destroy(self, vm: str, host: str) -> None:
+        self._must_be_configured(host)
         said = self.world.copies(vm).get(host)
         if host in self.world.running(vm) or said is Presence.POSTCOPY_FAILED:
             raise BrokenError(f"the copy of {vm} on {host} was to be destroyed, which is {said}")
@@ -231,18 +288,22 @@ class Doors:
         self.note("act: destroy")
 
     def resume(self, vm: str, host: str) -> None:
+        self._must_be_configured(host)
         self.world.resume(vm, host)
         self.note("act: resume")
 
     def resume_arrived(self, vm: str, host: str) -> None:
+        self._must_be_configured(host)
         self.world.resume_arrived(vm, host)
         self.note("act: resume what arrived")
 
     def undefine(self, vm: str, host: str) -> None:
+        self._must_be_configured(host)
         self.world.undefine(vm, host)
         self.note("act: undefine")
 
     def set_autostart(self, vm: str, host: str, autostart: bool) -> None:
+        self._must_be_configured(host)
         self.world.set_autostart(vm, host, autostart)
         self.note("act: set autostart")
 

@@ -5,6 +5,7 @@ All of it is drawn from the life's own source of chance, so that a seed is a lif
 
 import random
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any
 
 from balancerd.adapters.sim.scenario import FaultKind, Scenario
@@ -16,16 +17,42 @@ CALM_FROM = 0.6  # share of the life after which nothing new goes wrong
 CYCLE = 60.0  # seconds of virtual time
 RELOAD = 0.005  # chance before each cycle that another policy is put in force
 CLOCK_SET = 0.005  # chance before each cycle that somebody sets balancerd's clock
+RECONFIGURED = (
+    0.006  # chance before each cycle that hosts are added to the configuration, or removed
+)
+FEWEST = 3  # hosts that stay in it
+UNKNOWN_FIRST = 0.2  # share of lives in which one host is not in it at the start
 START = 1_700_000_000.0
 PINNED = {"h1", "h2"}  # the hosts of v2
 PHASES = ("start", "perform", "gap", "gap", "post-copy", "post-copy", "finish")
 OBJECTIVES = ("spread", "pack", "quiet", "spread", "pack", "quiet", "drain", "defragment")
+ENGINES = ("builtin",) * 16 + ("exact", "shadow")
 STRIKES = dict.fromkeys(FaultKind, 3) | {FaultKind.MIGRATION_FAILS: 6}
 
 
-def draw_scenario(rng: random.Random, *, locked: bool) -> Scenario:
-    """A site of 4 to 6 hosts and 8 to 14 VMs, and the faults that will strike it; `locked` is
-    whether something forbids two copies of a VM to write to its disks."""
+class Locks(StrEnum):
+    """What forbids two copies of a VM to write to its disks."""
+
+    SHOWN = "shown"  # libvirt says that there are locks
+    HIDDEN = "hidden"  # something else does it, which libvirt knows nothing of
+    NONE = "none"
+
+
+# How a policy may have VMs moved whose locks do not show.
+UNLOCKED = {
+    Locks.SHOWN: ("hand-over", "plain", "refuse"),
+    Locks.HIDDEN: ("plain", "plain", "hand-over", "refuse"),
+    Locks.NONE: ("hand-over", "hand-over", "hand-over", "refuse"),
+}
+
+
+def locks_of(seed: int) -> Locks:
+    """Those of a life."""
+    return (Locks.SHOWN, Locks.SHOWN, Locks.HIDDEN, Locks.NONE)[seed % 4]
+
+
+def draw_scenario(rng: random.Random, locks: Locks) -> Scenario:
+    """A site of 4 to 6 hosts and 8 to 14 VMs, and the faults that will strike it."""
     hosts, vms = rng.randint(4, 6), rng.randint(8, 14)
     return Scenario.model_validate(
         {
@@ -51,7 +78,8 @@ def draw_scenario(rng: random.Random, *, locked: bool) -> Scenario:
             "migration": {
                 "setup": 0.5,
                 "switch_over": rng.choice([0.0, 2.0]),
-                "disk_locks": locked,
+                "disk_locks": locks is not Locks.NONE,
+                "locks_shown": locks is Locks.SHOWN,
             },
             "seed": rng.randrange(10**6),
             "faults": draw_faults(rng),
@@ -61,16 +89,19 @@ def draw_scenario(rng: random.Random, *, locked: bool) -> Scenario:
 
 def draw_flavour(rng: random.Random) -> dict[str, Any]:
     """VMs of one kind; some write faster than they can be copied, some have a disk of their own,
-    some may be moved by post-copy."""
+    as a rule on a base image, some may be moved by post-copy."""
     tags = {"class": rng.choice(["latency", "normal", "batch"])}
     if rng.random() < 0.8:
         tags["post-copy"] = "yes"
+    if rng.random() < 0.8:
+        tags["overlay"] = "yes"
     return {
         "vcpus": 2,
         "cpu": 2.0,
         "memory": rng.choice([2, 3, 4]) * GIB,
         "dirty_rate": rng.choice([0, 20, 150, 300]) * 10**6,
         "local_disk": rng.choice([0, 0, 0, 4]) * GIB,
+        "on_top": rng.choice([0, 1, 2]) * GIB,
         "autostart": rng.random() < 0.5,
         "tags": tags,
     }
@@ -126,7 +157,7 @@ def draw_limits(rng: random.Random) -> dict[str, Any]:
     }
 
 
-def draw_policy(rng: random.Random, before: Policy | None = None) -> Policy:
+def draw_policy(rng: random.Random, locks: Locks, before: Policy | None = None) -> Policy:
     """Any objective; short spans, so that a life of 200 cycles sees many decisions. One that takes
     another's place in the middle of a life keeps what the whole life is held to."""
     limits = before.limits.model_dump() if before else draw_limits(rng)
@@ -136,6 +167,7 @@ def draw_policy(rng: random.Random, before: Policy | None = None) -> Policy:
             "name": "seed",
             "mode": rng.choice(["act", "act", "act", "advise"]),
             "objective": rng.choice(OBJECTIVES),
+            "engine": rng.choice(ENGINES),
             "window": draw_windows(rng),
             "thresholds": {"imbalance": 0.1},
             "detection": {"window": 180.0, "warm_up": 120.0, "stale_after": 90.0},
@@ -144,9 +176,10 @@ def draw_policy(rng: random.Random, before: Policy | None = None) -> Policy:
             "methods": {
                 "post_copy": rng.random() < 0.7,
                 "storage": rng.random() < 0.8,
+                "overlay": rng.random() < 0.7,
                 "auto_converge": rng.random() < 0.7,
                 "cold": rng.random() < 0.9,
-                "unlocked": rng.choice(["hand-over", "hand-over", "hand-over", "refuse"]),
+                "unlocked": rng.choice(UNLOCKED[locks]),
             },
             "power": {
                 "sleep_idle": rng.random() < 0.5,

@@ -39,6 +39,7 @@ class Eve:
     approved: set[int] = field(default_factory=set)  # plans
     drained: set[str] = field(default_factory=set)  # hosts that were drained at any time
     begun: set[str] = field(default_factory=set)  # VMs that she began to migrate at a bad moment
+    gone: set[str] = field(default_factory=set)  # VMs that she removed everywhere
 
     def operate(self) -> None:
         """What she does between two cycles, if anything."""
@@ -64,6 +65,8 @@ class Eve:
             (0.13, self._close),
             (0.30, self._approve),
             (0.40, self._recover),
+            (0.42, self.remove),
+            (0.45, self._create),
         )
 
     def rest(self) -> None:
@@ -141,8 +144,9 @@ class Eve:
         for intent in self.ledger.recover():
             told = self.ledger.database.rows(_TOLD, [UNSETTLED, intent.vm, intent.at])
             if told and not self._is_asked(intent.vm):
+                self.world.hand.abort(intent.vm)
                 self._ask(Verb.CLOSE, intent.vm)
-                if not self.world.running(intent.vm):
+                if not self.world.running(intent.vm) and intent.vm not in self.gone:
                     self.world.hand.start(intent.vm, intent.host)
 
     def _is_asked(self, vm: str) -> bool:
@@ -193,6 +197,34 @@ class Eve:
         off = [at for at, copy in self.world.copies(vm).items() if copy is Presence.SHUTOFF]
         if off and not self._is_bound(vm):
             self.world.hand.start(vm, self.rng.choice(off))
+
+    def remove(self) -> None:
+        """Undefine what is shut off, as far as its hosts answer; not VMs that a rule binds."""
+        off = [vm.name for vm in self.world.site.vms[BOUND:] if self._is_off(vm.name)]
+        if not off:
+            return
+        vm = self.rng.choice(off)
+        for host in self.world.copies(vm):
+            self.world.hand.undefine(vm, host)
+        if not self.world.copies(vm):
+            self.gone.add(vm)
+        self.note("undefine by hand", f"eve removes {vm}")
+
+    def _is_off(self, vm: str) -> bool:
+        copies = self.world.copies(vm)
+        return bool(copies) and set(copies.values()) <= {Presence.SHUTOFF}
+
+    def _create(self) -> None:
+        """A VM that was gone is made anew, on any host, and started."""
+        if not self.gone:
+            return
+        vm = self.rng.choice(sorted(self.gone))
+        host = self.rng.choice(self.world.site.hosts).name
+        self.world.hand.define(vm, host)
+        self.world.hand.start(vm, host)
+        if self.world.copies(vm):
+            self.gone.remove(vm)
+            self.note("create by hand", f"eve makes {vm} on {host}")
 
     def _is_bound(self, vm: str) -> bool:
         return vm in [one.name for one in self.world.site.vms[:BOUND]]

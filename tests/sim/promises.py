@@ -47,6 +47,8 @@ class Promises:
     apart_kept: bool = False  # while two that are to be apart run, and do so apart
     pin_kept: bool = False  # while the VM that is pinned runs, and does so where it has to
     sets: set[tuple[int, int]] = field(default_factory=set)  # begun, by plan and number
+    gone: Set[str] = frozenset()  # VMs that somebody removed everywhere
+    unconfigured: Set[str] = frozenset()  # hosts that balancerd does not know of
 
     def hold(self, executions: Iterable[Execution]) -> None:
         """At every step: no VM runs twice or is gone, and no rule, limit or set is broken."""
@@ -56,7 +58,8 @@ class Promises:
         for vm, running in places.items():
             if len(running) > 1:
                 raise BrokenError(f"{vm} runs on {' and '.join(running)}")
-            if not running and set(self.world.copies(vm).values()) <= {Presence.INCOMING}:
+            left = set(self.world.copies(vm).values()) - {Presence.INCOMING}
+            if not running and not left and vm not in self.gone:
                 raise BrokenError(f"nothing is left of {vm}")
         self.rules_hold(places)
         for execution in executions:
@@ -79,7 +82,7 @@ class Promises:
             case Outcome.FAILED | Outcome.ABORTED if move.target in running:
                 if "somebody" not in conclusion.detail:
                     raise BrokenError(told)
-            case Outcome.LOST if running:
+            case Outcome.LOST if set(running) - self.unconfigured:
                 raise BrokenError(told)
             case Outcome.LOST if Presence.POSTCOPY_FAILED in copies.values():
                 return ["migrate: lost in post-copy"]

@@ -21,6 +21,7 @@ from typing import Any
 from balancerd.adapters.sim.site import build
 from balancerd.adapters.sim.world import World
 from balancerd.adapters.sqlite.ledger import Ledger
+from balancerd.core.exact import planner_with
 from balancerd.core.past.record import Conclusion, Cycle
 from balancerd.loop import Loop
 from tests.sim.doors import BrokenError, Doors
@@ -28,16 +29,22 @@ from tests.sim.drawing import (
     CALM_FROM,
     CLOCK_SET,
     CYCLE,
+    FEWEST,
+    RECONFIGURED,
     RELOAD,
     START,
     STEPS,
+    UNKNOWN_FIRST,
+    Locks,
     draw_full_disk,
     draw_policy,
     draw_scenario,
+    locks_of,
 )
 from tests.sim.eve import BOUND, Eve
 from tests.sim.mortal import KilledError, MortalLedger, NoSamples, OwnClock, empty_ledger
 from tests.sim.promises import Ended, Promises, settled
+from tests.sim.solving import Solver
 
 _ENDED = "SELECT vm, host, target, method, autostart FROM intents WHERE id = ? AND kind = 'migrate'"
 _ENDS = (
@@ -53,11 +60,11 @@ class Life:
         self.rng = random.Random(seed)
         self.tell = tell
         self.happened: Counter[str] = Counter()
-        locked = seed % 4 != 3
-        scenario = draw_scenario(self.rng, locked=locked)
+        self.locks = locks_of(seed)
+        scenario, locked = draw_scenario(self.rng, self.locks), self.locks is not Locks.NONE
         self.happened.update(f"fault: {fault.kind}" for fault in scenario.faults)
         self.world = World(build(scenario))
-        self.policy = draw_policy(self.rng)
+        self.policy = draw_policy(self.rng, self.locks)
         self.happened.update(["window"] * bool(self.policy.window))
         for vm in self.world.site.vms[BOUND :: self.rng.choice([2, 3, 99])]:
             self.world.hand.shut_off(vm.name)
@@ -79,7 +86,14 @@ class Life:
         self.doors.is_full = self.is_full
         self.doors.waited = self._promises_hold
         self.full_from, self.full_until = draw_full_disk(self.rng)
-        self.promises = Promises(self.world)
+        names = [host.name for host in self.world.site.hosts]
+        self.doors.unconfigured = set(names[:1]) if self.rng.random() < UNKNOWN_FIRST else set()
+        self.promises = Promises(
+            self.world, gone=self.eve.gone, unconfigured=self.doors.unconfigured
+        )
+        for _ in range(self.rng.choice([0, 0, 2])):
+            self.eve.remove()
+        self.solver = Solver(self.rng, lambda kind: self.happened.update([kind]))
         self.last_sentence = ""
         self.begin_again()
 
@@ -101,7 +115,8 @@ class Life:
             NoSamples(),
             self.clock,
             lambda: self.policy,
-            self.world.site.links,
+            tuple(link for link in self.world.site.links if link.a not in self.doors.unconfigured),
+            planner=planner_with(self.solver),
         )
         self.loop.start()
 
@@ -120,6 +135,7 @@ class Life:
                     self.eve.operate()
                     self._set_the_clock()
                     self._reload()
+                    self._reconfigure()
                 self._cycle(step)
                 self._between_cycles(START + (step + 1) * CYCLE)
             settled(self.ledger, self.policy, self.eve.drained, self.clock.now())
@@ -145,9 +161,22 @@ class Life:
     def _reload(self) -> None:
         """Now and then, another policy."""
         if self.rng.random() < RELOAD:
-            self.policy = self.doors.policy = draw_policy(self.rng, self.policy)
+            self.policy = self.doors.policy = draw_policy(self.rng, self.locks, self.policy)
             words = f"{self.policy.objective}, {self.policy.mode}"
             self.note("another policy", f"another policy is in force: {words}")
+
+    def _reconfigure(self) -> None:
+        """Now and then, with a host more or less: a new balancerd on the same record."""
+        if self.rng.random() >= RECONFIGURED:
+            return
+        names, unknown = [host.name for host in self.world.site.hosts], self.doors.unconfigured
+        host = self.rng.choice(names)
+        if host not in unknown and len(names) - len(unknown) <= FEWEST:
+            return
+        unknown ^= {host}
+        what = "removed from" if host in unknown else "added to"
+        self.note(f"host {what} the configuration", f"{host} is {what} the configuration")
+        self._mortally(self.begin_again)
 
     def _cycle(self, step: int) -> None:
         if self.is_full():

@@ -1,14 +1,17 @@
 """The checks at a simulated life's doors can fail: each is walked into once."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
 
 from balancerd.adapters.sim.world import World
 from balancerd.adapters.sqlite.ledger import Ledger
-from balancerd.core.model import VM, Cluster, Forecast, Host, Method, Snapshot
+from balancerd.core.model import VM, Cluster, Forecast, Host, Method, PowerState, Snapshot
+from balancerd.core.observation import Presence
 from balancerd.core.past.record import Intent, IntentKind
 from balancerd.core.policies.policy import Policy
+from balancerd.ports import BackendError, PowerError
 from tests.sim.doors import BrokenError, Doors
 from tests.sim.doorways import frozen
 from tests.worlds import a_flavour, a_host_group, a_scenario, a_world, send
@@ -194,15 +197,21 @@ def test_a_start_breaks_the_life_where_the_policy_only_observes_by_now(doors: Do
         doors._must_be_warranted(an_intent(8))
 
 
+OWN = {"local_disk": 1000}
+BASED = OWN | {"on_top": 100}
+
+
 @pytest.mark.parametrize(
     ("method", "flavour", "locked"),
     [
         (Method.POST_COPY, {}, True),
         (Method.POST_COPY, {"tags": {"post-copy": "yes"}}, False),
-        (Method.PRE_COPY, {"local_disk": 1000}, True),
-        (Method.COLD, {"local_disk": 1000}, True),
+        (Method.PRE_COPY, OWN, True),
+        (Method.COLD, OWN, True),
         (Method.STORAGE, {}, True),
-        (Method.PRE_COPY, {}, False),
+        (Method.OVERLAY, {"tags": {"overlay": "yes"}}, True),
+        (Method.OVERLAY, OWN | {"tags": {"overlay": "yes"}}, True),
+        (Method.OVERLAY, BASED, True),
     ],
 )
 def test_a_method_that_is_not_for_this_vm_breaks_the_life(
@@ -214,15 +223,67 @@ def test_a_method_that_is_not_for_this_vm_breaks_the_life(
         doors._must_be_allowed("v0", method)
 
 
-def test_methods_that_are_for_a_vm_are_let_through() -> None:
-    torn = {"tags": {"post-copy": "yes"}}
-    at_the_doors(a_world(a_scenario(flavours=[a_flavour(**torn)])))._must_be_allowed(
-        "v0", Method.POST_COPY
-    )
-    own = at_the_doors(a_world(a_scenario(flavours=[a_flavour(local_disk=1000)])))
-    own._must_be_allowed("v0", Method.STORAGE)
-    unlocked = at_the_doors(a_world(a_scenario(migration={"disk_locks": False})))
-    unlocked._must_be_allowed("v0", Method.PRE_COPY, hand_over=True)
+@pytest.mark.parametrize(
+    ("method", "flavour"),
+    [
+        (Method.POST_COPY, {"tags": {"post-copy": "yes"}}),
+        (Method.STORAGE, OWN),
+        (Method.OVERLAY, BASED | {"tags": {"overlay": "yes"}}),
+    ],
+)
+def test_methods_that_are_for_a_vm_are_let_through(
+    method: Method, flavour: dict[str, object]
+) -> None:
+    doors = at_the_doors(a_world(a_scenario(flavours=[a_flavour(**flavour)])))
+    doors._must_be_allowed("v0", method)
+
+
+@pytest.mark.parametrize(
+    ("locks", "wanted", "hand_over", "fault"),
+    [
+        ({}, "hand-over", False, ""),
+        ({"disk_locks": False}, "hand-over", True, ""),
+        ({"disk_locks": False}, "hand-over", False, "without a hand-over"),
+        ({"disk_locks": False}, "plain", False, "without a hand-over"),
+        ({"locks_shown": False}, "plain", False, ""),
+        ({"locks_shown": False}, "hand-over", True, ""),
+        ({"locks_shown": False}, "hand-over", False, "whose locks do not show"),
+        ({"locks_shown": False}, "refuse", False, "whose locks do not show"),
+    ],
+)
+def test_a_vm_that_might_run_twice_breaks_the_life_unless_the_policy_knows_better(
+    locks: dict[str, bool], wanted: str, hand_over: bool, fault: str
+) -> None:
+    doors = at_the_doors(a_world(a_scenario(migration=locks)))
+    doors.policy = Policy.model_validate({"summary": "t", "methods": {"unlocked": wanted}})
+    broken = pytest.raises(BrokenError, match=fault) if fault else nullcontext()
+    with broken:
+        doors._must_not_run_twice("v0", Method.PRE_COPY, hand_over=hand_over)
+
+
+def test_a_start_to_another_time_breaks_the_life() -> None:
+    fault = {"kind": "clock-set", "host": "a2", "at": 0.0, "lasts": 60.0}
+    worlds = (a_world(a_scenario(faults=[fault], seed=seed)) for seed in range(100))
+    far = next(world for world in worlds if abs(world._state.ahead[1]) > 60.0)
+    doors = at_the_doors(far)
+    doors._must_be_of_one_time("v0", "a1", "a3", Method.PRE_COPY)
+    with pytest.raises(BrokenError, match="s ahead"):
+        doors._must_be_of_one_time("v0", "a1", "a2", Method.PRE_COPY)
+
+
+def test_of_a_host_that_is_not_configured_nothing_is_told_and_nothing_is_done_there(
+    doors: Doors,
+) -> None:
+    """As by a backend and power driver that were made without it."""
+    doors.unconfigured = {"a1"}
+    assert [reading.host for reading in doors.observe().readings] == ["a2", "a3", "a4", "a5"]
+    assert doors.locate("v0", "", ["a1"]).presence == {"a1": Presence.UNREACHABLE}
+    assert doors.preflight("v0", "", "a1", "a2", Method.PRE_COPY).source.error
+    assert doors.states(["a1"]) == {"a1": PowerState.UNKNOWN}
+    with pytest.raises(BackendError, match="no such host is configured"):
+        doors.abort("v0", "a1")
+    with pytest.raises(PowerError):
+        doors.wake("a1")
 
 
 def test_a_host_that_holds_half_of_a_vm_is_not_to_sleep(doors: Doors) -> None:

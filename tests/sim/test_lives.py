@@ -14,12 +14,24 @@ from tests.sim.seeds import Lived, run, seeds_of
 SEEDS = os.environ.get("BALANCERD_SEEDS", "0-299")
 ENOUGH = 300  # lives, in which everything happens
 BY_BALANCERD = (
-    *("done", "failed", "aborted", "lost", "not started", "objected", "adopted", "handed over"),
-    *("pre-copy", "auto-converge", "post-copy", "storage", "cold", "lost in post-copy"),
+    *(
+        "done",
+        "failed",
+        "aborted",
+        "lost",
+        "quarantined",
+        "not started",
+        "objected",
+        "adopted",
+        "handed over",
+    ),
+    *("pre-copy", "auto-converge", "post-copy", "storage", "overlay", "cold"),
+    "lost in post-copy",
 )
 ACTS = (
     *("set bandwidth", "set downtime", "switch to post-copy", "abort", "set autostart"),
     *("resume", "resume what arrived", "destroy", "undefine"),
+    "migrate in spite of locks that do not show",
 )
 EVERYTHING = frozenset(
     {
@@ -28,6 +40,8 @@ EVERYTHING = frozenset(
         *("pause", "resume", "drain", "undrain", "approve", "reject", "abort", "hurry", "close"),
         *("migration by hand", "rival migration", "pause by hand", "shut_off by hand"),
         *("crash by hand", "define by hand", "abort by hand", "start by hand"),
+        *("undefine by hand", "create by hand", "solver asked", "solver failed"),
+        *("host removed from the configuration", "host added to the configuration"),
         *(f"migrate: {end}" for end in BY_BALANCERD),
         *(f"act: {act}" for act in ACTS),
         *("set", "post-copy recovered", "window", "another policy", "sleep: done", "wake: done"),

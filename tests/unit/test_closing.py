@@ -6,14 +6,21 @@ import pytest
 
 from balancerd.adapters.sqlite.ledger import Ledger
 from balancerd.adapters.sqlite.reader import Reader
-from balancerd.core.executing.closing import TOLD_AFTER
+from balancerd.core.executing.closing import NOT_OURS, TOLD_AFTER
 from balancerd.core.executing.execution import Stage
 from balancerd.core.executing.executor import may_close
-from balancerd.core.executing.messages import CloseWanted, Conclude, Settle, Unsettled
+from balancerd.core.executing.messages import (
+    AbortMigration,
+    CloseWanted,
+    Conclude,
+    Settle,
+    Unsettled,
+)
 from balancerd.core.observation import Presence
 from balancerd.core.past.history import Outcome
 from balancerd.core.past.record import UNSETTLED, Conclusion, Intent, IntentKind
-from tests.executions import START, P, Run, of, one_move
+from balancerd.core.units import GIB
+from tests.executions import START, P, Run, left_under_way, of, one_move
 
 ENDED = START + 60.0
 
@@ -46,6 +53,17 @@ def test_people_are_told_once_of_what_stays_open_and_again_of_other_answers() ->
     assert [one.split(";")[0] for one in told(run)] == ["h1 says outgoing, h2 says shutoff"]
     answer(run, ENDED + TOLD_AFTER + 180, P.UNREACHABLE, P.SHUTOFF)
     assert [one.split(";")[0] for one in told(run)[1:]] == ["h1 says unreachable, h2 says shutoff"]
+
+
+def test_people_are_told_of_a_job_that_may_not_be_ours_and_takes_too_long() -> None:
+    """It is not given up, so that somebody has to know of it. Dies when it just goes on."""
+    run = left_under_way(seen=False)
+    late = int(run.execution.tasks[1].deadline)
+    for second in range(5, late + 300, 5):
+        run.progress(GIB + second, START + second)
+        assert told(run) == [] or second > late
+    assert told(run) == [f"h1 says running, migrating, h2 says incoming; {NOT_OURS}"]
+    assert of(AbortMigration, run.commands) == []
 
 
 def test_nobody_is_told_of_what_was_settled() -> None:

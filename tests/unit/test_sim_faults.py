@@ -7,6 +7,7 @@ import pytest
 
 from balancerd.adapters.sim import endings
 from balancerd.adapters.sim.copies import Ending
+from balancerd.adapters.sim.faults import SKEWS
 from balancerd.core.executing.reconcile import judge
 from balancerd.core.model import Method
 from balancerd.core.observation import Presence
@@ -427,3 +428,34 @@ def test_what_befalls_a_post_copy_does_so_before_it_has_ended():
         (Presence.POSTCOPY_FAILED, Presence.POSTCOPY_FAILED),
         (Presence.MIGRATED, Presence.RUNNING),
     }
+
+
+def test_a_host_whose_clock_is_set_shows_it_before_a_migration_and_only_for_as_long():
+    world = struck(at("clock-set", "a2", 5, 60))
+    told = [world.preflight("v0", "", "a1", "a2", Method.PRE_COPY).skew]
+    for seconds in (10, 60):
+        live(world, seconds)
+        told.append(world.preflight("v0", "", "a1", "a2", Method.PRE_COPY).skew)
+    assert told[0] == told[2] == 0.0
+    assert told[1] in SKEWS
+    assert world.preflight("v0", "", "a1", "a3", Method.PRE_COPY).skew == 0.0
+
+
+def test_a_changed_base_image_shows_and_ruins_the_disk_that_is_put_on_it():
+    """Dies when nobody is blamed for that: no state of either host tells of it."""
+    based = a_flavour(local_disk=1000, on_top=100)
+    world = struck(at("base-changed", "a2", 5, 60), flavours=[based])
+    live(world, 10)
+    for target, same in (("a2", False), ("a3", True)):
+        found = world.preflight("v0", "", "a1", target, Method.OVERLAY).overlays
+        assert (found.bases[0].here == found.bases[0].there) is same
+    send(world, "v0", "a1", "a3", method=Method.OVERLAY)
+    assert world.violations == []
+    send(world, "v1", "a1", "a2", method=Method.OVERLAY)
+    assert [violation.kind for violation in world.violations] == ["put on another base image"]
+
+
+def test_locks_that_do_not_show_lock_all_the_same():
+    world = struck(migration={"locks_shown": False})
+    assert world.preflight("v0", "", "a1", "a2", Method.PRE_COPY).image_locks is None
+    assert world.site.scenario.migration.disk_locks

@@ -132,3 +132,17 @@ def test_a_host_cannot_be_asked_about_what_is_not_there_without_harm():
     world.destroy("v0", "a2")
     world.undefine("v0", "a2")
     assert (world.running("v0"), world.violations) == (("a1",), [])
+
+
+def test_what_is_undefined_is_gone_and_is_started_only_once_it_is_defined_anew() -> None:
+    """Dies when what runs can be undefined, or what nobody has can be started."""
+    world = a_world()
+    world.hand.undefine("v0", "a1")
+    assert world.running("v0") == ("a1",)
+    world.hand.shut_off("v0")
+    world.hand.undefine("v0", "a1")
+    world.hand.start("v0", "a1")
+    assert (world.copies("v0"), world.running("v0")) == ({}, ())
+    world.hand.define("v0", "a2")
+    world.hand.start("v0", "a2")
+    assert world.running("v0") == ("a2",)

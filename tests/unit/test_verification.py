@@ -20,7 +20,7 @@ from balancerd.core.past.history import Outcome
 from balancerd.core.past.record import Intent, IntentKind
 from balancerd.core.policies.limits import Limits
 from balancerd.core.units import GIB
-from tests.executions import POLICY, START, P, Run, of, one_move
+from tests.executions import POLICY, START, P, Run, left_under_way, of, one_move
 
 ANOTHER = "another migration job is already running for the domain"
 
@@ -196,17 +196,6 @@ def test_a_job_that_is_over_while_its_call_hangs_is_asked_about_before_long() ->
     for second, stage in ((2, Stage.RUNNING), (3 + int(UNANSWERED), Stage.VERIFYING)):
         run.feed(JobReport("a", "h1", "h2", START + second, over=True), at=START + second)
         assert run.stage() is stage
-
-
-def left_under_way(*, seen: bool) -> Run:
-    """An adopted migration that goes on; `seen`: its progress was recorded before."""
-    run = one_move()
-    intent = Intent(IntentKind.MIGRATE, START, "h1", "a", "uuid-a", "h2", id=7, seen=seen)
-    run.execution = adopt([intent])
-    run.feed()
-    run.located(1, P.RUNNING_WITH_JOB, P.INCOMING)
-    assert run.stage() is Stage.RUNNING
-    return run
 
 
 @pytest.mark.parametrize("known", [True, False])

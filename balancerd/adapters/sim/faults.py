@@ -24,6 +24,7 @@ from balancerd.core.units import DAY
 
 # Shares of the cases in which chance decides.
 AT_SOURCE = 0.5  # that a process of a VM in post-copy which dies is its source's
+SKEWS = (-3600.0, -20.0, 0.5, 20.0, 3600.0)  # seconds by which a clock that is set is ahead
 LOSE_PATIENCE = 0.5  # that a post-copy over a link that is cut is broken off
 
 
@@ -66,6 +67,8 @@ class Faults:
             FaultKind.NETWORK_CUT: _Blow(self._cut, self._mend),
             FaultKind.TARGET_FULL: _Blow(self._fill, self._full.discard),
             FaultKind.STORAGE_FULL: _Blow(self._fill_storage, self._no_space.discard),
+            FaultKind.CLOCK_SET: _Blow(self._set_clock, self._follow_clock),
+            FaultKind.BASE_CHANGED: _Blow(self._rebase, self._state.rebased.discard),
             FaultKind.POWER_ON_FAILS: _Blow(self._break, broken.discard),
             FaultKind.POWER_OFF_FAILS: _Blow(self._jam, stuck.discard),
         }
@@ -233,6 +236,15 @@ class Faults:
         for vm in rows["vm"][(rows["target"] == host) & (rows["phase"] == Phase.COPY)].tolist():
             if self._traffic.copies_disks(vm):
                 self._fail_if_same(self._identity(vm), endings.NO_SPACE)
+
+    def _set_clock(self, host: int, _: Fault) -> None:
+        self._state.ahead[host] = float(self._random.choice(SKEWS))
+
+    def _follow_clock(self, host: int) -> None:
+        self._state.ahead.pop(host, None)
+
+    def _rebase(self, host: int, _: Fault) -> None:
+        self._state.rebased.add(host)
 
     def _jam(self, host: int, _: Fault) -> None:
         self._supply.stuck.add(host)

@@ -3,6 +3,7 @@
 from contextlib import suppress
 
 from balancerd.adapters.sim import endings
+from balancerd.adapters.sim.copies import LEFTOVERS
 from balancerd.adapters.sim.machines import NOWHERE
 from balancerd.adapters.sim.state import State
 from balancerd.adapters.sim.traffic import Order, Traffic
@@ -61,9 +62,10 @@ class Hand:
         self._traffic.recover(self._state.vm[vm])
 
     def start(self, vm: str, host: str) -> None:
-        """An operator starts or resumes a VM on a host, as long as it runs nowhere."""
+        """An operator starts or resumes a VM on a host that has it, as long as it runs nowhere."""
         index, where = self._state.vm[vm], self._state.host[host]
-        if self._state.answers(where):
+        has_it = self._state.copies.presence(index, where) is not Presence.ABSENT
+        if has_it and self._state.answers(where):
             self._state.copies.start(index, where)
 
     def define(self, vm: str, host: str) -> None:
@@ -72,6 +74,12 @@ class Hand:
         absent = self._state.copies.presence(*copy) is Presence.ABSENT
         if absent and self._state.answers(copy[1]):
             self._state.copies.oddities[copy] = Presence.SHUTOFF
+
+    def undefine(self, vm: str, host: str) -> None:
+        """An operator removes the definition of a VM that is not active on a host."""
+        copy = (self._state.vm[vm], self._state.host[host])
+        if self._state.answers(copy[1]) and self._state.copies.presence(*copy) in LEFTOVERS:
+            self._state.copies.forget(*copy)
 
     def _stop(self, vm: str, state: Presence) -> None:
         index = self._state.vm[vm]

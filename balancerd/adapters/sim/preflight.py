@@ -2,7 +2,8 @@
 
 from balancerd.adapters.sim.state import State
 from balancerd.core.model import WITH_DISKS, Method
-from balancerd.core.observation import Overlays, Preflight, Presence, Side
+from balancerd.core.observation import Base, Image, Overlays, Preflight, Presence, Side
+from balancerd.core.units import GIB
 
 LIBVIRT, QEMU = 11_003_000, 10_000_002  # as the hosts whose faults `endings` reproduces
 
@@ -16,10 +17,11 @@ def preflight(
     found = Preflight(vm, state.at, source, target)
     if index is None or source.error or target.error:
         return found
-    facts, there = state.site.vms[index], state.host[places[1]]
+    facts, source_host, there = state.site.vms[index], *(state.host[place] for place in places)
     same = facts.uuid == uuid
     free = same or state.copies.presence(index, there) is Presence.ABSENT
-    here = state.site.hosts[state.host[places[0]]]
+    here = state.site.hosts[source_host]
+    rules = state.site.scenario.migration
     passed = facts.cpu_model == "host-passthrough"
     local = tuple(disk.source for disk in facts.disks if not disk.shared)
     return Preflight(
@@ -31,10 +33,20 @@ def preflight(
         uuid_free=True,
         cpu_comparable=not passed or here.cpu_model == state.site.hosts[there].cpu_model,
         absent_disks=() if method in WITH_DISKS else local,
-        image_locks=True if state.site.scenario.migration.disk_locks else None,
+        image_locks=True if rules.disk_locks and rules.locks_shown else None,
         persistent=facts.persistent,
-        overlays=Overlays() if method is Method.OVERLAY else None,  # all bases are everywhere
+        overlays=_overlays(state, source_host, there) if method is Method.OVERLAY else None,
+        skew=state.ahead.get(there, 0.0) - state.ahead.get(source_host, 0.0),
     )
+
+
+def _overlays(state: State, *hosts: int) -> Overlays:
+    """One base for all; where it was changed, it shows in when that was."""
+    here, there = (
+        Image("qcow2", GIB, GIB, changed=int(host in state.rebased), backing="", samples="")
+        for host in hosts
+    )
+    return Overlays((Base("local/base", here, there),))
 
 
 def _side(state: State, name: str) -> Side:

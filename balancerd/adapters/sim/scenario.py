@@ -73,6 +73,7 @@ class Flavour(Schema):
     dirty_rate: Rate = 0  # bytes per second written at full CPU use
     working_set: Share = 0.25  # share of memory that is written again and again
     local_disk: Size = 0  # a disk that only the VM's host has
+    on_top: Size = 0  # what that disk holds on top of a base image; 0: it lies on none
     autostart: bool = False  # its definition starts it with its host
     tags: dict[str, str] = Field(default_factory=dict)  # what the VMs say of themselves
 
@@ -127,6 +128,7 @@ class Migration(Schema):
     setup: Duration = 0.0  # before the first byte
     switch_over: Duration = 0.0  # pause beyond the copying of the last pages
     disk_locks: bool = True  # without them a VM may come to run twice when a host fails
+    locks_shown: bool = True  # whether hypervisors tell of them
 
 
 class PowerTimes(Schema):
@@ -152,6 +154,8 @@ class FaultKind(StrEnum):
     TARGET_FULL = "target-full"  # it has no memory for another VM
     STORAGE_FULL = "storage-full"  # it has no room for another local disk
     POWER_ON_FAILS = "power-on-fails"
+    CLOCK_SET = "clock-set"  # its clock is ahead of the others', or behind
+    BASE_CHANGED = "base-changed"  # its base images are not those of the others any more
     POWER_OFF_FAILS = "power-off-fails"  # it hangs in its shutdown, and is back after that
 
 

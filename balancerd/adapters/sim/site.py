@@ -122,7 +122,8 @@ def _vm(site: str, name: str, flavour: Flavour) -> VM:
 def _disks(name: str, flavour: Flavour) -> Iterator[Disk]:
     yield Disk(source=f"shared/{name}", shared=True)
     if flavour.local_disk:
-        yield Disk(source=f"local/{name}", shared=False, size=flavour.local_disk)
+        on_top, size = flavour.on_top, flavour.local_disk
+        yield Disk(f"local/{name}", shared=False, size=size, allocated=on_top, based=bool(on_top))
 
 
 def _hosts(scenario: Scenario) -> tuple[Host, ...]:

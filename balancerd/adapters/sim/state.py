@@ -65,6 +65,8 @@ class State:
         self.copies = Copies(self.machines, self.flights)
         self.charges = Charges(site.vms, self.machines, self.flights, self.copies)
         self.silent: set[int] = set()  # hosts that are on and do not answer
+        self.ahead: dict[int, float] = {}  # seconds by which clocks of hosts are, where they are
+        self.rebased: set[int] = set()  # hosts whose base images are not those of the others
         self.timers = Timers()
         self.story = Story()
         self.violations: list[Violation] = []

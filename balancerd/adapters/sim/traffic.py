@@ -212,8 +212,7 @@ class Traffic:
         if there not in (Presence.ABSENT, Presence.SHUTOFF, Presence.MIGRATED, Presence.FAILED):
             return "domain is already active on the target", 55, 20
         facts = state.site.vms[vm]
-        if order.method not in WITH_DISKS and not all(disk.shared for disk in facts.disks):
-            self._blame(order, "sent without its disks")
+        if not self._has_its_disks(order):
             return NO_DISK
         for refuse in self.refusals:
             if trouble := refuse(vm, target):
@@ -223,6 +222,16 @@ class Traffic:
             self._blame(order, "no room in memory")
             return "migration failed: cannot allocate memory on the target", 9, 10
         return None
+
+    def _has_its_disks(self, order: Order) -> bool:
+        """Whether the VM finds its disks on the target. On a base that differs they are ruined."""
+        facts, ends = self._state.site.vms[order.vm], {order.source, order.target}
+        if order.method is Method.OVERLAY and len(ends & self._state.rebased) == 1:
+            self._blame(order, "put on another base image")
+        if order.method in WITH_DISKS or all(disk.shared for disk in facts.disks):
+            return True
+        self._blame(order, "sent without its disks")
+        return False
 
     def _blame(self, order: Order, kind: str) -> None:
         """Note what balancerd must not ask for; operators may try what they like."""

@@ -1,8 +1,9 @@
 """What is waited for without end: people are told of it, and may end it.
 
 Some pairs of answers say that something is wrong and not what: a source that still holds the VM
-paused beside a target that is shut off may have lost it, or have it still. Nothing is guessed then
-and nothing touched; but nor is it kept from those who can go and look.
+paused beside a target that is shut off may have lost it, or have it still. A job that an earlier
+balancerd left may be somebody else's, however long it takes. Nothing is guessed then and nothing
+touched; but nor is it kept from those who can go and look.
 """
 
 from balancerd.core.executing.execution import Stage, Task, View
@@ -13,6 +14,7 @@ from balancerd.core.observation import Presence
 from balancerd.core.past.history import Outcome
 
 TOLD_AFTER = 120.0  # seconds of asking in vain
+NOT_OURS = "nothing proves its job to be ours, so it is not given up: end it by hand, or let it run"
 
 Step = tuple[Task, tuple[Command, ...]]
 
@@ -20,12 +22,19 @@ Step = tuple[Task, tuple[Command, ...]]
 def tell(task: Task, view: View) -> Step:
     """Say what is waited for, once it has lasted, and again when that is something else."""
     said = _answers(task)
-    waits = task.stage is Stage.VERIFYING and view.now - task.since > TOLD_AFTER
-    if not waits or said == task.told:
+    if not _waits(task, view) or said == task.told:
         return task, ()
     move = task.move
-    detail = f"{said}; {task.detail}" if task.detail else said
+    why = NOT_OURS if task.stage is Stage.RUNNING else task.detail
+    detail = f"{said}; {why}" if why else said
     return altered(task, told=said), (Unsettled(move.number, move.vm, detail),)
+
+
+def _waits(task: Task, view: View) -> bool:
+    """Whether it has been waited for in vain: for an answer, or for a job that we do not touch."""
+    if task.stage is Stage.VERIFYING:
+        return view.now - task.since > TOLD_AFTER
+    return not task.ours and 0 < task.deadline < view.now - task.started
 
 
 def may_close(task: Task) -> str:

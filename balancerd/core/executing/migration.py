@@ -285,7 +285,8 @@ def _watch(task: Task, view: View) -> Step:
     silent = view.now - max(task.since, task.report.at if task.report else 0.0)
     limits = view.policy.limits
     if not task.ours:
-        return (_verify(task, view, "no news of the job") if silent > SILENCE else task), ()
+        stale = silent > SILENCE
+        return (_verify(task, view, "no news of the job"), ()) if stale else tell(task, view)
     if task.switched:
         pass  # there is no way back from post-copy
     elif task.abort_reason:
