@@ -5,7 +5,6 @@ most efficient hosts that have room; where none has, the search makes some. In t
 may be emptied in the place of one that was: what is on that one then need not move.
 """
 
-from collections.abc import Set
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,15 +12,16 @@ import numpy as np
 from balancerd.core.placing.layout import Bools, Floats, Ints
 from balancerd.core.plan import Refusal
 from balancerd.core.planner.draft import Draft
+from balancerd.core.planner.filling import ROUNDING, Filling
 from balancerd.core.planner.search import GAIN, VISIT, Search
 from balancerd.core.planner.settle import settle
+from balancerd.core.planner.swaps import Swap, Swaps
 from balancerd.core.units import counted, format_size
 
 SETTLE = 1_500_000  # pairs weighed to make room for what is on one host
 SWAP = 300_000  # pairs weighed to empty one host in the place of another
 SWAPS = 600_000  # pairs weighed for such attempts in vain, after which none is made
-CANDIDATES = 8  # hosts of each kind that are thought of for it
-ROUNDING = 1e-9
+ROOMIER = 1.5  # how much more has to be spare than where no places were found
 Obstacle = tuple[str, str, str]  # why a host stays on: the kind, its numbers, what would help
 
 
@@ -32,7 +32,7 @@ class Closing:
     draft: Draft
     search: Search
     host_price: Floats
-    useful: Floats  # reference cores of each host that could be put to use
+    filling: Filling
     closable: Bools
     sizes: Ints  # VMs of each block
     emptied: dict[int, bool] = field(default_factory=dict)  # hosts, and whether they were open
@@ -40,10 +40,13 @@ class Closing:
     moved_for: dict[int, int] = field(default_factory=dict)  # blocks, and the host they moved for
     in_vain: int = 0  # work done for hosts that could not be closed
     swaps_in_vain: int = 0  # and for those that could not be in the place of others
+    cramped: float = 0.0  # spare room, in hosts' worth, with which no places were found
     may_close: Bools = field(init=False)
+    useful: Floats = field(init=False)  # reference cores of each host that could be put to use
 
     def __post_init__(self) -> None:
         self.may_close = self.closable.copy()
+        self.useful = self.filling.useful()
 
     def next_host(self) -> int | None:
         """The host that saves most for the room that goes with it; None where none does."""
@@ -63,13 +66,9 @@ class Closing:
         """Empty a host if there is room elsewhere and that is worth it."""
         search, layout = self.search, self.search.layout
         self.closable[host] = False
-        fresh = (layout.place == host) & (search.home == host)
-        moves, most = int(layout.sizes[fresh].sum()), self._most()
         was_open, before, work = bool(search.open_[host]), layout.place.copy(), search.work
-        search.open_[host] = search.own[host] = False
-        self._limit(moves)
-        obstacle = self._too_many(moves, most) or self._shortage(host)
-        if moves > most:
+        obstacle, most = self._shut(host), self._most()
+        if self._leaving(host) > most:
             self._leave_out(self.draft.room() - self._moved())
         if obstacle is None:
             obstacle = self._empty(host, most, SETTLE)
@@ -83,63 +82,84 @@ class Closing:
         self.in_vain += search.work - work
         search.open_[host], search.own[host] = was_open, True
 
+    def _shut(self, host: int) -> Obstacle | None:
+        """Let a host take no more VMs; what is sure to be in the way of emptying it, or None."""
+        moves = self._leaving(host)
+        self.search.open_[host] = self.search.own[host] = False
+        self._limit(moves)
+        return self._too_many(moves, self._most()) or self._shortage(host)
+
+    def _leaving(self, host: int) -> int:
+        """How many VMs that are at home on a host would leave it."""
+        layout, home = self.search.layout, self.search.home
+        return int(layout.sizes[(layout.place == host) & (home == host)].sum())
+
     def swap(self) -> bool:
         """Empty others in the place of hosts that were, as long as that costs less; whether any."""
-        tried, swapped = set[tuple[int, int]](), False
-        while self.swaps_in_vain < SWAPS and (pair := self._best_swap(tried)):
-            tried.add(pair)
+        tried, swapped = set[Swap](), False
+        while self.swaps_in_vain < SWAPS:
+            found = self._swaps().best(tried, ROOMIER * self.cramped)
+            if found is None:
+                break
+            tried.add(found)
             work = self.search.work
-            if self._swapped(*pair):
+            if self._swapped(found):
                 tried.clear()
                 swapped = True
             else:
                 self.swaps_in_vain += self.search.work - work
         return swapped
 
-    def _best_swap(self, tried: Set[tuple[int, int]]) -> tuple[int, int] | None:
-        """An emptied host and one that is on, which promise most if they change their parts.
-
-        Blocks of the one would be at home again, those of the other leave theirs.
-        """
+    def _swaps(self) -> Swaps:
+        """What might be swapped: blocks of hosts kept on would be at home again, others leave."""
         search, layout, count = self.search, self.search.layout, len(self.search.layout.hosts)
-        is_home = layout.place == search.home
-        back = np.bincount(search.home, search.price * ~is_home, count) - self.host_price
-        gone = self.host_price - np.bincount(layout.place, search.price * is_home, count)
-        on = np.flatnonzero(self.may_close & (layout.used_count > 0)).tolist()
-        emptied = sorted(self.emptied, key=lambda host: (-back[host], host))[:CANDIDATES]
-        on = sorted(on, key=lambda host: (-gone[host], host))[:CANDIDATES]
-        pairs = [(x, y) for x in emptied for y in on if (x, y) not in tried]
-        best = max(pairs, key=lambda pair: back[pair[0]] + gone[pair[1]], default=None)
-        return best if best and back[best[0]] + gone[best[1]] > GAIN else None
+        is_home, on = layout.place == search.home, layout.used_count > 0
+        return Swaps(
+            emptied=np.array(sorted(self.emptied), dtype=np.int64),
+            on=np.flatnonzero(self.may_close & on),
+            kept=np.bincount(search.home, search.price * ~is_home, count) - self.host_price,
+            closed=self.host_price - np.bincount(layout.place, search.price * is_home, count),
+            holds=self.filling.most() / self.filling.host()[:, np.newaxis],
+            spare=self.filling.spare(),
+        )
 
-    def _swapped(self, kept: int, host: int) -> bool:
-        """Keep an emptied host on and empty another; all as before unless that costs less."""
+    def _swapped(self, swap: Swap) -> bool:
+        """Carry a swap out; all as before unless that costs less."""
         search, layout = self.search, self.search.layout
         before, cost, work = layout.place.copy(), search.cost(), search.work
         limits = search.open_.copy(), search.own.copy(), search.cpu_limit
-        search.open_[kept], search.own[kept] = self.emptied[kept], True
-        for block in np.flatnonzero((search.home == kept) & (layout.place != kept)).tolist():
-            layout.move(block, kept)
-        moves = int(layout.sizes[(layout.place == host) & (search.home == host)].sum())
-        search.open_[host] = search.own[host] = False
-        self._limit(moves)
-        most = self._most()
-        obstacle = self._too_many(moves, most) or self._shortage(host)
-        obstacle = obstacle or self._empty(host, most, SWAP)
-        gain = cost - search.cost() + float(self.host_price[host] - self.host_price[kept])
-        if obstacle or gain <= GAIN:
+        for kept in swap.kept:
+            search.open_[kept], search.own[kept] = self.emptied[kept], True
+            for block in np.flatnonzero((search.home == kept) & (layout.place != kept)).tolist():
+                layout.move(block, kept)
+        is_done = all(self._vacated(host) for host in swap.hosts)
+        gain = cost - search.cost()
+        gain += float(self.host_price[[*swap.hosts]].sum() - self.host_price[[*swap.kept]].sum())
+        if not is_done or gain <= GAIN:
             _take_back(search, before)
             search.open_, search.own, search.cpu_limit = limits
             search.work = max(search.work, work + VISIT)
             return False
-        detail = f"{layout.hosts[host]} is emptied in its place, for {gain:.4g} less"
-        self.obstacles[kept] = "dearer to empty", detail, ""
-        self.obstacles.pop(host, None)
-        self.emptied[host] = bool(limits[0][host])
-        del self.emptied[kept]
-        self.moved_for = {b: other for b, other in self.moved_for.items() if other != kept}
-        self._moved_for(host)
+        self._note_swap(swap, limits[0], gain)
         return True
+
+    def _vacated(self, host: int) -> bool:
+        """Empty a host in the place of another; whether that could be."""
+        obstacle = self._shut(host) or self._empty(host, self._most(), SWAP)
+        return obstacle is None
+
+    def _note_swap(self, swap: Swap, was_open: Bools, gain: float) -> None:
+        """Remember which hosts are emptied by now, and whom blocks move for."""
+        names = [self.search.layout.hosts[host] for host in swap.hosts]
+        instead = f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} emptied in its place"
+        for kept in swap.kept:
+            self.obstacles[kept] = "dearer to empty", f"{instead}, for {gain:.4g} less", ""
+            del self.emptied[kept]
+        self.moved_for = {b: host for b, host in self.moved_for.items() if host not in swap.kept}
+        for host in swap.hosts:
+            self.obstacles.pop(host, None)
+            self.emptied[host] = bool(was_open[host])
+            self._moved_for(host)
 
     def _most(self) -> int:
         """How many more VMs may move for one host."""
@@ -181,21 +201,31 @@ class Closing:
 
     def _shortage(self, host: int) -> Obstacle | None:
         """What all open hosts together have too little of to take what is on this one."""
-        search, layout = self.search, self.search.layout
-        open_, asked = search.open_, float(layout.used_cpu[host])
-        free = float(np.maximum(0.0, search.cpu_limit - search.cpu())[open_].sum())
-        if asked > free * (1 + ROUNDING):
-            detail = f"its VMs expect {asked:.2f} cores, the others have {free:.2f} to fill"
-            return "no room", detail, f"free {asked - free:.2f} cores on other hosts"
-        asked = float(layout.used_memory[host])
-        free = float(np.maximum(0.0, search.memory_limit - layout.used_memory)[open_].sum())
-        if layout.policy.capacity.enforce_memory and asked > free * (1 + ROUNDING):
-            detail = f"it holds {format_size(asked)}, the others have room for {format_size(free)}"
-            return "no room", detail, f"free {format_size(asked - free)} of memory on other hosts"
+        asked, free = self.filling.used()[:, host].tolist(), self.filling.free()
+        if asked[0] > free[0] * (1 + ROUNDING):
+            detail = f"its VMs expect {asked[0]:.2f} cores, the others have {free[0]:.2f} to fill"
+            return "no room", detail, f"free {asked[0] - free[0]:.2f} cores on other hosts"
+        if asked[-1] > free[-1] * (1 + ROUNDING):
+            room, more = format_size(free[-1]), format_size(asked[-1] - free[-1])
+            detail = f"it holds {format_size(asked[-1])}, the others have room for {room}"
+            return "no room", detail, f"free {more} of memory on other hosts"
         return None
+
+    def _out_of_reach(self, host: int) -> Obstacle | None:
+        """Whether too little of what is free is where VMs may go."""
+        if not self.filling.scant:
+            return None
+        asked, reachable = self.filling.used()[:, host], np.array(self.filling.reachable())
+        if (asked <= reachable * (1 + ROUNDING)).all():
+            return None
+        vm = self.search.layout.blocks[self.search.layout.blocks_on(host)[0]][0]
+        detail = "too few VMs may go to where there is room"
+        return "no room", detail, f"balancerctl why-not {vm} HOST"
 
     def _empty(self, host: int, most: int, budget: int) -> Obstacle | None:
         """Move everything off the host for less than it saves; why that cannot be, or None."""
+        if obstacle := self._out_of_reach(host):
+            return obstacle
         search, moved, cost = self.search, self._moved(), self.search.cost()
         search.soften()
         blocks = search.layout.blocks_on(host)
@@ -205,6 +235,7 @@ class Closing:
                 vm = search.layout.blocks[block][0]
                 return "no room", f"no other host may take {vm}", f"balancerctl why-not {vm} HOST"
         if not settle(search, budget):
+            self.cramped = max(self.cramped, float(self.filling.spare().min()))
             detail = f"its {counted(len(blocks), 'block')} of VMs and what makes way find no places"
             return "no room", detail, ""
         asked, saved = search.cost() - cost, float(self.host_price[host])

@@ -14,6 +14,7 @@ from balancerd.core.plan import Verdict
 from balancerd.core.planner.adopt import Way, adopt, way_to
 from balancerd.core.planner.closing import Closing
 from balancerd.core.planner.draft import Draft
+from balancerd.core.planner.filling import Filling
 from balancerd.core.planner.prices import host_prices, move_prices
 from balancerd.core.planner.redirect import redirectable, redirected
 from balancerd.core.planner.search import Search
@@ -60,7 +61,7 @@ def _packed(draft: Draft, price: Floats, staying: Collection[int]) -> Way | None
         draft=draft,
         search=search,
         host_price=price,
-        useful=_useful(search),
+        filling=Filling.of(search),
         closable=closable(draft, search),
         sizes=search.layout.sizes.copy(),
     )
@@ -110,19 +111,6 @@ def packing(draft: Draft) -> Search:
     )
     search.spare_full_hosts()
     return search
-
-
-def _useful(search: Search) -> Floats:
-    """How much of each host could be filled at all by what may be there, in reference cores."""
-    layout, signatures = search.layout, len(search.reach)
-    share = np.zeros(len(layout.hosts))
-    demands = [(layout.cpu, search.cpu_limit)]
-    if layout.policy.capacity.enforce_memory:
-        demands.append((layout.memory, search.memory_limit))
-    for demand, limit in demands:
-        wanting = np.bincount(layout.signature, demand, signatures) @ search.reach
-        share = np.maximum(share, wanting / np.maximum(limit, 1e-9))
-    return np.asarray(np.clip(share, 1e-3, 1.0) * np.maximum(layout.cpu_capacity, 1e-9))
 
 
 def closable(draft: Draft, search: Search) -> Bools:
