@@ -1,6 +1,7 @@
 """`hosts` and `vms`: what there is, and how busy it is."""
 
 from collections.abc import Iterator, Mapping
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from balancerd.cli.output import (
     write_listing,
 )
 from balancerd.cli.record import reading, record_option
-from balancerd.cli.words import NOTHING, moment, number, percent, size
+from balancerd.cli.words import NOTHING, duration, moment, number, percent, size
 from balancerd.complaints import nearest
 from balancerd.core.model import Snapshot
 from balancerd.core.placing.assess import assess
@@ -41,7 +42,7 @@ STYLES = {
 @output_option
 @record_option
 def hosts(watch: float | None, form: Form, record: Path) -> None:
-    """List the hosts with their load and verdict."""
+    """List the hosts with their load and verdict, and how far their clocks are off."""
 
     def show() -> None:
         with reading(record) as reader:
@@ -63,6 +64,26 @@ def _host_rows(reader: Reader) -> Iterator[Row]:
             "cpu_mean_utilisation": found.cpu_mean if found else None,
             "memory_utilisation": found.memory if found else None,
         }
+
+
+def wrong_clocks(reader: Reader) -> list[str]:
+    """The hosts whose clock is further from balancerd's than those of two hosts may be apart for
+    VMs to move between them, as far as that is known."""
+    policy = _policy(reader)
+    most = policy.limits.clock_skew if policy else inf
+    shown = {item["name"]: item["clock_ahead_seconds"] or 0.0 for item in reader.hosts()}
+    return [
+        f"{host} is {duration(abs(ahead))} {'ahead' if ahead > 0 else 'behind'} (limits.clock_skew)"
+        for host, ahead in shown.items()
+        if abs(ahead) > most
+    ]
+
+
+def _ahead(seconds: float | None) -> str:
+    if seconds is None:
+        return NOTHING
+    sign = "+" if seconds > 0 else "-"
+    return f"{sign}{duration(abs(seconds))}" if seconds else "0s"
 
 
 def _assessments(reader: Reader) -> Mapping[str, Assessment]:
@@ -98,6 +119,7 @@ HOSTS = (
     Column("MEMORY", lambda row: percent(row["memory_utilisation"]), right=True),
     Column("OF", lambda row: size(row["memory_bytes"]), right=True, spare=3),
     Column("VMS", lambda row: str(row["vms"]), right=True),
+    Column("CLOCK", lambda row: _ahead(row["clock_ahead_seconds"]), right=True, spare=5),
     Column("WHY", lambda row: row["verdict_reason"] or "", wrap=True),
 )
 

@@ -20,6 +20,7 @@ from balancerd.cli.output import (
 )
 from balancerd.cli.record import reading, record_option
 from balancerd.cli.rests import rests
+from balancerd.cli.site import wrong_clocks
 from balancerd.cli.words import duration, moment
 from balancerd.core.units import counted, format_time, parse_time
 
@@ -43,9 +44,9 @@ def status(watch: float | None, form: Form, record: Path) -> int:
             found[:] = [reader.status(now)]
             policy = reader.policy()
             vetoes, resting = rests(reader, now)
-            unknown = _unknown(reader)
+            troubles = {"unknown": _unknown(reader), "clocks": wrong_clocks(reader)}
         document = _status_document(found[0], policy[0] if policy else "")
-        document |= {"unknown": unknown, "vetoes": vetoes, "open_breakers": resting}
+        document |= troubles | {"vetoes": vetoes, "open_breakers": resting}
         write_document(document, form, lambda where: _draw_status(where, document, now))
 
     again_and_again(show, watch)
@@ -115,6 +116,8 @@ def _status_lines(document: Row, now: float) -> Iterator[tuple[str, str]]:
     yield "hosts", f"{', '.join(hosts)}{unknown}; {cycle['overloaded']} overloaded"
     for number, why in enumerate(document["unknown"][:UNKNOWN]):
         yield "" if number else "unknown", why
+    for number, why in enumerate(document["clocks"][:UNKNOWN]):
+        yield "" if number else "clocks", why
     yield "VMs", str(cycle["vms"])
     if document["draining"]:
         yield "draining", ", ".join(document["draining"])

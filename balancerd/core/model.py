@@ -98,6 +98,7 @@ class Host:
     machines: tuple[str, ...] = ()  # machine types that it can run; none: not known
     storage: tuple[str, ...] = ()  # shared paths and pools that it reaches
     huge_pages: tuple[HugePages, ...] = ()  # all that it has, in use or not
+    clock: float | None = None  # whole seconds by which it is ahead of balancerd's; None: not known
 
     def watts(self, utilisation: float) -> float:
         """Draw at a CPU utilisation in 0..1, between the curve's points in a straight line."""

@@ -44,6 +44,9 @@ def test_a_migration_tells_how_far_two_clocks_differ_and_the_next_one_is_objecte
     said = objection(found, Method.PRE_COPY, 1.0, policy(50 * MIB))
     assert said.startswith("the clock of h1 is 1m")
     assert "behind that of h2 (limits.clock_skew)" in said
+    shown = {r.host: r.facts.clock for r in backend.observe().readings if r.facts}
+    assert shown["h2"] == pytest.approx(AHEAD, abs=2)
+    assert shown["h1"] == pytest.approx(0.0, abs=2)
     back = end_of(backend, guest, "h2", "h1")
     assert (back.downtime or 0.0) < AHEAD / 3
     assert (back.seconds or 0.0) < AHEAD

@@ -170,6 +170,28 @@ def test_status_of_a_record_nobody_writes(record: Path) -> None:
     assert json.loads(done.stdout)["cycle"]["at"] == "2026-03-02T00:59:00+00:00"
 
 
+def test_a_clock_that_is_wrong_is_shown_and_told_of_where_it_matters(
+    record: Path, tmp_path: Path
+) -> None:
+    """Dies when a host is blamed whose clock differs by less than VMs may be moved over."""
+    shutil.copy(record / "ledger.db", tmp_path)
+    with Database(tmp_path / "ledger.db", LEDGER, Access.OWN) as ledger:
+        for host, ahead in (("h0", 59.0), ("h1", 300.0), ("h2", -61.0)):
+            ledger.execute(
+                "UPDATE hosts SET definition = json_set(definition, '$.clock_ahead_seconds', ?)"
+                " WHERE name = ?",
+                (ahead, host),
+            )
+    ahead = {row["name"]: row["clock_ahead_seconds"] for row in rows(tmp_path, "hosts")}
+    assert ahead == {"h0": 59.0, "h1": 300.0, "h2": -61.0, "h3": None}
+    done = balancerctl("status", "-o", "json", record=tmp_path)
+    assert json.loads(done.stdout)["clocks"] == [
+        "h1 is 5m ahead (limits.clock_skew)",
+        "h2 is 1m1s behind (limits.clock_skew)",
+    ]
+    assert "clocks     h1 is 5m ahead" in balancerctl("status", record=tmp_path).stdout
+
+
 def test_an_empty_record_is_told_in_words(tmp_path: Path) -> None:
     with Database(tmp_path / "ledger.db", LEDGER, Access.OWN):
         pass

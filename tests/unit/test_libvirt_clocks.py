@@ -36,5 +36,12 @@ def test_what_was_told_long_ago_counts_no_more(monkeypatch: pytest.MonkeyPatch) 
     assert found.ahead() is None
 
 
+def test_people_are_shown_whole_seconds_that_do_not_change_for_a_wink() -> None:
+    """Dies when a host is another one, to be written down anew, each time an event comes."""
+    assert clock().shown(90.0) is None
+    assert [clock(ahead).shown(None) for ahead in (0.4, 89.6)] == [0.0, 90.0]
+    assert [clock(ahead).shown(90.0) for ahead in (89.2, 90.9, 91.1)] == [90.0, 90.0, 91.0]
+
+
 def test_the_skew_is_positive_where_the_target_is_ahead() -> None:
     assert skew(clock(-2.0), clock(3.0)) == 5.0

@@ -432,12 +432,14 @@ def test_what_befalls_a_post_copy_does_so_before_it_has_ended():
 
 def test_a_host_whose_clock_is_set_shows_it_before_a_migration_and_only_for_as_long():
     world = struck(at("clock-set", "a2", 5, 60))
-    told = [world.preflight("v0", "", "a1", "a2", Method.PRE_COPY).skew]
+    told, shown = [world.preflight("v0", "", "a1", "a2", Method.PRE_COPY).skew], []
     for seconds in (10, 60):
         live(world, seconds)
         told.append(world.preflight("v0", "", "a1", "a2", Method.PRE_COPY).skew)
+        shown.append(reading(world, "a2").facts.clock)
     assert told[0] == told[2] == 0.0
     assert told[1] in SKEWS
+    assert shown == [float(round(told[1])), None]
     assert world.preflight("v0", "", "a1", "a3", Method.PRE_COPY).skew == 0.0
 
 

@@ -77,6 +77,9 @@ class HostReader:
             self._storage = storage_of(self._config, connection)
             self._facts = replace(facts, storage=self._storage.names())
             self._facts_at = now
+        clock = self._clock.shown(self._facts.clock)
+        if clock != self._facts.clock:
+            self._facts = replace(self._facts, clock=clock)
         return self._facts
 
     def _vms(self, connection: libvirt.virConnect) -> VMReadings:

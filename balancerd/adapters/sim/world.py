@@ -238,7 +238,16 @@ class World:
         """Every host's reading, at the present moment: nobody is waited for."""
         state = self._state
         seen = self._reader.observe(state.at, state.now, frozenset(state.silent))
-        return self._faults.disturb(seen)
+        return self._with_clocks(self._faults.disturb(seen))
+
+    def _with_clocks(self, seen: Observation) -> Observation:
+        """What is shown of hosts whose clocks were set."""
+        readings = list(seen.readings)
+        for index, ahead in self._state.ahead.items():
+            if facts := readings[index].facts:
+                shown = replace(facts, clock=float(round(ahead)))
+                readings[index] = replace(readings[index], facts=shown)
+        return replace(seen, readings=tuple(readings)) if self._state.ahead else seen
 
     def locate(self, vm: str, uuid: str, hosts: Sequence[str]) -> Location:
         """What each of the hosts says of the VM."""

@@ -120,7 +120,8 @@ class Reader:
         """Every host of the site as last seen, with the number of VMs on it."""
         return self._items(
             "SELECT hosts.name, rack, power, cpu_reference_cores, cores, memory_bytes, cpu_model,"
-            " can_sleep, uuid, count(placements.vm) AS vms, empty_since_at, first_seen_at"
+            " can_sleep, uuid, count(placements.vm) AS vms, empty_since_at, first_seen_at,"
+            " json_extract(definition, '$.clock_ahead_seconds') AS clock_ahead_seconds"
             " FROM hosts LEFT JOIN placements"
             " ON placements.host = hosts.name AND placements.until_at IS NULL"
             " WHERE gone_at IS NULL GROUP BY hosts.name ORDER BY hosts.name"

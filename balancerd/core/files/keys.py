@@ -15,6 +15,7 @@ KEYS: Mapping[type, Mapping[str, str]] = {
         "cpu": "cpu_reference_cores",
         "memory": "memory_bytes",
         "power_curve": "power_curve_watts",
+        "clock": "clock_ahead_seconds",
     },
     Disk: {"size": "size_bytes", "allocated": "allocated_bytes"},
     HugePages: {"size": "page_bytes", "memory": "memory_bytes"},
