@@ -24,6 +24,7 @@ from balancerd.core.executing.executor import (
     due,
     follow_up,
     may_close,
+    may_press,
     moving,
     own_moves,
     project,
@@ -217,18 +218,23 @@ class Loop:
             case Verb.DRAIN | Verb.UNDRAIN:
                 return self._drain(request)
             case Verb.ABORT:
-                if request.subject not in own_moves(self._executions):
-                    return False, "is not being moved by balancerd"
-                self._advance([AbortWanted(request.subject, request.by)], policy)
-                return True, "its source is asked to give up"
+                return self._abort(request, policy)
             case Verb.HURRY:
                 return self._hurry(request, policy)
             case Verb.CLOSE:
                 return self._close(request, policy)
 
+    def _abort(self, request: Request, policy: Policy) -> tuple[bool, str]:
+        obstacle = may_press(self._executions, request.subject)
+        if obstacle:
+            return False, obstacle
+        self._advance([AbortWanted(request.subject, request.by)], policy)
+        return True, "its source is asked to give up"
+
     def _hurry(self, request: Request, policy: Policy) -> tuple[bool, str]:
-        if request.subject not in own_moves(self._executions):
-            return False, "is not being moved by balancerd"
+        obstacle = may_press(self._executions, request.subject)
+        if obstacle:
+            return False, obstacle
         force = request.arguments.get("force_complete") == "yes"
         self._advance([HurryWanted(request.subject, request.by, force)], policy)
         longest = f"of {policy.limits.downtime * 1000:.0f} ms"

@@ -1,5 +1,6 @@
 """What cannot be settled is told to people, and ended by them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,8 +8,8 @@ import pytest
 from balancerd.adapters.sqlite.ledger import Ledger
 from balancerd.adapters.sqlite.reader import Reader
 from balancerd.core.executing.closing import NOT_OURS, TOLD_AFTER
-from balancerd.core.executing.execution import Stage
-from balancerd.core.executing.executor import may_close
+from balancerd.core.executing.execution import Stage, Tasks
+from balancerd.core.executing.executor import may_close, may_press
 from balancerd.core.executing.messages import (
     AbortMigration,
     CloseWanted,
@@ -79,6 +80,20 @@ def test_whoever_closes_it_has_it_concluded_and_nothing_touched() -> None:
     assert isinstance(end, Conclude)
     assert end.conclusion.detail == "closed by anna: h1 says outgoing, h2 says shutoff"
     assert (run.stage(), of(Settle, run.commands)) == (Stage.QUARANTINED, [])
+
+
+def test_an_operator_is_told_where_nothing_can_be_done_to_a_migration() -> None:
+    """Dies when he is told that it is given up or hurried, and it is not."""
+    torn = one_move()
+    torn.started()
+    assert may_press([torn.execution], "a") == ""
+    task = replace(torn.execution.tasks[1], switched=True)
+    torn.execution = replace(torn.execution, tasks=Tasks([task]))
+    assert "post-copy" in may_press([torn.execution], "a")
+    assert may_press([left_under_way(seen=True).execution], "a") == ""
+    assert may_press([left_under_way(seen=False).execution], "a") == NOT_OURS
+    assert "its hosts are being asked" in may_press([open_question().execution], "a")
+    assert may_press([torn.execution], "b") == "is not being moved by balancerd"
 
 
 def test_a_migration_that_runs_is_not_closed() -> None:

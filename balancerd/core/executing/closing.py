@@ -37,6 +37,17 @@ def _waits(task: Task, view: View) -> bool:
     return not task.ours and 0 < task.deadline < view.now - task.started
 
 
+def may_press(task: Task) -> str:
+    """Why an operator can neither hurry a migration nor have it given up; "" when he can."""
+    if task.foreign:
+        return "is not being moved by balancerd"
+    if task.stage is not Stage.RUNNING:
+        return f"it is {task.stage}: its hosts are being asked"
+    if task.switched:
+        return "it goes on in post-copy, which can be neither hurried nor given up"
+    return NOT_OURS if task.adopted and not task.ours else ""
+
+
 def may_close(task: Task) -> str:
     """Why a migration may not be left to people; "" when it may."""
     if task.stage is not Stage.VERIFYING:

@@ -6,7 +6,7 @@ re-checked on the newest snapshot and the policy of the moment; the first failur
 what runs already runs on to its end.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -149,10 +149,20 @@ def _go_through(
     return execution, (*commands, *end)
 
 
+def may_press(executions: Iterable[Execution], vm: str) -> str:
+    """Why a VM's migration can be neither hurried nor given up; "" when it can."""
+    return _obstacle(executions, vm, closing.may_press)
+
+
 def may_close(executions: Iterable[Execution], vm: str) -> str:
     """Why a VM's migration may not be left to people; "" when it may."""
+    return _obstacle(executions, vm, closing.may_close)
+
+
+def _obstacle(executions: Iterable[Execution], vm: str, to: Callable[[Task], str]) -> str:
+    """What is in the way of doing something to a VM's migration, if it has one."""
     found = [
-        closing.may_close(execution.tasks[number])
+        to(execution.tasks[number])
         for execution in executions
         for number in _under_way(execution.tasks, vm)
     ]
