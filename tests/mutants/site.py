@@ -95,8 +95,8 @@ SITE = (
     Mutant(
         "a full disk is a broken ledger",
         "adapters/sqlite/database.py",
-        "    except sqlite3.Error as error:\n        damaged",
-        "    except ZeroDivisionError as error:\n        damaged",
+        "        if isinstance(error, sqlite3.Error):\n            damaged",
+        "        if isinstance(error, ZeroDivisionError):\n            damaged",
         FILES,
         protects="what the file system refuses is told at once and stops all action",
     ),

@@ -261,19 +261,29 @@ def _connect(path: Path, access: Access) -> sqlite3.Connection:
     return connection
 
 
-@contextmanager
-def broken(path: Path) -> Iterator[None]:
+class broken:  # noqa: N801 - it is used like a function
     """Turn what SQLite and the file system raise into one sentence."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        damaged = (getattr(error, "sqlite_errorname", None) or "").startswith(_DAMAGE)
-        kind = DamagedError if damaged else LedgerError
-        raise kind(f"{path}: {_cause(error)}") from error
-    except (OverflowError, UnicodeError) as error:
-        raise LedgerError(f"{path}: a value cannot be kept: {error}") from error
-    except OSError as error:
-        raise LedgerError(f"{path}: {error.strerror or error}") from error
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, _: type[BaseException] | None, error: BaseException | None, *__: object
+    ) -> None:
+        path = self._path
+        if isinstance(error, sqlite3.Error):
+            damaged = (getattr(error, "sqlite_errorname", None) or "").startswith(_DAMAGE)
+            kind = DamagedError if damaged else LedgerError
+            raise kind(f"{path}: {_cause(error)}") from error
+        if isinstance(error, OverflowError | UnicodeError):
+            raise LedgerError(f"{path}: a value cannot be kept: {error}") from error
+        if isinstance(error, OSError):
+            raise LedgerError(f"{path}: {error.strerror or error}") from error
 
 
 def _cause(error: sqlite3.Error) -> str:

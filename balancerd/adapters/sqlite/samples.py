@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain, repeat
 from math import inf
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -20,7 +19,8 @@ from balancerd.core.units import DAY, HOUR, MINUTE
 _LOG = logging.getLogger(__name__)
 FIVE_MINUTES = 5 * MINUTE
 _TOGETHER = 64  # rows that one statement writes, in little more than half the time of as many
-_ROW = f"({', '.join('?' * 7)})"
+_WIDTH = 7  # values in a row
+_ROW = f"({', '.join('?' * _WIDTH)})"
 _READING = f"INSERT OR REPLACE INTO readings VALUES {_ROW}"
 _READINGS = f"INSERT OR REPLACE INTO readings VALUES {', '.join([_ROW] * _TOGETHER)}"
 _FOLD = """INSERT OR REPLACE INTO {table}
@@ -104,17 +104,14 @@ class SamplesStore:
     def _append(self, at: float, hosts: Mapping[str, Load], vms: Mapping[str, Load]) -> None:
         with self.database.transaction():
             tick = self._tick(at)
-            rows = [
-                _rows(tick, self._ids(kind, loads.names), loads)
-                for kind, loads in (("host", Loads.of(hosts)), ("vm", Loads.of(vms)))
-            ]
-            self._write(list(chain.from_iterable(rows)))
+            for kind, loads in (("host", Loads.of(hosts)), ("vm", Loads.of(vms))):
+                self._write(_values(tick, self._ids(kind, loads.names), loads))
 
-    def _write(self, rows: list[tuple[Any, ...]]) -> None:
-        whole = len(rows) - len(rows) % _TOGETHER
-        many = (rows[first : first + _TOGETHER] for first in range(0, whole, _TOGETHER))
-        self.database.execute_many(_READINGS, map(list, map(chain.from_iterable, many)))
-        self.database.execute_many(_READING, rows[whole:])
+    def _write(self, values: list[Any]) -> None:
+        """Write rows, whose values are given one row behind the other."""
+        whole = len(values) - len(values) % (_WIDTH * _TOGETHER)
+        self.database.execute_many(_READINGS, _cut(values[:whole], _WIDTH * _TOGETHER))
+        self.database.execute_many(_READING, _cut(values[whole:], _WIDTH))
 
     def _tick(self, at: float) -> int:
         self.database.execute("INSERT OR IGNORE INTO ticks (at) VALUES (?)", (at,))
@@ -194,7 +191,16 @@ class SamplesStore:
         self._rollbacks = None
 
 
-def _rows(tick: int, ids: list[int], loads: Loads) -> Iterator[tuple[Any, ...]]:
-    """A row of `readings` for each load; NULL is what is not known."""
+def _values(tick: int, ids: list[int], loads: Loads) -> list[Any]:
+    """The values of a row of `readings` for each load, one row behind the other. NaN, which SQLite
+    keeps as NULL, is what is not known."""
     columns = (loads.cpu, loads.memory, loads.steal, loads.network, loads.block)
-    return zip(repeat(tick), ids, *(column.tolist() for column in columns), strict=False)
+    values = [tick] * (_WIDTH * len(ids))
+    for place, column in enumerate((ids, *(column.tolist() for column in columns)), start=1):
+        values[place::_WIDTH] = column
+    return values
+
+
+def _cut(values: list[Any], length: int) -> Iterator[list[Any]]:
+    """The values in pieces of a length."""
+    return (values[first : first + length] for first in range(0, len(values), length))

@@ -184,7 +184,9 @@ def _overhead(
 def _table(name: str, table: Table[Any], rows: Mapping[str, int]) -> dict[str, Column]:
     """The columns of a table, and of which hosts or VMs its rows are."""
     row = np.array([rows.get(subject, -1) for subject in table.names], dtype=np.int32)
-    known = row >= 0
+    known: Any = row >= 0
+    if known.all():
+        known = slice(None)
     found = {f"{name}.row": row[known]}
     for field in fields(table)[1:]:
         found[f"{name}.{field.name}"] = getattr(table, field.name)[known]

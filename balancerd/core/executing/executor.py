@@ -8,7 +8,7 @@ what runs already runs on to its end.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from balancerd.core.executing import closing, migration, powering, sets, verification
 from balancerd.core.executing.execution import (
@@ -43,6 +43,7 @@ from balancerd.core.past.record import Intent, IntentKind, PlanState
 from balancerd.core.placing.constraints import Gate
 from balancerd.core.plan import Action, Move, Refusal, Sleep, Wake
 from balancerd.core.policies.choices import Mode
+from balancerd.core.same import Same
 
 # News from outside, which knows no numbers.
 BY_VM = (JobReport, AbortWanted, HurryWanted, CloseWanted)
@@ -328,7 +329,7 @@ class _Starts:
     def _make_gate(self) -> Gate:
         view = self._view
         self._snapshot = project(view.snapshot, self._tasks)
-        past = _without(view.history, self._execution.created)
+        past = _without(Same(view.history), self._execution.created)
         self._gate = Gate.of(self._snapshot, view.policy, past, view.now)
         return self._gate
 
@@ -387,11 +388,13 @@ def project(snapshot: Snapshot, tasks: Tasks) -> Snapshot:
     return replace(snapshot, cluster=cluster)
 
 
-def _without(history: History, since: float) -> History:
-    """The past before the plan: a VM that the plan moves twice does not rest in between."""
-    if all(move.at < since for move in reversed(history.moves)):
-        return history
-    return replace(history, moves=tuple(move for move in history.moves if move.at < since))
+@lru_cache(maxsize=1)
+def _without(history: Same[History], since: float) -> History:
+    """The past before the plan: a VM that the plan moves twice does not rest in between. It is the
+    same at all steps, so that what was worked out from it is found by it."""
+    past = history.value
+    earlier = tuple(move for move in past.moves if move.at < since)
+    return past if len(earlier) == len(past.moves) else replace(past, moves=earlier)
 
 
 def _end(execution: Execution) -> tuple[Execution, tuple[Command, ...]]:

@@ -122,7 +122,7 @@ class Breakers:
 def breakers(history: History, limits: Limits, now: float) -> Breakers:
     """All breakers, out of the past."""
     moves = history.moves
-    if _all_done(Same(moves)):
+    if all_done(Same(moves)):
         return Breakers()
     return Breakers(
         vms=_not_closed(Scope.VM, moves, lambda move: (move.vm,), limits, now),
@@ -133,7 +133,8 @@ def breakers(history: History, limits: Limits, now: float) -> Breakers:
 
 
 @lru_cache(maxsize=2)
-def _all_done(moves: Same[tuple[PastMove, ...]]) -> bool:
+def all_done(moves: Same[tuple[PastMove, ...]]) -> bool:
+    """Whether nothing failed, and no breaker was ever tripped."""
     return all(move.outcome is Outcome.DONE for move in moves.value)
 
 

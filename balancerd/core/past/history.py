@@ -10,6 +10,9 @@ from functools import lru_cache
 from math import inf
 from types import MappingProxyType
 
+import numpy as np
+from numpy.typing import NDArray
+
 from balancerd.core.lessons import UNTAUGHT, Lessons
 from balancerd.core.observation import Against
 from balancerd.core.past.vetoes import Deed
@@ -71,11 +74,9 @@ class History:
 
     def felt(self, now: float, limits: Limits) -> dict[str, list[PastMove]]:
         """`by_vm`, without VMs whom neither twice their rest nor a budget can concern any more."""
+        vms, until = _felt_until(Same(self.moves), Same(limits))
         by_vm = self.by_vm()
-        counts = {len(moves) for moves in by_vm.values()}
-        budget = min(limits.per_vm_per_day, limits.per_vm_per_week)
-        lasts = {n: inf if n >= budget else 2.0 * _rest(n, limits) for n in counts}
-        return {vm: moves for vm, moves in by_vm.items() if moves[-1].at + lasts[len(moves)] > now}
+        return {vms[row]: by_vm[vms[row]] for row in np.flatnonzero(until > now).tolist()}
 
     def by_pair(self) -> dict[tuple[str, str], list[PastMove]]:
         """The moves between each source and target, oldest first."""
@@ -91,6 +92,19 @@ def _by_vm(moves: Same[tuple[PastMove, ...]]) -> Mapping[str, list[PastMove]]:
     for move in moves.value:
         by_vm.setdefault(move.vm, []).append(move)
     return MappingProxyType(by_vm)
+
+
+@lru_cache(maxsize=2)
+def _felt_until(
+    moves: Same[tuple[PastMove, ...]], limits: Same[Limits]
+) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+    """VMs that were moved, and until when their moves may still be felt."""
+    by_vm, by = _by_vm(moves), limits.value
+    budget = min(by.per_vm_per_day, by.per_vm_per_week)
+    counts = {len(past) for past in by_vm.values()}
+    lasts = {n: inf if n >= budget else 2.0 * _rest(n, by) for n in counts}
+    until = [past[-1].at + lasts[len(past)] for past in by_vm.values()]
+    return tuple(by_vm), np.array(until, dtype=np.float64)
 
 
 def may_be_woken(host: str, history: History, policy: Policy) -> bool:

@@ -15,13 +15,14 @@ from math import isfinite, sqrt
 
 import numpy as np
 
-from balancerd.core.columns import Bools, Floats, Loads, taken
+from balancerd.core.columns import Floats, Loads, taken
 from balancerd.core.model import ABSURD_CORES, Gap, Host, Load, PowerState, Snapshot
 from balancerd.core.past.history import History
 from balancerd.core.placing.layout import Layout
 from balancerd.core.placing.survey import lay_out
 from balancerd.core.plan import Assessment, Verdict
 from balancerd.core.policies.policy import Policy
+from balancerd.core.same import Same
 from balancerd.core.units import format_duration, format_size
 
 _OFF = (PowerState.OFF, PowerState.WAKING, PowerState.SLEEPING)
@@ -46,30 +47,30 @@ def assess_layout(layout: Layout, now: float) -> tuple[Assessment, ...]:
     """The same, where the layout was already drawn up."""
     figures = (layout.settled_cpu(), layout.settled_memory(), *_strains(layout))
     gaps = {gap.name: gap for gap in reversed(layout.snapshot.gaps) if gap.subject == "host"}
-    asleep = _asleep(layout, ~np.any(figures, axis=0) & (layout.used_count == 0), gaps)
-    seen = zip(layout.hosts, *(column.tolist() for column in figures), strict=True)
-    return tuple(
-        asleep.get(row)
-        or _assess(layout, row, gaps.get(name), cpu, memory, Strain(waiting, lacked), now)
-        for row, (name, cpu, memory, waiting, lacked) in enumerate(seen)
-    )
+    found = list(_asleep(Same(layout.snapshot.cluster.hosts), layout.hosts))
+    busy = np.any(figures, axis=0) | (layout.used_count > 0)
+    told = [
+        layout.host_row[n] for n in {*gaps, *layout.snapshot.host_loads} if n in layout.host_row
+    ]
+    busy[[*told, *(row for row, assessment in enumerate(found) if assessment is None)]] = True
+    for row in np.flatnonzero(busy).tolist():
+        cpu, memory, waiting, lacked = (column.item(row) for column in figures)
+        gap = gaps.get(layout.hosts[row])
+        found[row] = _assess(layout, row, gap, cpu, memory, Strain(waiting, lacked), now)
+    return tuple(assessment for assessment in found if assessment is not None)
 
 
-def _asleep(layout: Layout, idle: Bools, gaps: Mapping[str, Gap]) -> dict[int, Assessment]:
-    """Of the idle hosts those that are off and of which nothing else is told: on a site that is
+@lru_cache(maxsize=2)
+def _asleep(
+    hosts: Same[Mapping[str, Host]], names: tuple[str, ...]
+) -> tuple[Assessment | None, ...]:
+    """What to say of hosts that are off, where nothing else is told of them: on a site that is
     packed they are the most by far."""
-    told, hosts = {*gaps, *layout.snapshot.host_loads}, layout.snapshot.cluster.hosts
-    rows = [(row, layout.hosts[row]) for row in np.flatnonzero(idle).tolist()]
-    return {
-        row: _off(name, power)
-        for row, name in rows
-        if (power := hosts[name].power) in _OFF and name not in told
-    }
-
-
-@lru_cache(maxsize=2**14)
-def _off(name: str, power: PowerState) -> Assessment:
-    return Assessment(name, Verdict.ASLEEP, f"it is {power}")
+    powers = [(name, hosts.value[name].power) for name in names]
+    return tuple(
+        Assessment(name, Verdict.ASLEEP, f"it is {power}") if power in _OFF else None
+        for name, power in powers
+    )
 
 
 def _strains(layout: Layout) -> tuple[Floats, Floats]:

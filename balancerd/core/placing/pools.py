@@ -7,11 +7,13 @@ its host objects before the move if there is too little.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
 from balancerd.core.columns import Bools, Floats, Ints
 from balancerd.core.model import VM, Host
+from balancerd.core.same import Same
 
 
 @dataclass(slots=True)
@@ -68,11 +70,16 @@ class Pools:
             self.used[:, host] += sign * need
 
 
+@lru_cache(maxsize=1)
+def _any_paged(vms: Same[Mapping[str, VM]]) -> bool:
+    return any(vm.huge_pages for vm in vms.value.values())
+
+
 def lay_out_pools(
     hosts: Sequence[Host], blocks: Sequence[Sequence[str]], vms: Mapping[str, VM]
 ) -> Pools | None:
     """The pools of a site, with nothing in use yet; None where no VM has huge pages."""
-    if not any(vm.huge_pages for vm in vms.values()):
+    if not _any_paged(Same(vms)):
         return None
     paged = {
         block: [vms[name] for name in names if vms[name].huge_pages]

@@ -1,14 +1,16 @@
 """NUMA nodes of a snapshot: which there are, and what the VMs bound to them take."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
-from balancerd.core.model import Host, Snapshot
+from balancerd.core.model import VM, Host, Snapshot
 from balancerd.core.placing.layout import is_sane, memory_capacity
 from balancerd.core.placing.nodes import Nodes, Seat, Share
 from balancerd.core.policies.policy import Policy
+from balancerd.core.same import Same
 
 
 def lay_out_nodes(
@@ -19,7 +21,7 @@ def lay_out_nodes(
 ) -> Nodes | None:
     """The nodes of the hosts, nothing on them yet; None on a site where no VM is bound to any."""
     vms = snapshot.cluster.vms
-    if not any(vm.numa for vm in vms.values()):
+    if not _any_bound(Same(vms)):
         return None
     shares = {}
     for index, block in enumerate(blocks):
@@ -36,6 +38,11 @@ def lay_out_nodes(
         first.append(len(vcpus))
     zeros = np.zeros(len(vcpus))
     return Nodes(np.array(first), np.array(vcpus), np.array(memory), shares, zeros, zeros.copy())
+
+
+@lru_cache(maxsize=1)
+def _any_bound(vms: Same[Mapping[str, VM]]) -> bool:
+    return any(vm.numa for vm in vms.value.values())
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,13 @@ what the past says once for a moment: a plan is made and begun on the same groun
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import repeat
 
 import numpy as np
 
 from balancerd.core.columns import Forecasts, Loads, taken
-from balancerd.core.model import ABSURD_BYTES, ABSURD_CORES, Cluster, Snapshot
-from balancerd.core.past.breakers import State, breakers
+from balancerd.core.model import ABSURD_BYTES, ABSURD_CORES, Cluster, Host, Snapshot
+from balancerd.core.past.breakers import State, all_done, breakers
 from balancerd.core.past.history import History, Outcome, rests_until
 from balancerd.core.past.objections import ANY, Objection, Objections, objections
 from balancerd.core.placing.groups import Blocks, blocks_of, groups_of
@@ -62,8 +63,7 @@ def _drawn_up(snapshot: Same[Snapshot], policy: Same[Policy]) -> Layout:
     """What depends neither on the past nor on the time; nobody changes this layout."""
     cluster = snapshot.value.cluster
     rules = rules_in_force(cluster, policy.value)
-    values = tuple(cluster.hosts[name] for name in sorted(cluster.hosts))
-    hosts = hosts_of(Alike(values), policy, Alike(rules))
+    hosts = hosts_of(_in_order(Same(cluster.hosts)), policy, Alike(rules))
     guests, place = _placed(guests_of(Same(cluster.vms)), hosts, cluster)
     blocks = blocks_of(guests.names, snapshot.value, rules)
     at = np.zeros(len(blocks.names), dtype=np.int64)
@@ -77,6 +77,11 @@ def _drawn_up(snapshot: Same[Snapshot], policy: Same[Policy]) -> Layout:
     return layout
 
 
+@lru_cache(maxsize=1)
+def _in_order(hosts: Same[Mapping[str, Host]]) -> Alike[Host]:
+    return Alike(tuple(hosts.value[name] for name in sorted(hosts.value)))
+
+
 def _placed(guests: Guests, hosts: Hosts, cluster: Cluster) -> tuple[Guests, Ints]:
     """The VMs on hosts that there are, and the row of each one's host.
 
@@ -84,8 +89,8 @@ def _placed(guests: Guests, hosts: Hosts, cluster: Cluster) -> tuple[Guests, Int
     knows where it is counts nowhere.
     """
     row, placement = hosts.row, cluster.placement
-    rows = [row.get(placement.get(name, ""), -1) for name in guests.names]
-    place = np.array(rows, dtype=np.int64)
+    homes = map(placement.get, guests.names, repeat(""))
+    place = np.array(list(map(row.get, homes, repeat(-1))), dtype=np.int64)
     if cluster.flights:
         for index in np.flatnonzero(place < 0).tolist():
             name = guests.names[index]
@@ -198,7 +203,9 @@ def _composed(
 def _measured(hosts: Hosts, snapshot: Snapshot) -> tuple[Floats, Bools]:
     """CPU of each host now, 0 where it is not known; and whether what is told of it is absurd."""
     loads = Loads.of(snapshot.host_loads)
-    now = taken(loads.cpu, loads.rows(hosts.names))
+    now = np.full(len(hosts.names), np.nan)
+    told = [(hosts.row[name], row) for row, name in enumerate(loads.names) if name in hosts.row]
+    now[[row for row, _ in told]] = loads.cpu[[row for _, row in told]]
     sane = (now >= 0) & (now < ABSURD_CORES)
     return np.where(sane, now, 0.0), ~sane & ~np.isnan(now)
 
@@ -234,7 +241,7 @@ def _barred(
 ) -> dict[int, dict[int, float]]:
     """Pairs of hosts in back-off; a host in back-off is in it with every other."""
     barred: dict[int, dict[int, float]] = {}
-    if all(move.outcome is Outcome.DONE for move in history.moves):
+    if all_done(Same(history.moves)):
         return barred
     found = breakers(history, policy.limits, now)
     pairs = list(found.pairs.items())

@@ -1,10 +1,15 @@
 """What moves and hosts cost, by the policy's `[costs]`: the weights of every search."""
 
+from collections.abc import Mapping
+from functools import lru_cache
+
 import numpy as np
 
+from balancerd.core.model import VM
 from balancerd.core.placing.layout import Floats, Layout
 from balancerd.core.placing.objective import watts
 from balancerd.core.policies.tags import move_cost
+from balancerd.core.same import Same
 from balancerd.core.units import GIB
 
 
@@ -15,12 +20,20 @@ def move_prices(layout: Layout) -> Floats:
     for block, need in layout.pools.needs.items() if layout.pools else ():
         memory[block] += need.sum()
     prices = costs.move * layout.sizes + costs.gib * memory / GIB
-    for name in sorted(name for name in layout.block_of if vms[name].tags):
+    for name in _tagged(Same(vms)):
+        if name not in layout.block_of:
+            continue
         named = move_cost(vms[name])
         if named is not None:
             own = costs.move + costs.gib * vms[name].all_memory / GIB
             prices[layout.block_of[name]] += named - own
     return np.maximum(prices, 0.0)
+
+
+@lru_cache(maxsize=1)
+def _tagged(vms: Same[Mapping[str, VM]]) -> tuple[str, ...]:
+    """VMs that say something of themselves, in order."""
+    return tuple(sorted(name for name, vm in vms.value.items() if vm.tags))
 
 
 def host_prices(layout: Layout) -> Floats:

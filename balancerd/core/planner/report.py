@@ -3,6 +3,8 @@
 from dataclasses import replace
 from functools import lru_cache
 
+import numpy as np
+
 from balancerd.core.placing.layout import Bools, Layout
 from balancerd.core.placing.objective import score
 from balancerd.core.plan import Action, Certificate, HostFigures, Plan, Sleep, Verdict, Wake
@@ -75,17 +77,18 @@ def _actions(draft: Draft) -> tuple[tuple[Action, ...], float]:
 
 def _figures(layout: Layout, on: Bools) -> tuple[HostFigures, ...]:
     columns = layout.expected_cpu(), layout.expected_memory(), layout.used_count, on
-    lists = [column.tolist() for column in columns]
-    return tuple(
-        HostFigures(*seen) if seen[4] or seen[3] or seen[2] or seen[1] else _idle(seen[0])
-        for seen in zip(layout.hosts, *lists, strict=True)
-    )
+    figures = list(_idle(layout.hosts))
+    for row in np.flatnonzero(np.any(columns, axis=0)).tolist():
+        cpu, memory, count, is_on = (column[row] for column in columns)
+        told = float(cpu), float(memory), int(count), bool(is_on)
+        figures[row] = HostFigures(layout.hosts[row], *told)
+    return tuple(figures)
 
 
-@lru_cache(maxsize=2**14)
-def _idle(host: str) -> HostFigures:
-    """A host that is off: most of a site that is packed."""
-    return HostFigures(host, 0.0, 0.0, 0, on=False)
+@lru_cache(maxsize=2)
+def _idle(hosts: tuple[str, ...]) -> tuple[HostFigures, ...]:
+    """What is told of hosts that are off: most of a site that is packed."""
+    return tuple(HostFigures(host, 0.0, 0.0, 0, on=False) for host in hosts)
 
 
 def _sentence(draft: Draft, before: float, after: float) -> str:

@@ -161,7 +161,7 @@ def _no_such_hosts(site: _Site) -> Found:
 
 def _nowhere(site: _Site) -> Found:
     """VMs to which pins and avoidances leave no host, or only hosts that are too small."""
-    least = min(site.room.values(), default=0.0)
+    least = min(site.room.values(), default=0.0) if site.places else 0.0
     for vm, (left, names) in sorted(site.places.items()):
         size = site.cluster.vms[vm].memory
         if not left:
