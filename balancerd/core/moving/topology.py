@@ -11,7 +11,7 @@ a switch of its own.)
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from math import inf
 
 import numpy as np
@@ -40,7 +40,7 @@ class Topology:
     _down: Ints  # and the one back
     _switch: Ints  # by host: the number of its switch
     _switches: tuple[str, ...]
-    _network: Network
+    _inner: tuple[Link, ...]  # the links between switches
     _number: Mapping[tuple[str, str], int]
     _trunks: dict[int, Ints] = field(default_factory=dict)  # by switch: paths to all others
     _paths: dict[tuple[int, int], tuple[int, ...]] = field(default_factory=dict)
@@ -63,7 +63,7 @@ class Topology:
         }
         switches = tuple(sorted({uplink.get(name, name) for name in names}))
         index = {name: position for position, name in enumerate(switches)}
-        inner = [link for link in links if link.a not in uplink and link.b not in uplink]
+        inner = tuple(link for link in links if link.a not in uplink and link.b not in uplink)
         return cls(
             hosts=names,
             row={name: position for position, name in enumerate(names)},
@@ -73,7 +73,7 @@ class Topology:
             _down=_ints(number.get((uplink.get(name, ""), name), none) for name in names),
             _switch=_ints(index[uplink.get(name, name)] for name in names),
             _switches=switches,
-            _network=network(switches, inner),
+            _inner=inner,
             _number=number,
         )
 
@@ -81,6 +81,11 @@ class Topology:
     def none(self) -> int:
         """The number that stands for no link."""
         return len(self.ways)
+
+    @cached_property
+    def _network(self) -> Network:
+        """What lies between switches; most sites have no links to look for a way among."""
+        return network(self._switches, self._inner)
 
     def path(self, source: int, target: int) -> tuple[int, ...]:
         """The links from one host to another, in order; () where none is known."""
