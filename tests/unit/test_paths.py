@@ -49,6 +49,17 @@ def test_packing_prefers_the_better_way_to_a_host_that_is_a_little_fuller() -> N
     assert [move.target for move in planned(site(text), rules).moves] == ["h2"]
 
 
+def test_spreading_prefers_the_better_way_where_a_vm_helps_nearly_as_much() -> None:
+    """Dies if a block goes to the emptiest host by a hair."""
+    text = (
+        "r1/h1 10c 64G: a 5.4c 3G, b 0.8c 1G | r2/h2 10c 64G: c 4.55c 4G"
+        "| r1/h3 10c 64G: d 4.6c 4G | r1/h4 10c 64G: e 4.65c 4G"
+    )
+    rules = policy("spread", thresholds={"imbalance": 0.1})
+    assert told(planned(linked(text), rules)) == ["b h1>h3"]
+    assert told(planned(site(text), rules)) == ["b h1>h2"]
+
+
 def test_predicted_times_are_those_of_the_narrowest_link() -> None:
     (move,) = planned(linked(HOT), policy()).moves
     assert move.basis.link == "h1 > r1"

@@ -29,7 +29,10 @@ class Paths:
         """Of these hosts the one by the widest way, of those the shortest; `use` where all is
         equal, which also keeps out all that are used noticeably more than the least."""
         alike = use <= use.min() + ALIKE
-        rows, use = rows[alike], use[alike]
+        return self.closest(source, rows[alike], use[alike])
+
+    def closest(self, source: int, rows: Ints, use: Floats) -> int:
+        """The same, however differently they are used."""
         if len(rows) == 1 or not self.topology.ways:
             return int(rows[np.argmin(use)])
         width = self.topology.narrowest(source, self.free)[rows]

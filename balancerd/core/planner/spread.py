@@ -5,8 +5,8 @@ the spread of its load explains; then it goes on until none is further than half
 around the threshold moves nothing.
 
 Each round lifts the fewest blocks off the hosts that are too high, puts them down where they help
-most, largest first, and lets `exchange` even out what is left. Where each block ends up is what
-counts; `order.schedule` finds the steps.
+most, largest first, or nearly as much at the end of a better way, and lets `exchange` even out what
+is left. Where each block ends up is what counts; `order.schedule` finds the steps.
 """
 
 import numpy as np
@@ -17,6 +17,8 @@ from balancerd.core.placing.layout import Bools, Floats, Ints, Layout
 from balancerd.core.planner.draft import Draft
 from balancerd.core.planner.exchange import LEAST_GAIN, Exchange
 from balancerd.core.planner.levels import Levels
+
+NEARER = 0.2  # of the help that a block is where it helps most: given up for a better way there
 
 
 def spread(draft: Draft) -> None:
@@ -120,19 +122,29 @@ def _put_down(draft: Draft, trial: Layout, levels: Levels, block: int) -> bool:
     stay = rise[home]
     rise[~trial.receives | ~levels.open] = np.inf
     rise[home] = np.inf
-    target = int(rise.argmin())
+    target = _nearest(draft, home, rise, stay)
     refusal = refuses(trial, block, target) if rise[target] < stay - LEAST_GAIN else None
     if refusal is not None:
         # Only now is it worth asking all hosts about this block.
         draft.note(refusal)
         rise[~accepts(trial, block)] = np.inf
-        target = int(rise.argmin())
+        target = _nearest(draft, home, rise, stay)
     if rise[target] >= stay - LEAST_GAIN:
         target = home
     levels.used[:, target] += levels.amounts[:, block]
     if target != home:
         trial.move(block, target)
     return target != home
+
+
+def _nearest(draft: Draft, home: int, rise: Floats, stay: float) -> int:
+    """The host where a block helps most; of those where it helps about as much, the nearest."""
+    best = int(rise.argmin())
+    if rise[best] >= stay or not draft.paths.topology.ways:
+        return best
+    lost = (rise - rise[best]) / (stay - rise[best])
+    rows = np.flatnonzero(lost <= NEARER)
+    return draft.paths.closest(home, rows, lost[rows])
 
 
 def _schedule(draft: Draft, trial: Layout) -> None:
