@@ -167,6 +167,11 @@ class Daemon:
             log.error("the state directory cannot change while balancerd runs; nothing is changed")
             notify(READY=1, STATUS="reload refused: the state directory cannot change")
             return None
+        if not service.note("reload", "the configuration changed"):
+            # Nothing begins on a ledger that takes nothing; what has begun can go on to watch.
+            log.error("the ledger cannot be written; the old configuration stays in force")
+            notify(READY=1, STATUS="reload refused: the ledger cannot be written")
+            return None
         logging.getLogger().setLevel(new.configuration.log_level.upper())
         log.info("the configuration changed; beginning anew with it")
         return new

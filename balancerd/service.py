@@ -121,12 +121,15 @@ class Service:
             used.files,
         )
 
-    def note(self, kind: str, detail: str) -> None:
-        """Add a line about balancerd itself to the audit: what it did not see, it was not there."""
+    def note(self, kind: str, detail: str) -> bool:
+        """Add a line about balancerd itself to the audit: what it did not see, it was not there.
+        False where the ledger does not take it."""
         try:
             self.ledger.record_event(CLOCK.now(), kind, "balancerd", detail)
         except LedgerError as error:
             log.error("the audit lacks a line (%s): %s", kind, error)
+            return False
+        return True
 
     def exchange(self, setup: Setup) -> None:
         """Go on under another policy."""

@@ -106,7 +106,7 @@ class Promises:
         """Of no set a part began, and another was refused before the set was committed."""
         moves = [task for task in execution.tasks.values() if isinstance(task.action, Move)]
         in_sets = [task for task in moves if task.move.set_number]
-        begun = [task.move for task in in_sets if task.intent]
+        begun = [task.move for task in in_sets if task.started]  # not what was only objected to
         self.sets.update((execution.plan_id, move.set_number) for move in begun)
         for task in in_sets:
             fellows = [m for m in begun if m.set_number == task.move.set_number and m != task.move]

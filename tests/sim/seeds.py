@@ -166,8 +166,9 @@ class Life:
             self.note("another policy", f"another policy is in force: {words}")
 
     def _reconfigure(self) -> None:
-        """Now and then, with a host more or less: a new balancerd on the same record."""
-        if self.rng.random() >= RECONFIGURED:
+        """Now and then, with a host more or less: a new balancerd on the same record. On a full
+        disk none begins: systemd tries again until it does."""
+        if self.rng.random() >= RECONFIGURED or self.is_full():
             return
         names, unknown = [host.name for host in self.world.site.hosts], self.doors.unconfigured
         host = self.rng.choice(names)

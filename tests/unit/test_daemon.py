@@ -241,6 +241,24 @@ def test_sighup_with_other_hosts_begins_anew_with_them(process: Process) -> None
     until(lambda: "watching h1, h9" in process.log())
 
 
+def test_sighup_on_a_ledger_that_takes_nothing_keeps_the_old_hosts_and_goes_on_to_watch_them(
+    process: Process,
+) -> None:
+    """Dies when the old service is ended before it is known that another one can begin."""
+    process.start()
+    process.hears("WATCHDOG=1")
+    process.write("balancerd.toml", CONFIGURATION.replace('"h2"', '"h9"'))
+    assert process.running is not None
+    with closing(sqlite3.connect(process.directory / "state" / "ledger.db")) as ledger:
+        ledger.execute("BEGIN IMMEDIATE")
+        process.running.send_signal(signal.SIGHUP)
+        process.hears("READY=1", "the ledger cannot be written")
+        process.hears("WATCHDOG=1")
+    process.running.send_signal(signal.SIGHUP)
+    process.hears("READY=1", "first cycle")
+    until(lambda: "watching h1, h9" in process.log())
+
+
 def test_status_says_why_a_host_is_not_known(process: Process) -> None:
     """Dies if it only counts them: whoever mistyped a URI would look for the reason in the log."""
     more = '\n[[host]]\nname = "h3"\nuri = "test:///nowhere/node.xml"\n'
