@@ -6,7 +6,7 @@ re-checked on the newest snapshot and the policy of the moment; the first failur
 what runs already runs on to its end.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import replace
 from functools import cached_property, lru_cache
 
@@ -238,6 +238,10 @@ class _Starts:
         return Traffic.of(self._tasks, self._view)
 
     @cached_property
+    def _busy(self) -> tuple[Set[str], Set[str]]:
+        return self._traffic.full_hosts()
+
+    @cached_property
     def _breakers(self) -> Breakers:
         return breakers(self._view.history, self._view.policy.limits, self._view.now)
 
@@ -311,9 +315,22 @@ class _Starts:
         """The tasks that have not ended, in the order they are tried: the smallest first of those
         that try something out again after failures."""
         numbers = self._tasks.at(OPEN)
+        if not self._execution.stopped and self._tasks.any_at((Stage.WAITING,)):
+            numbers = [number for number in numbers if not self._is_held_up(self._tasks[number])]
         if self._breakers == Breakers():
             return numbers
         return sorted(numbers, key=lambda number: self._probing(self._tasks[number]))
+
+    def _is_held_up(self, task: Task) -> bool:
+        """Whether a move just waits at a host that others keep busy, and will at the end of this
+        step: of a large plan most do, and are not looked into."""
+        move = task.action
+        if task.stage is not Stage.WAITING or not isinstance(move, Move):
+            return False
+        if move.after or move.set_number:
+            return False  # it may fall with another
+        sources, targets = self._busy
+        return move.source in sources or move.target in targets
 
     def _probing(self, task: Task) -> int:
         if task.stage is not Stage.WAITING or not isinstance(task.action, Move):

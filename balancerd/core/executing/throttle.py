@@ -8,7 +8,7 @@ and end and as production changes.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -108,6 +108,14 @@ class Traffic:
     def admit(self, move: Move) -> None:
         """A move starts."""
         self.add(move.source, move.target, weight(move.method, self.limits))
+
+    def full_hosts(self) -> tuple[Set[str], Set[str]]:
+        """The hosts out of which no move may start before others end, and those into which."""
+        most = self.limits.per_host
+        return (
+            {host for host, count in self.outgoing.items() if _exceeds(count, 1, most)},
+            {host for host, count in self.incoming.items() if _exceeds(count, 1, most)},
+        )
 
     def is_full(self, move: Move) -> bool:
         """Whether a move has to wait for others to end. One that is heavier than a limit may go

@@ -54,7 +54,8 @@ def sleep(draft: Draft) -> None:
     on, serving = draft.awake(), draft.serving()
     failover = Failover.of(layout) if draft.policy.power.reserve else None
     empty = np.flatnonzero(layout.receives & (layout.used_count == 0)).tolist()
-    spare = [row for row in empty if _may_sleep(draft, row)]
+    touched = {row for step in draft.steps for row in (step.source, step.target)}
+    spare = [row for row in empty if row not in touched and _may_sleep(draft, row)]
     for row in sorted(spare, key=lambda r: (draft.price(r), r), reverse=True):
         left = on.copy()
         left[row] = False
@@ -92,8 +93,6 @@ def _may_sleep(draft: Draft, row: int) -> bool:
     name = layout.hosts[row]
     host = layout.snapshot.cluster.hosts[name]
     if host.power is not PowerState.ON or not host.can_sleep:
-        return False
-    if any(row in (step.source, step.target) for step in draft.steps):
         return False
     idle = history.idle_since.get(name)
     rested = rules.idle_for <= 0 if idle is None else draft.now - idle >= rules.idle_for
