@@ -103,7 +103,7 @@ RULES = (
     Mutant(
         "VMs under way are not charged to their targets",
         "core/check/replay.py",
-        "if vm in cluster.flights:",
+        "if vm in self.charged and vm in cluster.placement:",
         "if False:",
         f"{CHECK}::test_what_is_under_way_is_charged_on_both_ends",
     ),

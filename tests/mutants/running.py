@@ -382,7 +382,7 @@ RUNNING = (
     Mutant(
         "people are told of what stays open",
         "core/executing/closing.py",
-        "    if not waits or said == task.told:\n",
+        "    if not _waits(task, view) or said == task.told:\n",
         "    if True:\n",
         CLOSING,
         protects="nobody has to find out by himself that a VM stands still",

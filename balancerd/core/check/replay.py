@@ -9,7 +9,7 @@ from balancerd.core.policies.policy import Policy
 from balancerd.core.policies.rule import ConstraintRule, matches, meant
 from balancerd.core.policies.tags import rules_in_force
 
-GONE = (VMState.SHUTOFF, VMState.MIGRATED, VMState.CRASHED)
+GONE = frozenset({VMState.SHUTOFF, VMState.MIGRATED, VMState.CRASHED})
 Inside = Callable[[str], bool]
 
 
@@ -41,10 +41,11 @@ class Replay:
         self.headroom = [rule for rule in self.rules if rule.kind == "headroom"]
         self.charged = {name for name, vm in cluster.vms.items() if vm.state not in GONE}
         for vm, host in cluster.placement.items():
-            if self.is_charged(vm):
+            if vm in self.charged:
                 self.residents.setdefault(host, []).append(vm)
-                if vm in cluster.flights:
-                    self.residents.setdefault(cluster.flights[vm], []).append(vm)
+        for vm, target in cluster.flights.items():
+            if vm in self.charged and vm in cluster.placement:
+                self.residents.setdefault(target, []).append(vm)
         for move in self.plan.moves:
             self.entering.setdefault(move.target, []).append(move)
             self.moves_of.setdefault(move.vm, []).append(move)
