@@ -19,7 +19,7 @@ from balancerd.ports import LedgerError
 # neither `status` nor `--help` should wait for the planner.
 VERBS: Mapping[str, tuple[str, str]] = {
     "status": ("status", "Say whether balancerd runs, what it does, and what keeps it from more."),
-    "hosts": ("site", "List the hosts with their load and verdict."),
+    "hosts": ("site", "List the hosts with load and verdict, and how far their clocks are off."),
     "vms": ("site", "List the VMs with their host and load."),
     "plan": ("plans", "Make plans, and look at those that were made."),
     "why": ("why", "Say why a VM moves, or stays where it is, with the numbers."),

@@ -42,7 +42,7 @@ STYLES = {
 @output_option
 @record_option
 def hosts(watch: float | None, form: Form, record: Path) -> None:
-    """List the hosts with their load and verdict, and how far their clocks are off."""
+    """List the hosts with load and verdict, and how far their clocks are off."""
 
     def show() -> None:
         with reading(record) as reader:
