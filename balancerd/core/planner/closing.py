@@ -19,9 +19,8 @@ from balancerd.core.planner.swaps import Swap, Swaps
 from balancerd.core.units import counted, format_size
 
 SETTLE = 1_500_000  # pairs weighed to make room for what is on one host
-SWAP = 300_000  # pairs weighed to empty one host in the place of another
-SWAPS = 600_000  # pairs weighed for such attempts in vain, after which none is made
-ROOMIER = 1.5  # how much more has to be spare than where no places were found
+SWAP = 600_000  # pairs weighed to empty one host in the place of another
+SWAPS = 2_400_000  # pairs weighed in vain for all of this, after which no such attempt is made
 Obstacle = tuple[str, str, str]  # why a host stays on: the kind, its numbers, what would help
 
 
@@ -97,8 +96,8 @@ class Closing:
     def swap(self) -> bool:
         """Empty others in the place of hosts that were, as long as that costs less; whether any."""
         tried, swapped = set[Swap](), False
-        while self.swaps_in_vain < SWAPS:
-            found = self._swaps().best(tried, ROOMIER * self.cramped)
+        while self.in_vain + self.swaps_in_vain < SWAPS:
+            found = self._swaps().best(tried, self.cramped)
             if found is None:
                 break
             tried.add(found)

@@ -15,7 +15,7 @@ from balancerd.core.placing.layout import Bools, Floats, Ints
 from balancerd.core.planner.search import GAIN
 
 SINGLE = 60  # hosts of each kind that are thought of: those that promise most
-DOUBLE = 10  # of them, those of which two at once are
+DOUBLE = 8  # those of which two at once are: for what they promise, and for their room
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +58,10 @@ class Swaps:
 
     def _sides(self, hosts: Ints, saved: Floats) -> tuple[list[tuple[int, ...]], Floats, Floats]:
         """The ones and pairs of hosts on one side; what each saves, and holds (resource, side)."""
-        ones = hosts[np.argsort(-saved[hosts], kind="stable")][:SINGLE]
-        few = ones[:DOUBLE]
+        ones = hosts[np.argsort(-saved[hosts], kind="stable")]
+        by_room = saved[ones] / np.maximum(self.holds[:, ones].max(axis=0), 1e-9)
+        best = {*range(len(ones))[:DOUBLE], *np.argsort(-by_room, kind="stable")[:DOUBLE].tolist()}
+        ones, few = ones[:SINGLE], ones[sorted(best)]
         first, second = np.triu_indices(len(few), 1)
         pairs = np.stack([few[first], few[second]], axis=1)
         sides = [*((host,) for host in ones.tolist()), *map(tuple, pairs.tolist())]
