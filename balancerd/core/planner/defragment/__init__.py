@@ -41,5 +41,7 @@ def defragment(draft: Draft) -> None:
         all_done = carry_out(draft, site, chosen)
         made = len(draft.steps) - decided
         is_bound = relaxed.prices.move > ROUNDING  # one move more would be worth something
-        if not made or (all_done and is_bound and draft.room() < made):
+        gained = sum(column.gain for column in chosen.values()) - worth * made
+        is_best = relaxed.bound - gained < 1.0  # not one room more comes of so many moves
+        if not made or (all_done and is_bound and is_best and draft.room() < made):
             return
