@@ -94,9 +94,10 @@ def test_a_migration_is_given_up_at_once_while_balancerd_waits_for_a_third_host_
         settled(running)
     finally:
         third.thaw_libvirtd()
-    (asked,) = running.recorded("SELECT at, answered_at FROM requests")
-    (ended,) = running.recorded("SELECT ended_at, outcome FROM migrations ORDER BY id LIMIT 1")
+    (asked,) = running.recorded("SELECT at FROM requests")
+    (given_up,) = running.recorded("SELECT at FROM events WHERE kind = 'abort'")
+    (ended,) = running.recorded("SELECT outcome FROM migrations ORDER BY id LIMIT 1")
     assert ended["outcome"] == "aborted"
-    assert asked["answered_at"] - asked["at"] < 1.0
-    assert ended["ended_at"] - asked["at"] < 3.0
+    # Before libvirt is told, which takes it two seconds on a busy machine.
+    assert given_up["at"] - asked["at"] < 1.0
     unharmed(*guests.values())
