@@ -30,7 +30,7 @@ BY_BALANCERD = (
 )
 ACTS = (
     *("set bandwidth", "set downtime", "switch to post-copy", "abort", "set autostart"),
-    *("resume what arrived", "destroy", "undefine"),  # "resume" of a source is rarer than this
+    *("resume", "resume what arrived", "destroy", "undefine"),
     "migrate in spite of locks that do not show",
 )
 EVERYTHING = frozenset(
