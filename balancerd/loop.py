@@ -217,35 +217,18 @@ class Loop:
                 return self._reject(request)
             case Verb.DRAIN | Verb.UNDRAIN:
                 return self._drain(request)
-            case Verb.ABORT:
-                return self._abort(request, policy)
-            case Verb.HURRY:
-                return self._hurry(request, policy)
-            case Verb.CLOSE:
-                return self._close(request, policy)
+            case Verb.ABORT | Verb.HURRY | Verb.CLOSE:
+                return self._press(request, policy)
 
-    def _abort(self, request: Request, policy: Policy) -> tuple[bool, str]:
-        obstacle = may_press(self._executions, request.subject)
+    def _press(self, request: Request, policy: Policy) -> tuple[bool, str]:
+        """Ask something of a migration that is under way, unless something is in the way."""
+        may = may_close if request.verb is Verb.CLOSE else may_press
+        obstacle = may(self._executions, request.subject)
         if obstacle:
             return False, obstacle
-        self._advance([AbortWanted(request.subject, request.by)], policy)
-        return True, "its source is asked to give up"
-
-    def _hurry(self, request: Request, policy: Policy) -> tuple[bool, str]:
-        obstacle = may_press(self._executions, request.subject)
-        if obstacle:
-            return False, obstacle
-        force = request.arguments.get("force_complete") == "yes"
-        self._advance([HurryWanted(request.subject, request.by, force)], policy)
-        longest = f"of {policy.limits.downtime * 1000:.0f} ms"
-        return True, f"may end with a pause {'as long as it takes' if force else longest}"
-
-    def _close(self, request: Request, policy: Policy) -> tuple[bool, str]:
-        obstacle = may_close(self._executions, request.subject)
-        if obstacle:
-            return False, obstacle
-        self._advance([CloseWanted(request.subject, request.by)], policy)
-        return True, "its migration is concluded as it is; the VM is yours to put right"
+        event, detail = _wanted(request, policy)
+        self._advance([event], policy)
+        return True, detail
 
     def _approve(self, request: Request, policy: Policy) -> tuple[bool, str]:
         proposal = self._proposals.named(request.subject)
@@ -369,3 +352,19 @@ class Loop:
             frozen=self._watch.frozen(policy.detection),
             plan=max((e.plan_id for e in self._executions), default=0),
         )
+
+
+def _wanted(request: Request, policy: Policy) -> tuple[Event, str]:
+    """What a request asks of a migration, and what its author is told."""
+    vm, by = request.subject, request.by
+    match request.verb:
+        case Verb.ABORT:
+            return AbortWanted(vm, by), "its source is asked to give up"
+        case Verb.HURRY:
+            force = request.arguments.get("force_complete") == "yes"
+            longest = f"of {policy.limits.downtime * 1000:.0f} ms"
+            pause = "as long as it takes" if force else longest
+            return HurryWanted(vm, by, force), f"may end with a pause {pause}"
+        case _:
+            told = "its migration is concluded as it is; the VM is yours to put right"
+            return CloseWanted(vm, by), told

@@ -54,9 +54,10 @@ class HostClock:
         """The same in whole seconds, for people; what was shown `before` as long as it is as good,
         so that a host is not another one for every wink."""
         ahead = self.ahead()
-        if ahead is None or (before is not None and abs(ahead - before) < 1.0):
-            return before if ahead is not None else None
-        return float(round(ahead))
+        if ahead is None:
+            return None
+        as_good = before is not None and abs(ahead - before) < 1.0
+        return before if as_good else float(round(ahead))
 
     def ahead(self) -> float | None:
         """Seconds by which it is ahead of ours; None where that is not known."""
