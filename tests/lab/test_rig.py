@@ -148,7 +148,7 @@ def test_cpu_load_follows_the_knob(common: Guest) -> None:
     before, start = common.inner()["burned_ms"], time.monotonic()
     got, waited = common.cpu_percent(2)
     burned = (common.inner()["burned_ms"] - before) / (time.monotonic() - start) / 10
-    assert idle < 30
+    assert idle < 10  # as many guests as a lab has are not to fill the machine by doing nothing
     assert got > idle
     assert 45 < got + waited < 100
     assert 45 < burned < 80  # percent, by the guest's own account, which lags by some 0.2 s

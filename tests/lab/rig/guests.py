@@ -41,7 +41,7 @@ DOMAIN = """\
   </os>
   <features><acpi/><apic/><tcg><tb-cache unit="MiB">32</tb-cache></tcg></features>
   <cpu mode="custom" match="exact" check="none"><model fallback="forbid">qemu64</model></cpu>
-  <clock offset="utc"/>
+  <clock offset="utc"><timer name="hpet" present="no"/></clock>
   <on_poweroff>destroy</on_poweroff>
   <on_reboot>restart</on_reboot>
   <on_crash>destroy</on_crash>

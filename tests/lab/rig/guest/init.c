@@ -46,6 +46,8 @@
 static atomic_long cpu_percent, load_threads, dirty_mb, ws_mib = 16, tick_ms = 50;
 static atomic_long beats, ticks, largest_gap_ms, burned_ms, dirtied_pages;
 static atomic_long disk_boots, disk_writes, disk_errors;
+static pthread_mutex_t settings_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t settings_changed = PTHREAD_COND_INITIALIZER;
 static uint64_t boot_id;
 static int console = -1;
 
@@ -116,6 +118,26 @@ static void *count(void *unused)
 
 /* ---- load ---- */
 
+/* Whoever has no load to make sleeps until it has: each waking costs an emulated machine's host. */
+static void sleep_while(int (*idle)(long), long number)
+{
+    pthread_mutex_lock(&settings_lock);
+    while (idle(number))
+        pthread_cond_wait(&settings_changed, &settings_lock);
+    pthread_mutex_unlock(&settings_lock);
+}
+
+static int has_nothing_to_burn(long number)
+{
+    return number >= load_threads || cpu_percent == 0;
+}
+
+static int has_nothing_to_soil(long unused)
+{
+    (void)unused;
+    return dirty_mb == 0;
+}
+
 /* About half a millisecond of work: the clock is dear to read in an emulated machine. */
 static void work(void)
 {
@@ -136,13 +158,12 @@ static void *burn(void *number)
     int64_t start, end;
 
     for (;;) {
+        sleep_while(has_nothing_to_burn, self);
         start = now_us();
-        if (self < load_threads && cpu_percent > 0) {
-            end = start + cpu_percent * LOAD_PERIOD_MS * 10;
-            while (now_us() < end)
-                work();
-            burned_ms += (now_us() - start) / 1000;
-        }
+        end = start + cpu_percent * LOAD_PERIOD_MS * 10;
+        while (now_us() < end)
+            work();
+        burned_ms += (now_us() - start) / 1000;
         sleep_until_us(start + LOAD_PERIOD_MS * 1000);
     }
     return NULL;
@@ -171,14 +192,13 @@ static void *soil(void *unused)
 
     (void)unused;
     for (;;) {
+        sleep_while(has_nothing_to_soil, 0);
         sleep_ms(DIRTY_PERIOD_MS);
         now = now_us();
         owed += dirty_mb * 1e6 / PAGE * (double)(now - last) / 1e6;
         if (owed > dirty_mb * 1e6 / PAGE / 10) /* what was missed for > 0.1 s is not made up for */
             owed = dirty_mb * 1e6 / PAGE / 10;
         last = now;
-        if (dirty_mb == 0)
-            continue;
         if (size != ws_mib * 1048576) {
             if (memory)
                 munmap(memory, size);
@@ -336,9 +356,12 @@ static void lab_set(int port, const char *message)
             return;
         }
     }
+    pthread_mutex_lock(&settings_lock);
     for (size_t i = 0; i < SETTINGS; i++)
         if (present[i])
             *settings[i].value = values[i];
+    pthread_cond_broadcast(&settings_changed);
+    pthread_mutex_unlock(&settings_lock);
     if (find_number(message, "reset", &ignored))
         largest_gap_ms = 0;
     answer(port, "{\"return\":{}}\n");
