@@ -140,7 +140,8 @@ class Watch:
         hosts = snapshot.cluster.hosts
         if hosts is before:
             return
-        for name in [name for name, host in hosts.items() if before.get(name) is not host]:
+        both = zip(hosts.items(), map(before.get, hosts), strict=True)
+        for name in [name for (name, host), known in both if known is not host]:
             old, host = before.get(name), hosts[name]
             if host.power is not PowerState.UNKNOWN and (old is None or old.power != host.power):
                 self._recorder.keep(self._ledger.record_power, name, host.power, snapshot.at)

@@ -114,7 +114,9 @@ _NOTHING_KNOWN = {figure: Correction(1.0, exp(width)) for figure, width in FIRST
 class Lessons:
     """All that was learned, a value. Keys: (figure, kind, name) and (figure, VM known)."""
 
-    parts: Mapping[tuple[str, str, str], Part] = field(default_factory=lambda: MappingProxyType({}))
+    parts: MappingProxyType[tuple[str, str, str], Part] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
     widths: Mapping[tuple[str, bool], Width] = field(default_factory=lambda: MappingProxyType({}))
 
     def correction(self, figure: str, method: str, link: str, vm: str) -> Correction:
@@ -127,7 +129,7 @@ class Lessons:
 
     def after(self, *lessons: Lesson) -> "Lessons":
         """With more migrations taken in, oldest first. What is known is copied but once for all."""
-        parts, widths = dict(self.parts), dict(self.widths)
+        parts, widths = self.parts.copy(), dict(self.widths)  # `dict` would look each part up
         for lesson in lessons:
             for figure, (model, actual) in lesson.figures.items():
                 _take_in(parts, widths, lesson, figure, model, actual)

@@ -1,11 +1,13 @@
 """Keys for caches of what was worked out from a large value: the same object is the same key."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from operator import is_
 from types import MappingProxyType
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+R = TypeVar("R")
+LATE = 3  # results that are kept: of all that was done, of what was before a plan, and before that
 
 
 class Same(Generic[T]):
@@ -39,6 +41,33 @@ class Alike(Generic[T]):
 
     def __hash__(self) -> int:
         return len(self.value)
+
+
+class Growing(Generic[T, R]):
+    """What is worked out from a tuple that grows at its end: of one that begins with what was asked
+    about of late only the rest is looked at.
+
+    `more` gives the result for a tuple, from the result for its beginning and from what follows; it
+    changes no result that it gave.
+    """
+
+    __slots__ = ("_begun", "_late", "_more")
+
+    def __init__(self, nothing: R, more: Callable[[R, tuple[T, ...]], R]) -> None:
+        self._begun: tuple[tuple[T, ...], R] = (), nothing
+        self._late: tuple[tuple[tuple[T, ...], R], ...] = ()
+        self._more = more
+
+    def __call__(self, values: tuple[T, ...]) -> R:
+        """The result for these values."""
+        for known, result in self._late:
+            if known is values:
+                return result
+        begun = [one for one in self._late if values[: len(one[0])] == one[0]]
+        known, result = max(begun, key=lambda one: len(one[0]), default=self._begun)
+        result = self._more(result, values[len(known) :])
+        self._late = ((values, result), *self._late[: LATE - 1])
+        return result
 
 
 def kept(now: dict[str, T], before: Mapping[str, T]) -> Mapping[str, T]:

@@ -6,7 +6,7 @@ that. With memory M, dirty rate D and rate B, n further rounds have sent
 M (1 - (D/B)^(n+1)) / (1 - D/B).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from math import inf
 
@@ -81,6 +81,7 @@ class Flights:
 
     def __init__(self, network: Network, switch_over: float) -> None:
         self.rows: Rows = np.zeros(0, ROW)
+        self._row: dict[int, int] = {}  # of each VM's migration
         self._network = network
         self._switch_over = switch_over
         self._stale = False  # rates have to be shared out anew
@@ -90,10 +91,7 @@ class Flights:
 
     def find(self, vm: int) -> int | None:
         """The row of a VM's migration, if it has one."""
-        if not len(self.rows):
-            return None
-        found = np.flatnonzero(self.rows["vm"] == vm)
-        return int(found[0]) if len(found) else None
+        return self._row.get(vm)
 
     def begin(
         self,
@@ -118,6 +116,7 @@ class Flights:
         row["total"] = row["left"] = row["round_bytes"] = total
         row["working_set"], row["pause_limit"], row["round"] = working_set, pause_limit, 1
         row["cap"] = min(cap, ENDLESS_RATE)
+        self._row[vm] = len(self.rows)
         self.rows = np.append(self.rows, row)
 
     def switch(self, index: int, now: float) -> bool:
@@ -146,6 +145,7 @@ class Flights:
     def remove(self, indices: Sequence[int]) -> None:
         """Migrations that are over."""
         self.rows = np.delete(self.rows, indices)
+        self._row = {vm: index for index, vm in enumerate(self.rows["vm"].tolist())}
         self._stale = True
 
     def share_again(self) -> None:
@@ -181,13 +181,21 @@ class Flights:
         fresh = np.minimum(rows["dirtied"] + written, rows["working_set"])
         rows["dirtied"] = np.where(rows["phase"] == COPY, fresh, rows["dirtied"])
 
-    def turn(self, now: float) -> tuple[list[int], list[int], list[int]]:
-        """Phases and rounds that end now: rows that are over, that stop their VM, that let it run
-        at the target. Over are those that are complete."""
+    def due(self, now: float) -> list[int]:
+        """The rows of which a phase or a round ends now."""
+        rows = self.rows
+        flowing = self._flowing()
+        copied = flowing & (rows["rate"] > 0) & (rows["left"] <= rows["rate"] * TICK)
+        ends: list[int] = (copied | (~flowing & (rows["due"] <= now + TICK))).nonzero()[0].tolist()
+        return ends
+
+    def turn(self, due: Iterable[int], now: float) -> tuple[list[int], list[int], list[int]]:
+        """Phases and rounds that are due end now: rows that are over, that stop their VM, that let
+        it run at the target. Over are those that are complete."""
         over: list[int] = []
         stopped: list[int] = []
         landed: list[int] = []
-        for index in self._due(now):
+        for index in due:
             row = self.rows[index]
             if row["phase"] == SETUP:
                 row["phase"] = COPY
@@ -209,12 +217,6 @@ class Flights:
         phase = self.rows["phase"]
         flowing: Bools = (phase == COPY) | (phase == PULL)
         return flowing
-
-    def _due(self, now: float) -> list[int]:
-        rows = self.rows
-        flowing = self._flowing()
-        copied = flowing & (rows["rate"] > 0) & (rows["left"] <= rows["rate"] * TICK)
-        return [int(i) for i in np.flatnonzero(copied | (~flowing & (rows["due"] <= now + TICK)))]
 
     def _end_round(self, row: np.void, now: float) -> bool:
         """Begin the next round, or stop the VM for the last one (then True)."""

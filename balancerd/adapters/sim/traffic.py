@@ -287,7 +287,10 @@ class Traffic:
         flights, machines = self._state.flights, self._state.machines
         if not len(flights):
             return
-        over, stopped, landed = flights.turn(self._state.now)
+        due = flights.due(self._state.now)
+        if not due:
+            return
+        over, stopped, landed = flights.turn(due, self._state.now)
         rows = flights.rows
         machines.throttle[rows["vm"]] = rows["throttle"]
         machines.stopped[rows["vm"][stopped]] = True
@@ -300,7 +303,8 @@ class Traffic:
                     seen(vm)
         machines.changed()
         ended = [rows[index].copy() for index in over]
-        flights.remove(over)
+        if over:
+            flights.remove(over)
         for row in ended:
             ending = self.ending(*_ends(row))
             if row["phase"] == PULL:

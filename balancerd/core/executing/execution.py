@@ -166,16 +166,20 @@ class Tasks(Mapping[int, Task]):
     """Tasks by their numbers, and beside that by stage and VM: of the thousands that a plan may
     have most wait or have ended, and a step concerns few."""
 
-    __slots__ = ("_all", "_at", "_of")
+    __slots__ = ("_all", "_alone", "_at", "_of")
 
     def __init__(self, tasks: Iterable[Task]) -> None:
         self._all = {task.action.number: task for task in tasks}
         self._at: dict[Stage, set[int]] = {stage: set() for stage in Stage}
-        self._of: dict[str, list[int]] = {}  # whose moves these are never changes
+        # Whose moves these are never changes, and neither do the ways of those that fall with none.
+        self._of: dict[str, list[int]] = {}
+        self._alone: dict[int, tuple[str, str]] = {}
         for number, task in self._all.items():
             self._at[task.stage].add(number)
-            if isinstance(task.action, Move):
-                self._of.setdefault(task.action.vm, []).append(number)
+            if isinstance(move := task.action, Move):
+                self._of.setdefault(move.vm, []).append(number)
+                if not move.after and not move.set_number:
+                    self._alone[number] = move.source, move.target
 
     def at(self, stages: Iterable[Stage]) -> list[int]:
         """The numbers of those that are in one of these stages, in order."""
@@ -184,6 +188,12 @@ class Tasks(Mapping[int, Task]):
     def any_at(self, stages: Iterable[Stage]) -> bool:
         """Whether any is in one of these stages."""
         return any(self._at[stage] for stage in stages)
+
+    def alone(self, stage: Stage) -> list[tuple[int, tuple[str, str]]]:
+        """The moves in a stage that neither come after others nor go with them: their numbers, and
+        from where to where they go."""
+        numbers = self._at[stage] & self._alone.keys()
+        return [(number, self._alone[number]) for number in numbers]
 
     def moves_under_way(self) -> list[Task]:
         """The moves that have begun and not ended, in order."""
@@ -221,7 +231,7 @@ class TasksInHand(Tasks):
     def copy_of(cls, tasks: Tasks) -> Self:
         """Tasks to be changed without changing these."""
         copy = cls.__new__(cls)
-        copy._all, copy._of = tasks._all.copy(), tasks._of
+        copy._all, copy._of, copy._alone = tasks._all.copy(), tasks._of, tasks._alone
         copy._at = {stage: numbers.copy() for stage, numbers in tasks._at.items()}
         return copy
 

@@ -316,21 +316,22 @@ class _Starts:
         that try something out again after failures."""
         numbers = self._tasks.at(OPEN)
         if not self._execution.stopped and self._tasks.any_at((Stage.WAITING,)):
-            numbers = [number for number in numbers if not self._is_held_up(self._tasks[number])]
+            held_up = self._held_up()
+            numbers = [number for number in numbers if number not in held_up]
         if self._breakers == Breakers():
             return numbers
         return sorted(numbers, key=lambda number: self._probing(self._tasks[number]))
 
-    def _is_held_up(self, task: Task) -> bool:
-        """Whether a move just waits at a host that others keep busy, and will at the end of this
-        step: of a large plan most do, and are not looked into."""
-        move = task.action
-        if task.stage is not Stage.WAITING or not isinstance(move, Move):
-            return False
-        if move.after or move.set_number:
-            return False  # it may fall with another
+    def _held_up(self) -> set[int]:
+        """The moves that just wait at a host that others keep busy, and will at the end of this
+        step: of a large plan most do, and are not looked into. Not those that may fall with
+        another."""
         sources, targets = self._busy
-        return move.source in sources or move.target in targets
+        return {
+            number
+            for number, (source, target) in self._tasks.alone(Stage.WAITING)
+            if source in sources or target in targets
+        }
 
     def _probing(self, task: Task) -> int:
         if task.stage is not Stage.WAITING or not isinstance(task.action, Move):

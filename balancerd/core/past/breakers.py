@@ -9,14 +9,13 @@ forgets nothing.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import lru_cache
 from types import MappingProxyType
 from typing import TypeVar
 
 from balancerd.core.observation import Against
 from balancerd.core.past.history import WEEK, History, Outcome, PastMove
 from balancerd.core.policies.limits import Limits
-from balancerd.core.same import Same
+from balancerd.core.same import Growing
 from balancerd.core.units import HOUR, doubled
 
 Name = TypeVar("Name")
@@ -122,7 +121,7 @@ class Breakers:
 def breakers(history: History, limits: Limits, now: float) -> Breakers:
     """All breakers, out of the past."""
     moves = history.moves
-    if all_done(Same(moves)):
+    if all_done(moves):
         return Breakers()
     return Breakers(
         vms=_not_closed(Scope.VM, moves, lambda move: (move.vm,), limits, now),
@@ -132,10 +131,12 @@ def breakers(history: History, limits: Limits, now: float) -> Breakers:
     )
 
 
-@lru_cache(maxsize=2)
-def all_done(moves: Same[tuple[PastMove, ...]]) -> bool:
-    """Whether nothing failed, and no breaker was ever tripped."""
-    return all(move.outcome is Outcome.DONE for move in moves.value)
+def _and_done(before: bool, moves: tuple[PastMove, ...]) -> bool:
+    return before and all(move.outcome is Outcome.DONE for move in moves)
+
+
+# Whether nothing failed, and no breaker was ever tripped.
+all_done = Growing(nothing=True, more=_and_done)
 
 
 def _not_closed(

@@ -18,7 +18,7 @@ from balancerd.core.observation import Against
 from balancerd.core.past.vetoes import Deed
 from balancerd.core.policies.limits import LONGEST_REST, Limits
 from balancerd.core.policies.policy import Policy
-from balancerd.core.same import Same
+from balancerd.core.same import Growing, Same
 from balancerd.core.units import DAY, doubled
 
 WEEK = 7 * DAY
@@ -70,13 +70,16 @@ class History:
 
     def by_vm(self) -> Mapping[str, list[PastMove]]:
         """The moves of each VM, oldest first."""
-        return _by_vm(Same(self.moves))
+        return MappingProxyType(_past_of_vms(self.moves).moves)
 
     def felt(self, now: float, limits: Limits) -> dict[str, list[PastMove]]:
         """`by_vm`, without VMs whom neither twice their rest nor a budget can concern any more."""
-        vms, until = _felt_until(Same(self.moves), Same(limits))
-        by_vm = self.by_vm()
-        return {vms[row]: by_vm[vms[row]] for row in np.flatnonzero(until > now).tolist()}
+        past = _past_of_vms(self.moves)
+        if not past.names:
+            return {}
+        until = past.newest + _felt_for(int(past.counts.max()), Same(limits))[past.counts]
+        names = [past.names[row] for row in np.flatnonzero(until > now).tolist()]
+        return {name: past.moves[name] for name in names}
 
     def by_pair(self) -> dict[tuple[str, str], list[PastMove]]:
         """The moves between each source and target, oldest first."""
@@ -86,25 +89,42 @@ class History:
         return moves
 
 
-@lru_cache(maxsize=2)
-def _by_vm(moves: Same[tuple[PastMove, ...]]) -> Mapping[str, list[PastMove]]:
-    by_vm: dict[str, list[PastMove]] = {}
-    for move in moves.value:
-        by_vm.setdefault(move.vm, []).append(move)
-    return MappingProxyType(by_vm)
+@dataclass(frozen=True, eq=False, slots=True)
+class _OfVMs:
+    """The moves of each VM, oldest first; and by columns when it was moved last, and how often."""
+
+    moves: dict[str, list[PastMove]]
+    names: tuple[str, ...]
+    newest: NDArray[np.float64]
+    counts: NDArray[np.int64]
+
+    def more(self, moves: tuple[PastMove, ...]) -> "_OfVMs":
+        """With some more, newer ones."""
+        if not moves:
+            return self
+        new: dict[str, list[PastMove]] = {}
+        for move in moves:
+            new.setdefault(move.vm, []).append(move)
+        found = self.moves | {vm: [*self.moves.get(vm, ()), *added] for vm, added in new.items()}
+        names = (*self.names, *(vm for vm in new if vm not in self.moves))
+        newest, counts = np.zeros(len(names)), np.zeros(len(names), dtype=np.int64)
+        newest[: len(self.names)], counts[: len(self.names)] = self.newest, self.counts
+        for row, vm in enumerate(names):
+            if vm in new:
+                newest[row], counts[row] = found[vm][-1].at, len(found[vm])
+        return _OfVMs(found, names, newest, counts)
 
 
-@lru_cache(maxsize=2)
-def _felt_until(
-    moves: Same[tuple[PastMove, ...]], limits: Same[Limits]
-) -> tuple[tuple[str, ...], NDArray[np.float64]]:
-    """VMs that were moved, and until when their moves may still be felt."""
-    by_vm, by = _by_vm(moves), limits.value
+_past_of_vms = Growing(_OfVMs({}, (), np.zeros(0), np.zeros(0, dtype=np.int64)), _OfVMs.more)
+
+
+@lru_cache(maxsize=8)
+def _felt_for(most: int, limits: Same[Limits]) -> NDArray[np.float64]:
+    """For how long so many moves (0 to most) may be felt, counted from the newest."""
+    by = limits.value
     budget = min(by.per_vm_per_day, by.per_vm_per_week)
-    counts = {len(past) for past in by_vm.values()}
-    lasts = {n: inf if n >= budget else 2.0 * _rest(n, by) for n in counts}
-    until = [past[-1].at + lasts[len(past)] for past in by_vm.values()]
-    return tuple(by_vm), np.array(until, dtype=np.float64)
+    lasts = [inf if n >= budget else 2.0 * _rest(n, by) for n in range(most + 1)]
+    return np.array(lasts, dtype=np.float64)
 
 
 def may_be_woken(host: str, history: History, policy: Policy) -> bool:

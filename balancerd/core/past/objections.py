@@ -9,13 +9,12 @@ one is told so, and the others rest with it.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from types import MappingProxyType
 
 from balancerd.core.observation import Against
 from balancerd.core.past.history import History, Outcome, PastMove
 from balancerd.core.policies.limits import Limits
-from balancerd.core.same import Same
+from balancerd.core.same import Growing
 from balancerd.core.units import doubled, format_time
 
 ANY = ""  # instead of a host's name
@@ -53,7 +52,7 @@ NONE = Objections()
 
 def objections(history: History, limits: Limits, now: float) -> Objections:
     """The objections that count; none from before the VM last moved, or any did on that way."""
-    if not _any_objected(Same(history.moves)):
+    if not _any_objected(history.moves):
         return NONE
     said = [move for move in history.moves if move.outcome is Outcome.OBJECTED]
     done = [move for move in history.moves if move.outcome is Outcome.DONE]
@@ -67,9 +66,11 @@ def objections(history: History, limits: Limits, now: float) -> Objections:
     )
 
 
-@lru_cache(maxsize=2)
-def _any_objected(moves: Same[tuple[PastMove, ...]]) -> bool:
-    return any(move.outcome is Outcome.OBJECTED for move in moves.value)
+def _or_objected(before: bool, moves: tuple[PastMove, ...]) -> bool:
+    return before or any(move.outcome is Outcome.OBJECTED for move in moves)
+
+
+_any_objected = Growing(nothing=False, more=_or_objected)
 
 
 def _ways(move: PastMove) -> tuple[Way, ...]:

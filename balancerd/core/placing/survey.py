@@ -241,7 +241,7 @@ def _barred(
 ) -> dict[int, dict[int, float]]:
     """Pairs of hosts in back-off; a host in back-off is in it with every other."""
     barred: dict[int, dict[int, float]] = {}
-    if all_done(Same(history.moves)):
+    if all_done(history.moves):
         return barred
     found = breakers(history, policy.limits, now)
     pairs = list(found.pairs.items())

@@ -1,9 +1,9 @@
 """Changes to a placement that gain most: a block goes elsewhere, or two change places.
 
 All blocks of a host are weighed at once, each with every host or with every block that could come
-in its place. Of exchanges there are many and few are any good, so the cheap half is weighed first:
-what it saves the host that is looked at. What cannot gain even if the other one pays nothing is not
-weighed to the end.
+in its place. Of exchanges there are many and few are any good, so the cheap part is weighed first:
+what it saves the host that is looked at, at first as if nothing came in the place of what leaves.
+What cannot gain even if the other one pays nothing is not weighed to the end.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from balancerd.core.placing.layout import Floats, Ints
-from balancerd.core.planner.search import ALL, GAIN, VISIT, Search
+from balancerd.core.planner.search import ALL, EPSILON, GAIN, VISIT, Search
 
 LOOK = 200_000  # pairs that one look weighs at most; of more, every so many are left out
 TRIES = 20  # best changes that are asked about before a look finds none
@@ -83,7 +83,8 @@ def _exchanges(search: Search, here: int, blocks: Ints, others: Ints) -> tuple[I
     # At home it owes its price, wherever it goes; away from home at best it need not move any more.
     owed_least = price[blocks] * np.where(home[blocks] == here, 1.0, -1.0)
     least = -np.inf if search.swayed else 0.0
-    rows, columns = np.nonzero(offer > (owed_least - now + least)[:, np.newaxis])
+    relief = (1.0 + EPSILON) * (now - search.altered(a, blocks, -1)) + EPSILON  # at the most
+    rows, columns = np.nonzero(offer > (owed_least - relief + least)[:, np.newaxis])
     mine, hosts = blocks[rows], there[columns]
     owed = price[mine] * (1.0 * (home[mine] != hosts) - (home[mine] != here))
     here_after = search.altered(a, mine, -1, others[columns])

@@ -66,9 +66,11 @@ class Closing:
         search, layout = self.search, self.search.layout
         self.closable[host] = False
         was_open, before, work = bool(search.open_[host]), layout.place.copy(), search.work
-        obstacle, most = self._shut(host), self._most()
-        if self._leaving(host) > most:
-            self._leave_out(self.draft.room() - self._moved())
+        moves, moved = self._leaving(host), self._moved()
+        most = self._most(moved)
+        obstacle = self._shut(host, moves, most)
+        if moves > most:
+            self._leave_out(self.draft.room() - moved)
         if obstacle is None:
             obstacle = self._empty(host, most, SETTLE)
             if obstacle is None:
@@ -81,12 +83,11 @@ class Closing:
         self.in_vain += search.work - work
         search.open_[host], search.own[host] = was_open, True
 
-    def _shut(self, host: int) -> Obstacle | None:
+    def _shut(self, host: int, moves: int, most: int) -> Obstacle | None:
         """Let a host take no more VMs; what is sure to be in the way of emptying it, or None."""
-        moves = self._leaving(host)
         self.search.open_[host] = self.search.own[host] = False
         self._limit(moves)
-        return self._too_many(moves, self._most()) or self._shortage(host)
+        return self._too_many(moves, most) or self._shortage(host)
 
     def _leaving(self, host: int) -> int:
         """How many VMs that are at home on a host would leave it."""
@@ -144,7 +145,8 @@ class Closing:
 
     def _vacated(self, host: int) -> bool:
         """Empty a host in the place of another; whether that could be."""
-        obstacle = self._shut(host) or self._empty(host, self._most(), SWAP)
+        most = self._most(self._moved())
+        obstacle = self._shut(host, self._leaving(host), most) or self._empty(host, most, SWAP)
         return obstacle is None
 
     def _note_swap(self, swap: Swap, was_open: Bools, gain: float) -> None:
@@ -160,9 +162,9 @@ class Closing:
             self.emptied[host] = bool(was_open[host])
             self._moved_for(host)
 
-    def _most(self) -> int:
-        """How many more VMs may move for one host."""
-        room = self.draft.room() - self._moved()
+    def _most(self, moved: int) -> int:
+        """How many more VMs may move for one host, when so many do already."""
+        room = self.draft.room() - moved
         return min(self.draft.policy.limits.moves_per_host, room)
 
     def _moved(self) -> int:

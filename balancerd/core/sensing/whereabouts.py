@@ -242,18 +242,15 @@ def _split_brains(sights: Sequence[Sight]) -> list[SplitBrain]:
 
     Hosts of one UUID may be one machine that was configured twice; what they both show is no proof.
     """
-    running = [
-        (shown.vm.uuid, sight, shown.vm.name)
-        for sight in sights
-        if sight.fresh
-        for shown in sight.vms
-        if shown.state is VMState.RUNNING and shown.vm.uuid
-    ]
-    if len({uuid for uuid, _, _ in running}) == len(running):
+    running, awake = VMState.RUNNING, [sight for sight in sights if sight.fresh]
+    shown = [one for sight in awake for one in sight.vms if one.state is running and one.vm.uuid]
+    if len({one.vm.uuid for one in shown}) == len(shown):
         return []
     found: dict[str, list[tuple[str, Sight]]] = {}
-    for uuid, sight, name in running:
-        found.setdefault(uuid, []).append((name, sight))
+    for sight in awake:
+        for one in sight.vms:
+            if one.state is running and one.vm.uuid:
+                found.setdefault(one.vm.uuid, []).append((one.vm.name, sight))
     return [
         SplitBrain(
             min(name for name, _ in seen), uuid, tuple(sorted(sight.host for _, sight in seen))
