@@ -1,4 +1,7 @@
-"""What a migration is expected to cost: the model's figures, corrected by what was learned."""
+"""What a migration is expected to cost: the model's figures, corrected by what was learned.
+
+A VM's way at a rate is worked out once, whichever link is the narrowest: the correction differs.
+"""
 
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -27,29 +30,40 @@ def migration_cost(
     vm: str, snapshot: Snapshot, policy: Policy, rate: float, link: str, lessons: Lessons
 ) -> Cost:
     """Predicted for a rate in bytes per second over a way that is narrowest at `link`."""
-    return _ground(Same(snapshot), Same(policy), Same(lessons)).cost(vm, rate, link)
+    return costs_of(snapshot, policy, lessons).at(vm, rate, link)
 
 
 @dataclass(frozen=True, slots=True)
-class _Ground:
+class Costs:
     """What predictions rest on, and those already made: a plan asks for the same several times."""
 
     snapshot: Snapshot
     policy: Policy
     lessons: Lessons
-    made: dict[tuple[str, float, str], Cost] = field(default_factory=dict)
+    _ways: dict[tuple[str, float], Way] = field(default_factory=dict)
+    _made: dict[tuple[str, float, str], Cost] = field(default_factory=dict)
 
-    def cost(self, vm: str, rate: float, link: str) -> Cost:
+    def at(self, vm: str, rate: float, link: str) -> Cost:
+        """Predicted for a rate in bytes per second over a way that is narrowest at `link`."""
         asked = vm, rate, link
-        if asked not in self.made:
-            way = way_at(vm, self.snapshot, self.policy, rate)
-            self.made[asked] = _corrected(way, vm, link, self.lessons)
-        return self.made[asked]
+        if asked not in self._made:
+            self._made[asked] = _corrected(self._way(vm, rate), vm, link, self.lessons)
+        return self._made[asked]
+
+    def _way(self, vm: str, rate: float) -> Way:
+        if (vm, rate) not in self._ways:
+            self._ways[vm, rate] = way_at(vm, self.snapshot, self.policy, rate)
+        return self._ways[vm, rate]
+
+
+def costs_of(snapshot: Snapshot, policy: Policy, lessons: Lessons) -> Costs:
+    """The costs of all migrations that a plan may ask for."""
+    return _found(Same(snapshot), Same(policy), Same(lessons))
 
 
 @lru_cache(maxsize=1)
-def _ground(snapshot: Same[Snapshot], policy: Same[Policy], lessons: Same[Lessons]) -> _Ground:
-    return _Ground(snapshot.value, policy.value, lessons.value)
+def _found(snapshot: Same[Snapshot], policy: Same[Policy], lessons: Same[Lessons]) -> Costs:
+    return Costs(snapshot.value, policy.value, lessons.value)
 
 
 def _corrected(way: Way, vm: str, link: str, lessons: Lessons) -> Cost:

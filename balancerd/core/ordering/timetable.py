@@ -16,7 +16,7 @@ begins. (That others begin and end meanwhile is not reckoned with.)
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from balancerd.core.policies.limits import Limits
@@ -51,6 +51,24 @@ class Slot:
     rate: float  # bytes per second
 
 
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """All that some jobs contend for, by number: what each of them takes, and what each is for."""
+
+    taken: tuple[tuple[int, ...], ...]  # by job; the site comes first
+    limits: tuple[int, ...]  # by place
+
+    @classmethod
+    def of(cls, jobs: Sequence[Job], limits: Limits) -> "_Places":
+        """The places of these jobs."""
+        numbers: dict[Place, int] = {}
+        taken = tuple(
+            tuple([numbers.setdefault(place, len(numbers)) for place in job.places()])
+            for job in jobs
+        )
+        return cls(taken, tuple(limit_of(place, limits) for place in numbers))
+
+
 Lasts = Callable[[int, float], float]  # seconds that a job takes at a rate
 Width = Callable[[int], float]  # bytes per second that migrations may use of a link
 
@@ -66,12 +84,13 @@ def timetable(
     after = [sorted(set(earlier)) for earlier in after]
     alone = [lasts(index, _alone(job, limits, width)) for index, job in enumerate(jobs)]
     in_order = [(False, 0.0, index) for index in range(len(jobs))]
-    table = _Timetable(jobs, after, limits, width, lasts, in_order).laid_out()
-    pressing = _work_waiting(jobs, after, limits, alone)
+    places = _Places.of(jobs, limits)
+    table = _Timetable(jobs, after, places, limits, width, lasts, in_order).laid_out()
+    pressing = _work_waiting(jobs, after, places, alone)
     if _end(table) <= PATIENCE * max([*pressing, _site_work(jobs, limits, alone)]):
         return table
     soonest = [(not job.urgent, -pressing[index], index) for index, job in enumerate(jobs)]
-    sooner = _Timetable(jobs, after, limits, width, lasts, soonest).laid_out()
+    sooner = _Timetable(jobs, after, places, limits, width, lasts, soonest).laid_out()
     return table if _end(table) <= PATIENCE * _end(sooner) else sooner
 
 
@@ -91,18 +110,17 @@ def _alone(job: Job, limits: Limits, width: Width) -> float:
 
 
 def _work_waiting(
-    jobs: Sequence[Job], after: Sequence[Sequence[int]], limits: Limits, seconds: Sequence[float]
+    jobs: Sequence[Job], after: Sequence[Sequence[int]], places: _Places, seconds: Sequence[float]
 ) -> list[float]:
     """For each job the longest work, in seconds, that cannot be done before it is: those that
     depend on it one after the other, or its share of what has to pass one of its places."""
     work = list(seconds)
-    passed: dict[Place, float] = {}
+    passed = [0.0] * len(places.limits)
     shortest_first = sorted(range(len(jobs)), key=lambda i: (jobs[i].urgent, seconds[i], -i))
     for index in shortest_first:
-        job = jobs[index]
-        for place in job.places()[1:]:
-            passed[place] = passed.get(place, 0.0) + seconds[index] * job.weight
-            work[index] = max(work[index], passed[place] / limit_of(place, limits))
+        for place in places.taken[index][1:]:
+            passed[place] += seconds[index] * jobs[index].weight
+            work[index] = max(work[index], passed[place] / places.limits[place])
     for index in reversed(range(len(jobs))):
         for earlier in after[index]:
             work[earlier] = max(work[earlier], seconds[earlier] + work[index])
@@ -119,22 +137,23 @@ class _Timetable:
         self,
         jobs: Sequence[Job],
         after: Sequence[Sequence[int]],
+        places: _Places,
         limits: Limits,
         width: Width,
         lasts: Lasts,
         keys: Sequence[Key],
     ) -> None:
         self._jobs, self._limits, self._width, self._lasts = jobs, limits, width, lasts
-        self._keys, self._places = keys, [job.places() for job in jobs]
+        self._keys, self._places = keys, places
         self._missing = [len(earlier) for earlier in after]
         self._dependents: list[list[int]] = [[] for _ in jobs]
         for index, earlier in enumerate(after):
             for other in earlier:
                 self._dependents[other].append(index)
-        self._used: Counter[Place] = Counter()
+        self._used = [0] * len(places.limits)
         self._crossing: Counter[int] = Counter()  # migrations under way, by link
-        self._waiting: dict[Place, list[tuple[Key, int]]] = {}
-        self._candidates: list[tuple[Key, int, Place | None]] = []
+        self._waiting: dict[int, list[tuple[Key, int]]] = {}
+        self._candidates: list[tuple[Key, int, int | None]] = []
         self._running: list[tuple[float, int]] = []
         self._slots: dict[int, Slot] = {}
         self._now = 0.0
@@ -167,19 +186,21 @@ class _Timetable:
         if not self._running:
             return
         self._now, index = heapq.heappop(self._running)
-        self._crossing.subtract(self._jobs[index].links)
-        for place in self._places[index]:
-            self._used[place] -= self._jobs[index].weight
+        job = self._jobs[index]
+        for link in job.links:
+            self._crossing[link] -= 1
+        for place in self._places.taken[index]:
+            self._used[place] -= job.weight
             self._offer_next(place)
         for later in self._dependents[index]:
             self._missing[later] -= 1
             if not self._missing[later]:
                 self._offer(later, None)
 
-    def _offer(self, index: int, origin: Place | None) -> None:
+    def _offer(self, index: int, origin: int | None) -> None:
         heapq.heappush(self._candidates, (self._keys[index], index, origin))
 
-    def _offer_next(self, place: Place) -> None:
+    def _offer_next(self, place: int) -> None:
         """Offer the first in a place's queue."""
         queue = self._waiting.get(place)
         if queue:
@@ -187,9 +208,10 @@ class _Timetable:
 
     def _start(self, index: int) -> None:
         job = self._jobs[index]
-        for place in self._places[index]:
+        for place in self._places.taken[index]:
             self._used[place] += job.weight
-        self._crossing.update(job.links)
+        for link in job.links:
+            self._crossing[link] += 1
         rate = self._rate(job)
         seconds = self._lasts(index, rate)
         self._slots[index] = Slot(self._now, seconds, rate)
@@ -197,18 +219,23 @@ class _Timetable:
 
     def _rate(self, job: Job) -> float:
         """The cap, or an even share of the narrowest link, however heavy those on it are."""
-        shares = (self._width(link) / self._crossing[link] for link in job.links)
-        return min([float(self._limits.bandwidth), *shares])
+        cap = float(self._limits.bandwidth)
+        if not job.links:
+            return cap
+        return min(cap, *[self._width(link) / self._crossing[link] for link in job.links])
 
-    def _full(self, index: int) -> Place | None:
+    def _full(self, index: int) -> int | None:
         """The first place that has no room for the job."""
         weight = self._jobs[index].weight
-        return next((p for p in self._places[index] if not self._fits(p, weight)), None)
+        for place in self._places.taken[index]:
+            if not self._fits(place, weight):
+                return place
+        return None
 
-    def _fits(self, place: Place, weight: int) -> bool:
+    def _fits(self, place: int, weight: int) -> bool:
         """A job that is heavier than the limit may take an empty place whole."""
         used = self._used[place]
-        return not used or used + weight <= limit_of(place, self._limits)
+        return not used or used + weight <= self._places.limits[place]
 
 
 def limit_of(place: Place, limits: Limits) -> int:
@@ -222,24 +249,25 @@ def limit_of(place: Place, limits: Limits) -> int:
             return limits.per_host
 
 
-def waves(jobs: Iterable[Job], after: Sequence[Sequence[int]], limits: Limits) -> list[int]:
+def waves(jobs: Sequence[Job], after: Sequence[Sequence[int]], limits: Limits) -> list[int]:
     """The earliest wave (from 1) of each job that the limits allow, as if all took equally long."""
     found: list[int] = []
-    used: Counter[tuple[Place, int]] = Counter()
-    first: dict[Place, int] = {}  # the first wave in which there is room
-    for job, earlier in zip(jobs, after, strict=True):
-        places = job.places()
-        wave = 1 + max((found[index] for index in earlier), default=0)
-        wave = max(wave, *(first.get(place, 1) for place in places))
-        while any(_is_full(used[place, wave], job.weight, place, limits) for place in places):
+    places = _Places.of(jobs, limits)
+    used: list[dict[int, int]] = [{} for _ in places.limits]  # by place and wave
+    first = [1] * len(places.limits)  # by place: the first wave in which there is room
+    for job, taken, earlier in zip(jobs, places.taken, after, strict=True):
+        wave = 1 + max([found[index] for index in earlier], default=0)
+        wave = max(wave, *[first[place] for place in taken])
+        while any(_is_full(used[p].get(wave, 0), job.weight, places.limits[p]) for p in taken):
             wave += 1
-        for place in places:
-            used[place, wave] += job.weight
-            while used[place, first.get(place, 1)] >= limit_of(place, limits):
-                first[place] = first.get(place, 1) + 1
+        for place in taken:
+            here = used[place]
+            here[wave] = here.get(wave, 0) + job.weight
+            while here.get(first[place], 0) >= places.limits[place]:
+                first[place] += 1
         found.append(wave)
     return found
 
 
-def _is_full(used: int, weight: int, place: Place, limits: Limits) -> bool:
-    return bool(used) and used + weight > limit_of(place, limits)
+def _is_full(used: int, weight: int, limit: int) -> bool:
+    return bool(used) and used + weight > limit

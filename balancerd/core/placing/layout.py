@@ -172,22 +172,22 @@ class Layout:
 
     def expected_cpu(self) -> Floats:
         """Expected CPU of every host with its spread, as a fraction of capacity."""
-        return _share(self.used_cpu + self.factor * np.sqrt(self.used_variance), self.cpu_capacity)
+        return share(self.used_cpu + self.factor * np.sqrt(self.used_variance), self.cpu_capacity)
 
     def expected_memory(self) -> Floats:
         """Memory charged to every host, as a fraction of capacity."""
-        return _share(self.used_memory, self.memory_capacity)
+        return share(self.used_memory, self.memory_capacity)
 
     def settled_cpu(self, rows: Any = slice(None)) -> Floats:
         """Like `expected_cpu`, but without what is already on its way out."""
         variance = np.maximum(0.0, self.used_variance[rows] - self.leaving_variance[rows])
         cpu = self.used_cpu[rows] - self.leaving_cpu[rows] + self.factor * np.sqrt(variance)
-        return _share(cpu, self.cpu_capacity[rows])
+        return share(cpu, self.cpu_capacity[rows])
 
     def settled_memory(self, rows: Any = slice(None)) -> Floats:
         """Like `expected_memory`, but without what is already on its way out."""
         used = self.used_memory[rows] - self.leaving_memory[rows]
-        return _share(used, self.memory_capacity[rows])
+        return share(used, self.memory_capacity[rows])
 
     def blocks_on(self, host: int) -> list[int]:
         """The blocks that are on a host and not under way, in order of their names."""
@@ -199,7 +199,7 @@ class Layout:
         return [int(block) for block in self.bound[~allowed]]
 
 
-def _share(used: Floats, capacity: Floats) -> Floats:
+def share(used: Floats, capacity: Floats) -> Floats:
     """used / capacity; a host without capacity is full."""
     return np.divide(used, capacity, out=np.ones(len(used)), where=capacity > 0)
 

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from balancerd.core.model import Method
-from balancerd.core.moving.cost import Cost, migration_cost
+from balancerd.core.moving.cost import Cost, Costs, costs_of
 from balancerd.core.moving.method import weight
 from balancerd.core.ordering.order import Step, dependencies
 from balancerd.core.ordering.timetable import Job, Slot, timetable, waves
+from balancerd.core.placing.course import scores_along
 from balancerd.core.placing.layout import Layout
-from balancerd.core.placing.objective import Score
+from balancerd.core.placing.objective import score
 from balancerd.core.plan import Move
 from balancerd.core.planner.draft import Draft
 
@@ -34,11 +35,15 @@ class _Transport:
         paths = self.draft.paths
         return [paths.topology.bottleneck(links, paths.free) for links in self.links]
 
+    @cached_property
+    def costs(self) -> Costs:
+        """What the predictions rest on."""
+        draft = self.draft
+        return costs_of(draft.layout.snapshot, draft.policy, draft.history.lessons)
+
     def cost(self, index: int, rate: float) -> Cost:
         """What one VM's move costs at a rate."""
-        draft, vm, link = self.draft, self.vms[index][1], self.narrowest[index]
-        seen, lessons = draft.layout.snapshot, draft.history.lessons
-        return migration_cost(vm, seen, draft.policy, rate, link, lessons)
+        return self.costs.at(self.vms[index][1], rate, self.narrowest[index])
 
     def jobs(self) -> list[Job]:
         """Each VM's move as the timetable sees it."""
@@ -60,7 +65,7 @@ def moves_of(draft: Draft, origin: Layout, wakes: Mapping[int, int]) -> tuple[li
     """A move for every VM of every step, numbered after the wakes in the order in which they
     begin; and the score once all are done. `wakes` are numbers of actions, by host."""
     if not draft.steps:
-        return [], Score(origin, draft.awake()).value()
+        return [], score(origin, draft.awake())
     start = origin.copy()
     start.receives = start.receives.copy()
     start.receives[list(draft.wakes)] = True
@@ -81,7 +86,7 @@ def moves_of(draft: Draft, origin: Layout, wakes: Mapping[int, int]) -> tuple[li
     order = sorted(range(len(vms)), key=lambda index: (slots[index].begin, index))
     place = {index: position for position, index in enumerate(order)}
     ordered = [sorted(place[earlier] for earlier in after[index]) for index in order]
-    scores = _scores(draft, Score(start, draft.awake()), [vms[index][0] for index in order])
+    scores = _scores(draft, start, [vms[index][0] for index in order])
     found = zip(
         order,
         ordered,
@@ -117,17 +122,18 @@ def _woken(step: Step, wakes: Mapping[int, int]) -> tuple[int, ...]:
     return (wakes[step.target],) if step.target in wakes else ()
 
 
-def _scores(draft: Draft, score: Score, order: Sequence[int]) -> list[float]:
+def _scores(draft: Draft, start: Layout, order: Sequence[int]) -> list[float]:
     """The score after each move; a block counts as moved with the last of its VMs."""
     last = {step: position for position, step in enumerate(order)}
+    awake = draft.awake()
+    value = score(start, awake)
+    done = sorted(last, key=last.__getitem__)
+    after = scores_along(start, awake, [draft.steps[step] for step in done])
+    value_of = dict(zip(done, after, strict=True))
     found: list[float] = []
-    for position, index in enumerate(order):
-        if last[index] == position:
-            step = draft.steps[index]
-            score.move(step.block, step.target, step.seat)
-            found.append(score.value())
-        else:
-            found.append(found[-1] if found else score.value())
+    for position, step in enumerate(order):
+        value = value_of[step] if last[step] == position else value
+        found.append(value)
     return found
 
 

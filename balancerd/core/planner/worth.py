@@ -12,7 +12,7 @@ from math import erfc, sqrt
 
 import numpy as np
 
-from balancerd.core.moving.cost import migration_cost
+from balancerd.core.moving.cost import Costs, costs_of
 from balancerd.core.ordering.order import Step
 from balancerd.core.past.history import NEVER_BEGUN, History, Outcome
 from balancerd.core.placing.layout import Floats, Layout
@@ -46,7 +46,9 @@ def worth(before: Layout, after: Layout, steps: Sequence[Step], history: History
     """What the steps from one layout to the other are worth."""
     horizon = before.policy.detection.horizon
     spared = float((waiting(before) - waiting(after)).sum()) * horizon
-    return Worth(spared, sum(_cost(before, step, history) for step in steps), horizon)
+    costs = costs_of(before.snapshot, before.policy, history.lessons)
+    failing = _failing(history)
+    return Worth(spared, sum(_cost(before, step, costs, failing) for step in steps), horizon)
 
 
 def waiting(layout: Layout) -> Floats:
@@ -68,12 +70,12 @@ def _passes(expected: Floats, spread: Floats, limit: Floats) -> Floats:
     return np.array([erfc(value / sqrt(2.0)) / 2.0 for value in distance.tolist()])
 
 
-def _cost(layout: Layout, step: Step, history: History) -> float:
+def _cost(layout: Layout, step: Step, costs: Costs, failing: float) -> float:
     """VM-seconds that a step costs."""
     limits = layout.policy.limits
-    rate, failing, total = float(limits.bandwidth), _failing(history), 0.0
+    rate, total = float(limits.bandwidth), 0.0
     for vm in layout.blocks[step.block]:
-        cost = migration_cost(vm, layout.snapshot, layout.policy, rate, "", history.lessons)
+        cost = costs.at(vm, rate, "")
         given_up = max(limits.deadline, 3.0 * cost.seconds)
         total += SLOWED * (cost.seconds + failing * given_up) + cost.downtime
     return total
