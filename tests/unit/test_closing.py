@@ -8,10 +8,11 @@ import pytest
 from balancerd.adapters.sqlite.ledger import Ledger
 from balancerd.adapters.sqlite.reader import Reader
 from balancerd.core.executing.closing import NOT_OURS, TOLD_AFTER
-from balancerd.core.executing.execution import Stage, Tasks
-from balancerd.core.executing.executor import may_close, may_press
+from balancerd.core.executing.execution import LINGERS, Stage, Tasks
+from balancerd.core.executing.executor import due, may_close, may_press
 from balancerd.core.executing.messages import (
     AbortMigration,
+    Acted,
     CloseWanted,
     Conclude,
     Settle,
@@ -65,6 +66,31 @@ def test_people_are_told_of_a_job_that_may_not_be_ours_and_takes_too_long() -> N
         assert told(run) == [] or second > late
     assert told(run) == [f"h1 says running, migrating, h2 says incoming; {NOT_OURS}"]
     assert of(AbortMigration, run.commands) == []
+
+
+def keep_failing(seconds: float) -> Run:
+    """A failed move whose target keeps a definition that its libvirt does not remove so long."""
+    run = open_question(P.RUNNING, P.SHUTOFF)
+    while run.view.now < ENDED + seconds:
+        run.feed(Acted(1, "h2: undefine: it has snapshots"))
+        at = max(due(run.execution) or 0.0, run.view.now + 1.0)
+        answer(run, at, P.RUNNING, P.SHUTOFF)
+    run.feed(Acted(1, "h2: undefine: it has snapshots"))
+    return run
+
+
+def test_people_are_told_once_of_what_cannot_be_put_right() -> None:
+    """Dies when each try counts as a beginning: then it is tried for ever, and nobody knows."""
+    assert told(keep_failing(TOLD_AFTER - 20)) == []
+    run = keep_failing(TOLD_AFTER * 5)
+    assert told(run) == ["h1 says running, h2 says shutoff; h2: undefine: it has snapshots"]
+    assert len(of(Settle, run.commands)) > 20
+    assert run.outcome() is None
+
+
+def test_what_cannot_be_put_right_holds_up_no_planning() -> None:
+    """Dies when one definition that stays has the whole site wait for it."""
+    assert not keep_failing(LINGERS * 2).execution.busy(ENDED + LINGERS * 2)
 
 
 def test_nobody_is_told_of_what_was_settled() -> None:

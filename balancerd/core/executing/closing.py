@@ -3,7 +3,8 @@
 Some pairs of answers say that something is wrong and not what: a source that still holds the VM
 paused beside a target that is shut off may have lost it, or have it still. A job that an earlier
 balancerd left may be somebody else's, however long it takes. Nothing is guessed then and nothing
-touched; but nor is it kept from those who can go and look.
+touched; but nor is it kept from those who can go and look. Nor is what is known and cannot be put
+right, as a host refuses it each time.
 """
 
 from balancerd.core.executing.execution import Stage, Task, View
@@ -31,10 +32,11 @@ def tell(task: Task, view: View) -> Step:
 
 
 def _waits(task: Task, view: View) -> bool:
-    """Whether it has been waited for in vain: for an answer, or for a job that we do not touch."""
-    if task.stage is Stage.VERIFYING:
-        return view.now - task.since > TOLD_AFTER
-    return not task.ours and 0 < task.deadline < view.now - task.started
+    """Whether it has been waited for in vain: for an answer, for an act that fails each time, or
+    for a job that we do not touch."""
+    if task.stage is Stage.RUNNING:
+        return not task.ours and 0 < task.deadline < view.now - task.started
+    return task.stage is Stage.VERIFYING and view.now - task.since > TOLD_AFTER
 
 
 def may_press(task: Task) -> str:

@@ -103,7 +103,7 @@ class Task:
 
     action: Action
     stage: Stage = Stage.WAITING
-    since: float = 0.0  # when it entered its stage
+    since: float = 0.0  # when it entered its stage; when verifying began, while it is settling
     uuid: str = ""
     intent: int = 0
     started: float = 0.0

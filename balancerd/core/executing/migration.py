@@ -88,17 +88,22 @@ def apply(task: Task, event: Event, execution: Execution, view: View) -> Step:
         case (Stage.RUNNING | Stage.VERIFYING | Stage.SETTLING, JobReport()):
             return _told(task, event, view)
         case (Stage.VERIFYING, Located()):
-            task, commands = located(task, event, view)
-            task, words = tell(task, view)
-            return task, (*commands, *words)
+            return _and_told(located(task, event, view), view)
         case (Stage.SETTLING, Acted()):
-            return acted(task, event, view)
+            return _and_told(acted(task, event, view), view)
         case (Stage.RUNNING, Tuned()):
             return tuned(task, event)
         case (_, HurryWanted() | AbortWanted() | CloseWanted()):
             return _wanted(task, event, view)
         case _:
             return task, ()
+
+
+def _and_told(step: Step, view: View) -> Step:
+    """A step of verifying, and what people have to be told after it."""
+    task, commands = step
+    task, words = tell(task, view)
+    return task, (*commands, *words)
 
 
 def _wanted(task: Task, event: HurryWanted | AbortWanted | CloseWanted, view: View) -> Step:

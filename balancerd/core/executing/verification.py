@@ -198,7 +198,7 @@ def _ruled(task: Task, finding: Finding, pair: tuple[Presence, Presence], view: 
     task = altered(task, acts=acts, outcome=outcome, detail=detail)
     if not acts:
         return conclude(task, view)
-    return task.to(Stage.SETTLING, view.now), (_settle(task),)
+    return task.to(Stage.SETTLING, task.since), (_settle(task),)
 
 
 def _outcome(task: Task, finding: Finding) -> tuple[Outcome | None, str]:
@@ -241,9 +241,10 @@ def _settle(task: Task) -> Settle:
 
 
 def acted(task: Task, event: Acted, view: View) -> Step:
-    """One act is done: the next one, or the end. One that failed sends us back to asking."""
+    """One act is done: the next one, or the end. One that failed sends us back to asking, which
+    has gone on since it began: an act that always fails is waited for like an answer."""
     if event.error:
-        return task.to(Stage.VERIFYING, view.now, event.error), ()
+        return task.to(Stage.VERIFYING, task.since, event.error), ()
     resumed = view.now if task.acts[0] is Act.RESUME_TARGET else task.resumed
     task = altered(task, acts=task.acts[1:], resumed=resumed)
     if task.acts:
