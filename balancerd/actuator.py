@@ -4,6 +4,7 @@ Every command that starts something carries the id of a committed intent.
 """
 
 import logging
+from collections import defaultdict
 from dataclasses import replace
 
 from balancerd.core.executing.messages import (
@@ -33,11 +34,12 @@ from balancerd.core.executing.reconcile import Act
 from balancerd.core.model import PowerState
 from balancerd.core.observation import Location, Preflight, Presence
 from balancerd.core.past.record import UNSETTLED
-from balancerd.ports import Backend, BackendError, Clock, LedgerError, Power, PowerError
+from balancerd.ports import Backend, BackendError, Clock, Power, PowerError
 from balancerd.recorder import Recorder
 
 log = logging.getLogger("balancerd")
 
+UNRECORDED = "cannot be recorded, so it is not done"
 _WHAT = {SetBandwidth: "bandwidth", SetDowntime: "downtime", SwitchToPostCopy: "post-copy"}
 
 
@@ -49,6 +51,7 @@ class Actuator:
         self._power = power
         self._recorder = recorder
         self._clock = clock
+        self._told: defaultdict[str, set[str]] = defaultdict(set)  # of each VM's last migration
 
     def perform(self, command: Command) -> Event | None:
         """Do one command; what came of it, where the executor has to know at once."""
@@ -96,11 +99,7 @@ class Actuator:
         silent = [h for h, said in location.presence.items() if said is Presence.UNREACHABLE]
         if not silent or command.lasting:
             return location
-        try:
-            power = self._power.states(silent)
-        except PowerError as error:
-            log.warning("power states: %s", error)
-            return location
+        power = self._power.states(silent)
         off = {h: Presence.ABSENT for h in silent if power.get(h) is PowerState.OFF}
         return replace(location, presence={**location.presence, **off})
 
@@ -113,6 +112,7 @@ class Actuator:
 
     def _start(self, command: StartMigration) -> Event | None:
         log.info("moving %s from %s to %s", command.vm, command.source, command.target)
+        self._told.pop(command.vm, None)
         try:
             self._backend.migrate(
                 command.vm,
@@ -139,10 +139,12 @@ class Actuator:
         """Carry out one act of the state-pair table, once the audit has it."""
         subject = f"{command.vm}: {command.act}"
         hosts = f"source {command.source}, target {command.target}"
-        self._recorder.event(self._clock.now(), "settle", subject, hosts)
-        if self._recorder.broken and not command.announced:
-            return Acted(command.task, "cannot be recorded, so it is not done")
-        log.log(logging.INFO if command.announced else logging.WARNING, "%s (%s)", subject, hosts)
+        words = f"{subject} ({hosts})"
+        usual = command.announced or command.act is Act.CARRY_AUTOSTART
+        level = logging.INFO if usual else logging.WARNING
+        recorded = self._announce(command.vm, "settle", subject, hosts, words, level)
+        if not recorded and not command.announced:
+            return Acted(command.task, UNRECORDED)
         try:
             self._act(command)
         except BackendError as error:
@@ -169,43 +171,67 @@ class Actuator:
 
     def _tune(self, command: SetBandwidth | SetDowntime | SwitchToPostCopy) -> Event:
         """Change a running migration. Caps change often; the steps of a ladder are audited."""
-        vm, source, backend = command.vm, command.source, self._backend
+        vm, what = command.vm, _WHAT[type(command)]
+        if not isinstance(command, SetBandwidth) and not self._audit("ladder", vm, _step(command)):
+            return Tuned(command.task, what, UNRECORDED)
         try:
-            match command:
-                case SetBandwidth():
-                    backend.set_bandwidth(vm, source, command.bandwidth)
-                    log.info("%s may send %d MiB/s now", vm, command.bandwidth >> 20)
-                    return Tuned(command.task, "bandwidth")
-                case SetDowntime():
-                    pause = f"may pause for {command.downtime * 1000:.0f} ms"
-                    self._audit("ladder", vm, f"{pause}: {command.reason}")
-                    backend.set_downtime(vm, source, command.downtime)
-                    return Tuned(command.task, "downtime")
-                case SwitchToPostCopy():
-                    self._audit("ladder", vm, f"goes on in post-copy: {command.reason}")
-                    backend.switch_to_post_copy(vm, source)
-                    return Tuned(command.task, "post-copy")
-        except (BackendError, LedgerError) as error:
+            self._turn(command)
+        except BackendError as error:
             # A migration that ends meanwhile takes no cap any more: nothing is wrong with that.
-            harmless = isinstance(command, SetBandwidth) and isinstance(error, BackendError)
-            log.log(logging.INFO if harmless else logging.WARNING, "%s", error)
-            return Tuned(command.task, _WHAT[type(command)], str(error))
+            harmless = isinstance(command, SetBandwidth)
+            self._tell(vm, str(error), logging.INFO if harmless else logging.WARNING)
+            return Tuned(command.task, what, str(error))
+        return Tuned(command.task, what)
 
-    def _audit(self, kind: str, subject: str, detail: str) -> None:
-        """A line of the audit before the act it tells of; LedgerError: it must not be done."""
-        log.warning("%s %s", subject, detail)
-        self._recorder.event(self._clock.now(), kind, subject, detail)
-        if self._recorder.broken:
-            raise LedgerError("cannot be recorded, so it is not done")
+    def _turn(self, command: SetBandwidth | SetDowntime | SwitchToPostCopy) -> None:
+        vm, source, backend = command.vm, command.source, self._backend
+        match command:
+            case SetBandwidth():
+                backend.set_bandwidth(vm, source, command.bandwidth)
+                log.info("%s may send %d MiB/s now", vm, command.bandwidth >> 20)
+            case SetDowntime():
+                backend.set_downtime(vm, source, command.downtime)
+            case SwitchToPostCopy():
+                backend.switch_to_post_copy(vm, source)
 
     def _influence(self, command: Watch | AbortMigration) -> None:
         """Orders whose effect shows in reports; the executor repeats one that changed nothing."""
+        vm, source = command.vm, command.source
         try:
             if isinstance(command, Watch):
-                log.info("watching %s on its way to %s", command.vm, command.target)
-                self._backend.adopt(command.vm, command.source, command.target)
-                return
-            self._audit("abort", command.vm, f"given up: {command.reason}")
-            self._backend.abort(command.vm, command.source)
-        except (BackendError, LedgerError) as error:
-            log.warning("%s", error)
+                log.info("watching %s on its way to %s", vm, command.target)
+                self._backend.adopt(vm, source, command.target)
+            elif self._audit("abort", vm, f"given up: {command.reason}"):
+                self._backend.abort(vm, source)
+        except BackendError as error:
+            self._tell(vm, str(error), logging.WARNING)
+
+    def _audit(self, kind: str, vm: str, detail: str) -> bool:
+        """A line of the audit before the act it tells of; False: it must not be done."""
+        return self._announce(vm, kind, vm, detail, f"{vm} {detail}", logging.WARNING)
+
+    def _announce(
+        self, vm: str, kind: str, subject: str, detail: str, words: str, level: int
+    ) -> bool:
+        """The same, for what is told in these words. What is tried again has one line, there and
+        in the log."""
+        if words not in self._told[vm]:
+            self._recorder.event(self._clock.now(), kind, subject, detail)
+        if self._recorder.broken:
+            self._tell(vm, f"{words}: {UNRECORDED}", logging.WARNING)
+            return False
+        self._tell(vm, words, level)
+        return True
+
+    def _tell(self, vm: str, words: str, level: int) -> None:
+        """Say something of a VM's migration, once."""
+        if words not in self._told[vm]:
+            self._told[vm].add(words)
+            log.log(level, "%s", words)
+
+
+def _step(command: SetDowntime | SwitchToPostCopy) -> str:
+    """A step of a ladder in words."""
+    if isinstance(command, SetDowntime):
+        return f"may pause for {command.downtime * 1000:.0f} ms: {command.reason}"
+    return f"goes on in post-copy: {command.reason}"

@@ -203,11 +203,21 @@ class Loop:
     # The operator's requests
 
     def _answer_requests(self, policy: Policy) -> None:
+        """What a ledger can take no answer to waits until it can."""
         for request in self._recorder.keep(self._ledger.requests) or ():
-            accepted, detail = self._serve(request, policy)
+            if self._recorder.broken or not self._answer(request, policy):
+                return
+
+    def _answer(self, request: Request, policy: Policy) -> bool:
+        """Do what is asked for, and say so; False where that cannot be recorded."""
+        accepted, detail = self._serve(request, policy)
+        if self._recorder.broken:
+            return False
+        now = self._clock.now()
+        self._recorder.keep(self._ledger.answer, request.id, now, accepted, detail)
+        if not self._recorder.broken:
             log.info("%s %s by %s: %s", request.verb, request.subject, request.by, detail)
-            now = self._clock.now()
-            self._recorder.keep(self._ledger.answer, request.id, now, accepted, detail)
+        return not self._recorder.broken
 
     def _serve(self, request: Request, policy: Policy) -> tuple[bool, str]:
         match request.verb:
@@ -232,6 +242,8 @@ class Loop:
 
     def _approve(self, request: Request, policy: Policy) -> tuple[bool, str]:
         proposal = self._proposals.named(request.subject)
+        if request.subject in {str(execution.plan_id) for execution in self._executions}:
+            return True, f"plan {request.subject} is being carried out"
         if proposal is None:
             return False, self._proposals.missing(request.subject)
         age = self._clock.now() - proposal.plan.at
@@ -240,8 +252,9 @@ class Loop:
         warrant = warrant_of_approval(policy, request.by)
         if warrant is None:
             return False, "the policy only observes"
+        if not self._carry_out(proposal.plan, proposal.id, warrant):
+            return False, "it cannot be recorded"
         self._proposals.take()
-        self._carry_out(proposal.plan, proposal.id, warrant)
         paused = self._recorder.keep(self._ledger.pause, self._clock.now())
         when = " once the pause ends" if paused else ""
         return True, f"plan {proposal.id} is being carried out{when}"
@@ -306,23 +319,26 @@ class Loop:
             return self._proposals.offer(plan, policy, self._record_plan)
         self._proposals.drop("the policy acts by itself now")
         number = self._record_plan(plan)
-        if number is None:
+        if number is None or not self._carry_out(plan, number, warrant):
             return "frozen: the plan cannot be recorded"
-        self._carry_out(plan, number, warrant)
         return f"plan {number}: {plan.reason}"
 
     def _record_plan(self, plan: Plan) -> int | None:
         record, snapshot = self._ledger.record_plan, self._watch.snapshot
         return self._recorder.keep(record, plan, snapshot, PlanState.PROPOSED)
 
-    def _carry_out(self, plan: Plan, number: int, warrant: Warrant) -> None:
-        """Begin the execution and its first actions. Without a warrant there is none."""
+    def _carry_out(self, plan: Plan, number: int, warrant: Warrant) -> bool:
+        """Begin the execution and its first actions; False where that cannot be recorded. Without
+        a warrant there is none."""
         now = self._clock.now()
         self._recorder.keep(
             self._ledger.set_plan_state, number, PlanState.RUNNING, now, f"by {warrant.by}"
         )
+        if self._recorder.broken:
+            return False
         self._executions.append(Execution.of(plan, number, warrant))
         self._advance((), self._policy().at(now))
+        return True
 
     def _progress(self) -> str:
         """One sentence about what is under way."""

@@ -1,4 +1,4 @@
-"""The ledger as the loop uses it: a failure to record is told once, and stops all action."""
+"""The ledger as the loop uses it: a failure to record stops all action, and is told once."""
 
 import logging
 from collections.abc import Callable
@@ -6,8 +6,11 @@ from typing import ParamSpec, TypeVar
 
 from balancerd.core.past.record import Conclusion
 from balancerd.ports import Ledger, LedgerError
+from balancerd.troubles import Troubles
 
 log = logging.getLogger("balancerd")
+
+BROKEN = "the ledger is broken, nothing will be done"
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -20,32 +23,37 @@ class Recorder:
         self.ledger = ledger
         self.broken = ""
         self._unrecorded: list[Conclusion] = []
+        self._troubles = Troubles(logging.ERROR)
 
     def retry(self) -> None:
-        """Begin anew: the ledger may be whole again. Ends that could not be recorded come first."""
+        """Begin anew with each cycle: the ledger may be whole again, and is where it took all of
+        the last one. Ends that could not be recorded come first."""
+        if not self.broken:
+            self._troubles.note(BROKEN, "")
         self.broken = ""
-        while self._unrecorded and not self.broken:
-            self.keep(self.ledger.conclude, self._unrecorded[0])
-            if not self.broken:
-                del self._unrecorded[0]
+        self._catch_up()
 
     def keep(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
         """Read or write; None when the ledger is broken, and then nothing may be done."""
         try:
             return call(*args, **kwargs)
         except LedgerError as error:
-            if not self.broken:
-                log.error("the ledger is broken, nothing will be done: %s", error)
             self.broken = str(error)
+            self._troubles.note(BROKEN, self.broken)
             return None
 
     def conclude(self, conclusion: Conclusion) -> None:
         """Record how an intent ended, now or as soon as the ledger is whole."""
         log.info("intent %d %s: %s", conclusion.intent, conclusion.outcome, conclusion.detail)
         self._unrecorded.append(conclusion)
-        if not self.broken:
-            self.retry()
+        self._catch_up()
 
     def event(self, at: float, kind: str, subject: str, detail: str) -> None:
         """Add a line to the audit."""
         self.keep(self.ledger.record_event, at, kind, subject, detail)
+
+    def _catch_up(self) -> None:
+        while self._unrecorded and not self.broken:
+            self.keep(self.ledger.conclude, self._unrecorded[0])
+            if not self.broken:
+                del self._unrecorded[0]

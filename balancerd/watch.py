@@ -17,8 +17,9 @@ from balancerd.core.sensing.forecast import MEMORY, Pasts, taking_in
 from balancerd.core.sensing.measurement import Known
 from balancerd.core.sensing.profile import PROFILED, Profile, recalled
 from balancerd.core.sensing.snapshot import assemble, freeze_reason
-from balancerd.ports import Backend, Ledger, LedgerError, Power, PowerError, Samples
+from balancerd.ports import Backend, Ledger, LedgerError, Power, Samples
 from balancerd.recorder import Recorder
+from balancerd.troubles import Troubles
 
 log = logging.getLogger("balancerd")
 
@@ -41,7 +42,8 @@ class Watch:
         self._links = links
         self._known = Known()
         self._seen: Snapshot | None = None
-        self._troubles: frozenset[str] = frozenset()
+        self._told: frozenset[str] = frozenset()  # what is amiss on the site
+        self._troubles = Troubles()
         self.history = History()
 
     @property
@@ -123,15 +125,9 @@ class Watch:
         return snapshot
 
     def _power_states(self, observation: Observation) -> dict[str, PowerState]:
-        """The power of hosts that did not answer; none where even that cannot be had."""
+        """The power of hosts that did not answer."""
         silent = [reading.host for reading in observation.readings if reading.error]
-        if not silent:
-            return {}
-        try:
-            return dict(self._power.states(silent))
-        except PowerError as error:
-            log.warning("power states: %s", error)
-            return {}
+        return dict(self._power.states(silent)) if silent else {}
 
     # Recording
 
@@ -151,13 +147,13 @@ class Watch:
         troubles = {f"{g.name}: {g.kind}": g.detail for g in snapshot.gaps if g.subject == "host"}
         for split in snapshot.split_brains:
             troubles[f"{split.vm} runs on {' and '.join(split.hosts)}"] = split.uuid
-        for trouble in sorted(troubles.keys() - self._troubles):
+        for trouble in sorted(troubles.keys() - self._told):
             log.warning("%s (%s)", trouble, troubles[trouble])
             self._recorder.event(snapshot.at, "trouble", trouble, troubles[trouble])
-        for trouble in sorted(self._troubles - troubles.keys()):
+        for trouble in sorted(self._told - troubles.keys()):
             log.info("%s: over", trouble)
             self._recorder.event(snapshot.at, "trouble over", trouble, "")
-        self._troubles = frozenset(troubles)
+        self._told = frozenset(troubles)
 
     def _record(self, before: Snapshot | None, ours: Set[str]) -> None:
         snapshot, keep = self.snapshot, self._recorder.keep
@@ -169,8 +165,10 @@ class Watch:
                 self._note_deeds(before, snapshot, ours)
         try:
             self._samples.append(snapshot.at, snapshot.host_loads, snapshot.loads)
+            trouble = ""
         except LedgerError as error:
-            log.warning("samples: %s", error)
+            trouble = str(error)
+        self._troubles.note("samples", trouble)
 
     def _note_deeds(self, before: Snapshot, snapshot: Snapshot, ours: Set[str]) -> None:
         """Put what others did to VMs into the audit, from where it is a veto for a while."""

@@ -16,7 +16,15 @@ from balancerd.core.model import Snapshot
 from balancerd.core.observation import Observation
 from balancerd.core.past.breakers import RULES, Scope
 from balancerd.core.past.history import History, Outcome
-from balancerd.core.past.record import Conclusion, Intent, IntentKind, Pause, Request, Verb
+from balancerd.core.past.record import (
+    Conclusion,
+    Intent,
+    IntentKind,
+    Pause,
+    PlanState,
+    Request,
+    Verb,
+)
 from balancerd.core.plan import Plan
 from balancerd.core.planner import plan
 from balancerd.core.policies.policy import Policy
@@ -38,6 +46,18 @@ class FullDisk(Ledger):
     def conclude(self, conclusion: Conclusion) -> None:
         self._write()
         super().conclude(conclusion)
+
+    def record_event(self, at: float, kind: str, subject: str, detail: str) -> None:
+        self._write()
+        super().record_event(at, kind, subject, detail)
+
+    def set_plan_state(self, plan: int, state: PlanState, at: float, detail: str) -> None:
+        self._write()
+        super().set_plan_state(plan, state, at, detail)
+
+    def answer(self, request: int, at: float, accepted: bool, detail: str) -> None:
+        self._write()
+        super().answer(request, at, accepted, detail)
 
     def _write(self) -> None:
         if self.full:
@@ -184,6 +204,50 @@ def test_a_broken_ledger_freezes_but_does_not_blind(site: Site) -> None:
     cycle = site.loop.cycle()
     assert "disk is full" in cycle.frozen
     assert cycle.vms == 2
+
+
+def test_a_full_disk_is_told_once_however_long_and_whatever_is_wanted_meanwhile(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Dies when each cycle, each step, or each try to do something says it anew."""
+    caplog.set_level("INFO", "balancerd")
+    while not site.world.migrating():
+        site.cycles(1, seconds=1.0)
+    (vm,) = [vm for vm, _ in site.migrations()]
+    site.leave(Verb.ABORT, vm)
+    site.ledger.full = True
+    caplog.clear()
+    for _ in range(5):
+        site.cycles(1, seconds=2.0)
+    assert caplog.messages == [
+        "the ledger is broken, nothing will be done: ledger.db: database or disk is full",
+        f"{vm} given up: eve wanted it: cannot be recorded, so it is not done",
+    ]
+    site.ledger.full = False
+    caplog.clear()
+    site.cycles(3, seconds=2.0)
+    assert f"{vm} given up: eve wanted it" in caplog.messages
+    assert f"abort {vm} by eve: its source is asked to give up" in caplog.messages
+    assert "the ledger is broken, nothing will be done: over" in caplog.messages
+    assert site.migrations()[0] == (vm, "aborted")
+
+
+def test_an_approval_that_cannot_be_recorded_waits_and_is_not_told_that_nothing_waits(
+    site: Site,
+) -> None:
+    """Dies when the plan is taken, or the answer given, before the record has it."""
+    site.policy = a_policy(mode="advise")
+    site.cycles(6)
+    site.leave(Verb.APPROVE, "1")
+    site.ledger.full = True
+    site.cycles(2, seconds=1.0)
+    assert site.world.migrating() == 0
+    site.ledger.full = False
+    site.cycles(2, seconds=1.0)
+    assert site.world.migrating() == 1
+    assert [row["answer"] for row in Reader(site.ledger.database).requests()] == [
+        "plan 1 is being carried out"
+    ]
 
 
 def test_observe_never_plans(site: Site) -> None:
