@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from balancerd.core.executing.convergence import TUNE_AGAIN
 from balancerd.core.executing.execution import Stage
 from balancerd.core.executing.messages import (
     AbortMigration,
@@ -104,6 +105,28 @@ def test_a_step_that_could_not_be_taken_is_taken_again() -> None:
     run.feed(Tuned(1, "downtime", "h1: busy"))
     assert pauses(stalls(run, 1, first=3)) == [0.15]
     assert pauses(stalls(run, 1, first=4)) == [0.2]
+
+
+def news(run: Run, at: float) -> list[float]:
+    """News of the first round, at a time; the pauses it is allowed thereupon."""
+    progress = JobProgress(100 * MB, 50 * MB, 50 * MB, 1, at - START)
+    return pauses(list(run.feed(JobReport("a", "h1", "h2", at, progress), at=at)))
+
+
+@pytest.mark.parametrize("force", [True, False])
+def test_a_hurry_that_could_not_be_done_is_still_wanted_and_tried_again_after_a_while(
+    force: bool,
+) -> None:
+    """Dies when an operator who was told yes is forgotten, or a host is asked with all news."""
+    run = moving()
+    news(run, START + 10)
+    (wanted,) = pauses(list(run.feed(HurryWanted("a", "eve", force=force))))
+    run.feed(Tuned(1, "downtime", "h1: busy"))
+    tried = [at for at in range(11, 20) if news(run, START + at)]
+    assert tried[0] == 10 + TUNE_AGAIN
+    run.feed(Tuned(1, "downtime"))
+    assert run.execution.tasks[1].downtime == wanted
+    assert not any(news(run, START + at) for at in range(20, 40))
 
 
 @pytest.mark.parametrize("allowed", [True, False])

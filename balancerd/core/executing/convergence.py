@@ -22,6 +22,7 @@ from balancerd.core.policies.ladder import Ladder, Rung, followed, next_rung
 from balancerd.core.policies.tags import POST_COPY, class_of, says_yes
 
 LONGEST_PAUSE = 2000.0  # seconds; QEMU takes no more
+TUNE_AGAIN = 5.0  # seconds after which what could not be done to a job is tried again
 SLOWEST = 99  # per cent by which auto-converge slows a VM down at most
 
 Step = tuple[Task, tuple[Command, ...]]
@@ -55,7 +56,7 @@ def start_method(task: Task, view: View) -> Method:
 def press(task: Task, progress: JobProgress, view: View) -> Step:
     """News of a job of ours: what to do so that it converges."""
     task = altered(task, climb=followed(task.climb, progress), remaining=progress.remaining)
-    if task.switched or task.abort_reason:
+    if task.switched or task.abort_reason or view.now - task.untuned < TUNE_AGAIN:
         return task, ()
     if task.hurry:
         return _hurry(task, view)
@@ -106,30 +107,31 @@ def hurry(task: Task, event: HurryWanted, view: View) -> Step:
 
 
 def _hurry(task: Task, view: View) -> Step:
-    """To the ladder's top at once; by force: whatever pause it takes, or post-copy if allowed."""
+    """To the ladder's top at once; by force: whatever pause it takes, or post-copy if allowed. It
+    is wanted until it was done."""
     reason, force = f"{task.hurried_by} wants it done", task.hurry == "by force"
-    task = altered(task, hurry="")
     if force and task.post_copy:
         return _switch(task, reason)
     pause = view.policy.limits.downtime
     if force:
         needed = 2.0 * task.remaining / max(task.bandwidth, 1)
         pause = min(max(pause, needed), LONGEST_PAUSE)
-    return _allow(task, pause, reason)
+    task, commands = _allow(task, pause, reason)
+    return (task, commands) if commands else (altered(task, hurry=""), ())
 
 
-def tuned(task: Task, event: Tuned) -> Step:
-    """What could not be done to the job is done again with the next news."""
+def tuned(task: Task, event: Tuned, view: View) -> Step:
+    """What could not be done to the job is done again with news of a while later."""
     match event.what:
-        case _ if not event.error:
-            return task, ()
         case "bandwidth":
-            return altered(task, bandwidth=0), ()
+            return (altered(task, bandwidth=0) if event.error else task), ()
+        case _ if not event.error:
+            return altered(task, hurry=""), ()
         case "post-copy":
-            return altered(task, switched=False), ()
+            return altered(task, switched=False, untuned=view.now), ()
         case _:
             down = replace(task.climb, rung=max(0, task.climb.rung - 1))
-            return altered(task, downtime=0.0, climb=down), ()
+            return altered(task, downtime=0.0, climb=down, untuned=view.now), ()
 
 
 def give_up(task: Task, reason: str, now: float) -> Step:

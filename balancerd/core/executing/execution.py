@@ -116,6 +116,7 @@ class Task:
     remaining: int = 0  # bytes, when last heard of
     post_copy: bool = False  # it was started so that it can go on in post-copy
     switched: bool = False  # it was told to go on in post-copy: there is no way back
+    untuned: float = 0.0  # when something could last not be done to its job
     hurry: str = ""  # how an operator wants it hurried, until it is
     hurried_by: str = ""
     processed: int = 0  # bytes, by which progress is measured

@@ -92,7 +92,7 @@ def apply(task: Task, event: Event, execution: Execution, view: View) -> Step:
         case (Stage.SETTLING, Acted()):
             return _and_told(acted(task, event, view), view)
         case (Stage.RUNNING, Tuned()):
-            return tuned(task, event)
+            return tuned(task, event, view)
         case (_, HurryWanted() | AbortWanted() | CloseWanted()):
             return _wanted(task, event, view)
         case _:
