@@ -39,7 +39,7 @@ from balancerd.core.executing.messages import (
 from balancerd.core.model import Exclusion, ExclusionKind, Link, PowerState, Snapshot
 from balancerd.core.past.breakers import State, breakers
 from balancerd.core.past.history import History
-from balancerd.core.past.record import Cycle, PlanState, Request, Verb
+from balancerd.core.past.record import OF_THE_MOMENT, Cycle, PlanState, Request, Verb
 from balancerd.core.placing.assess import assess
 from balancerd.core.plan import Move, Plan, Verdict
 from balancerd.core.planner import plan as make_plan
@@ -52,6 +52,8 @@ from balancerd.recorder import Recorder
 from balancerd.watch import Watch
 
 log = logging.getLogger("balancerd")
+
+TOO_LATE = "balancerd was started again before it could answer: ask it anew"
 
 # What decides: a snapshot, `policy.at(now)`, the history and the time give a plan.
 Planner = Callable[[Snapshot, Policy, History, float], Plan]
@@ -96,6 +98,9 @@ class Loop:
         self._watch.recall(now)
         for plan in self._ledger.open_plans():
             self._ledger.set_plan_state(plan, PlanState.SUPERSEDED, now, "balancerd was restarted")
+        for request in self._ledger.requests():
+            if request.verb in OF_THE_MOMENT:
+                self._ledger.answer(request.id, now, accepted=False, detail=TOO_LATE)
         intents = self._ledger.recover()
         if not intents:
             return "nothing was left under way"

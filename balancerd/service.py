@@ -52,6 +52,29 @@ class Setup:
 
 
 @dataclass(slots=True)
+class Sayings:
+    """What cycles said within an hour, on a site that stayed as it is."""
+
+    site: tuple[object, ...] = ()
+    kinds: set[str] = field(default_factory=set)
+    since: float = 0.0
+
+    def is_new(self, cycle: Cycle, now: float) -> bool:
+        """Whether a cycle, at a monotonic time, says something that was not said before.
+
+        A host that wavers over its threshold makes a site say this and that by turns, for months.
+        """
+        kind = cycle.sentence.partition(":")[0]
+        hosts = (cycle.hosts_on, cycle.hosts_asleep, cycle.hosts_unknown)
+        site = (cycle.mode, cycle.objective, cycle.window, cycle.frozen, hosts)
+        if site != self.site or now - self.since >= SIGN_OF_LIFE:
+            self.site, self.kinds, self.since = site, set(), now
+        is_new = kind not in self.kinds
+        self.kinds.add(kind)
+        return is_new
+
+
+@dataclass(slots=True)
 class Service:
     """What runs between two changes of the configuration. `policy` may be exchanged meanwhile."""
 
@@ -61,8 +84,7 @@ class Service:
     setup: Setup
     failures: int = 0
     cycled: float = field(default_factory=time.monotonic)
-    told: tuple[object, ...] = ()
-    told_at: float = 0.0
+    sayings: Sayings = field(default_factory=Sayings)
 
     def cycle(self) -> None:
         """One cycle. One that breaks is told with its traceback; three in a row end the process."""
@@ -82,12 +104,7 @@ class Service:
 
     def _tell(self, cycle: Cycle) -> None:
         """Into the log goes what is new. A site in peace has a line an hour, not one each cycle."""
-        kind = cycle.sentence.partition(":")[0]
-        hosts = (cycle.hosts_on, cycle.hosts_asleep, cycle.hosts_unknown)
-        news = (kind, cycle.mode, cycle.objective, cycle.window, cycle.frozen, hosts)
-        is_new = news != self.told or self.cycled - self.told_at >= SIGN_OF_LIFE
-        if is_new:
-            self.told, self.told_at = news, self.cycled
+        is_new = self.sayings.is_new(cycle, self.cycled)
         log.log(logging.INFO if is_new else logging.DEBUG, "%s", cycle.sentence)
 
     def _follow_the_machines_clock(self) -> None:

@@ -23,7 +23,14 @@ from balancerd.cli.output import (
     write_document,
     write_listing,
 )
-from balancerd.cli.record import opened, reading, record_option, since_option, since_time
+from balancerd.cli.record import (
+    WHOLE_NUMBER,
+    opened,
+    reading,
+    record_option,
+    since_option,
+    since_time,
+)
 from balancerd.cli.words import NOTHING, moment, size
 from balancerd.core.units import counted
 
@@ -32,7 +39,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--plan", type=click.IntRange(min=1), help="The cluster that this plan was made of.")
+@click.option("--plan", type=WHOLE_NUMBER, help="The cluster that this plan was made of.")
 @output_option_of(Form.JSON)
 @record_option
 def snapshot(plan: int | None, form: Form, record: Path) -> None:

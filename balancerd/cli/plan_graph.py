@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from balancerd.cli.decision import Source, recorded_plan, source_options
-from balancerd.cli.record import reading
+from balancerd.cli.record import WHOLE_NUMBER, reading
 from balancerd.core.explain import as_dot, as_svg, graph_of_hosts, graph_of_moves
 from balancerd.core.plan import Plan
 
@@ -25,7 +25,7 @@ class Picture(StrEnum):
 
 
 @click.command()
-@click.argument("number", metavar="[ID]", type=click.IntRange(min=1), required=False)
+@click.argument("number", metavar="[ID]", type=WHOLE_NUMBER, required=False)
 @click.option("--hosts", is_flag=True, help="Hosts and what moves between them, not the order.")
 @click.option(
     "-o",

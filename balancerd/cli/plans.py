@@ -19,7 +19,14 @@ from balancerd.cli.output import (
 from balancerd.cli.plan_graph import graph
 from balancerd.cli.plan_verify import verify
 from balancerd.cli.plan_view import draw_plan, heading_of
-from balancerd.cli.record import limit_option, reading, record_option, since_option, since_time
+from balancerd.cli.record import (
+    WHOLE_NUMBER,
+    limit_option,
+    reading,
+    record_option,
+    since_option,
+    since_time,
+)
 from balancerd.cli.words import moment
 from balancerd.config import load_policy
 from balancerd.core.files.plan_document import plan_document
@@ -81,7 +88,7 @@ PLANS = (
 
 
 @plan.command()
-@click.argument("number", metavar="[ID]", type=click.IntRange(min=1), required=False)
+@click.argument("number", metavar="[ID]", type=WHOLE_NUMBER, required=False)
 @click.option("--all-hosts", is_flag=True, help="Show hosts that stay as they are, too.")
 @output_option
 @record_option

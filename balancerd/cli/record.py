@@ -25,6 +25,13 @@ VARIABLE = "BALANCERD_RECORD"
 LOOK, TELL = "look at it", "tell balancerd anything"
 
 
+class _WholeNumber(click.IntRange):
+    name = "whole number"  # as errors and help call it
+
+
+WHOLE_NUMBER = _WholeNumber(min=1)
+
+
 def record_option(command: Command) -> Command:
     """`--record DIR`, given to the command as `record`."""
     return click.option(
@@ -96,7 +103,7 @@ def limit_option(default: int) -> Callable[[Command], Command]:
     """`--limit N`, given to the command as `limit`."""
     return click.option(
         "--limit",
-        type=click.IntRange(min=1),
+        type=WHOLE_NUMBER,
         default=default,
         show_default=True,
         help="At most so many, the newest.",

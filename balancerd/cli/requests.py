@@ -20,7 +20,7 @@ from balancerd.adapters.sqlite.database import Access
 from balancerd.adapters.sqlite.lock import is_locked
 from balancerd.adapters.sqlite.reader import Reader
 from balancerd.cli.errors import invalid, not_running, refused
-from balancerd.cli.record import opened, record_option
+from balancerd.cli.record import WHOLE_NUMBER, opened, record_option
 from balancerd.cli.words import moment
 from balancerd.complaints import nearest
 from balancerd.core.past.record import Pause, PlanState, Request, Verb
@@ -91,7 +91,7 @@ def resume(record: Path) -> None:
 
 
 @click.command()
-@click.argument("plan", type=click.IntRange(min=1))
+@click.argument("plan", type=WHOLE_NUMBER)
 @wait_option
 @record_option
 def approve(plan: int, wait: float, record: Path) -> None:
@@ -100,7 +100,7 @@ def approve(plan: int, wait: float, record: Path) -> None:
 
 
 @click.command()
-@click.argument("plan", type=click.IntRange(min=1))
+@click.argument("plan", type=WHOLE_NUMBER)
 @wait_option
 @record_option
 def reject(plan: int, wait: float, record: Path) -> None:

@@ -8,6 +8,7 @@ import click
 from balancerd.cli.decision import Source, known, source_options
 from balancerd.cli.output import Column, Form, Listing, draw, output_option, write_document
 from balancerd.cli.plan_view import REFUSALS, refusal_rows
+from balancerd.cli.record import WHOLE_NUMBER
 from balancerd.cli.words import moment
 from balancerd.core.explain import Answer, Decision
 from balancerd.core.explain import why as ask_why
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 plan_option = click.option(
     "--plan",
     "number",
-    type=click.IntRange(min=1),
+    type=WHOLE_NUMBER,
     metavar="ID",
     help="Of this plan of the record, instead of what would be planned on its newest snapshot.",
 )

@@ -266,8 +266,8 @@ RUNNING = (
     Mutant(
         "what was announced is done though the ledger broke",
         "actuator.py",
-        "if self._recorder.broken and not command.announced:",
-        "if self._recorder.broken:",
+        "if not recorded and not command.announced:",
+        "if not recorded:",
         HAND_OVER,
         protects="a full disk of ours does not leave a VM paused whose intent is committed",
     ),
@@ -291,11 +291,18 @@ RUNNING = (
     Mutant(
         "an end is recorded though the disk was full",
         "recorder.py",
-        "        self._unrecorded.append(conclusion)\n        if not self.broken:\n"
-        "            self.retry()\n",
+        "        self._unrecorded.append(conclusion)\n        self._catch_up()\n",
         "        self.keep(self.ledger.conclude, conclusion)\n",
         LOOP,
         protects="no migration stays open on record because the ledger was broken when it ended",
+    ),
+    Mutant(
+        "a wish is for the migration of its moment",
+        "loop.py",
+        "            if request.verb in OF_THE_MOMENT:\n",
+        "            if False:\n",
+        LOOP,
+        protects="no wish that was left unanswered is done to a later migration",
     ),
     # --- whose doing it was, and what is pressed
     Mutant(
@@ -349,8 +356,8 @@ RUNNING = (
     Mutant(
         "what is given up is not pressed on",
         "core/executing/convergence.py",
-        "    if task.switched or task.abort_reason:\n        return task, ()\n",
-        "    if task.switched:\n        return task, ()\n",
+        "    if task.switched or task.abort_reason or view.now",
+        "    if task.switched or view.now",
         CONVERGENCE,
         protects="no VM is paused for longer for a move that nobody wants any more",
     ),

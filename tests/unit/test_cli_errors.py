@@ -51,6 +51,7 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("pause --for 2", Exit.INVALID, '"2" is not a duration'),
         ("pause --for 0s", Exit.INVALID, "must be more than 0s"),
         ("approve 1", Exit.NOT_RUNNING, "nobody would approve 1"),
+        ("approve x", Exit.INVALID, "'x' is not a valid whole number"),
         ("approve 77", Exit.INVALID, 'there is no plan "77"'),
         ("drain h7", Exit.INVALID, 'there is no host "h7"'),
         ("abort nobody", Exit.INVALID, 'there is no VM "nobody"'),

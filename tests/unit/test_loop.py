@@ -28,7 +28,7 @@ from balancerd.core.past.record import (
 from balancerd.core.plan import Plan
 from balancerd.core.planner import plan
 from balancerd.core.policies.policy import Policy
-from balancerd.loop import Loop
+from balancerd.loop import TOO_LATE, Loop
 from balancerd.ports import LedgerError, nothing
 from tests.worlds import a_site
 
@@ -310,6 +310,19 @@ def test_a_migration_is_taken_up_by_the_next_balancerd(site: Site) -> None:
     assert [outcome for _, outcome in site.migrations()] == ["done"]
     (row,) = site.ledger.database.rows("SELECT adopted FROM migrations")
     assert row[0]
+
+
+def test_what_an_earlier_balancerd_left_unanswered_is_not_done_to_a_later_migration(
+    site: Site,
+) -> None:
+    """Dies when an abort that came to nothing ends whatever moves the VM next, days later."""
+    site.leave(Verb.ABORT, "v0")
+    site.leave(Verb.DRAIN, "a1")
+    site.begin_again()
+    site.loop.start()
+    site.cycles(1)
+    answers = [row["answer"] for row in Reader(site.ledger.database).requests()]
+    assert answers == ["is being drained", TOO_LATE]
 
 
 def test_a_vm_of_which_nobody_knows_what_came_is_left_where_it_is(site: Site) -> None:

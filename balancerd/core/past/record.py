@@ -43,6 +43,10 @@ class Verb(StrEnum):
     CLOSE = "close"  # subject: a VM
 
 
+# What is asked about something that is under way, or waits, at that moment; not about a later one.
+OF_THE_MOMENT = frozenset({Verb.APPROVE, Verb.REJECT, Verb.ABORT, Verb.HURRY, Verb.CLOSE})
+
+
 @dataclass(frozen=True, slots=True)
 class Intent:
     """An act about to be done. `id` is 0 until the ledger has given it one."""
