@@ -66,8 +66,8 @@ def simulate(
 ) -> Result:
     """Live through a scenario under a policy; the record is written as by the daemon.
 
-    Another planner only decides: it acts through the same loop, checks and record. What happens at
-    one moment of the world's is one `batch`: where nobody is really moved nothing has to be on disk
+    Another planner only decides: it acts through the same loop, checks and record. What happens
+    from one look to the next is one `batch`: where nobody is really moved nothing has to be on disk
     before it is done.
     """
     run = _Run(site, policy, ledger, samples, planner)
@@ -124,12 +124,17 @@ class _Run:
                 if self.world.now() >= next_cycle:
                     self._cycle(watch)
                     next_cycle += self._scenario.cycle
-                self.world.advance(min(next_cycle, next_look, self._next_step(), end))
-                self._rules.check(self.world)
-                self._tell_power()
-                if self.world.now() < min(next_cycle, next_look, end):
-                    self._loop.step()
+                self._go_on(min(next_cycle, next_look, end))
         self._loop.step()
+
+    def _go_on(self, until: float) -> None:
+        """Let time pass, and carry on what is under way."""
+        while self.world.now() < until:
+            self.world.advance(min(until, self._next_step()))
+            self._rules.check(self.world)
+            self._tell_power()
+            if self.world.now() < until:
+                self._loop.step()
 
     def _cycle(self, watch: Watcher) -> None:
         cycle = self._loop.cycle()

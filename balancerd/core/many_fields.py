@@ -1,7 +1,7 @@
 """`dataclasses.replace` for values of many fields that are altered all the time.
 
-It takes a tenth of the time, and the same arguments as far as types are checked. For frozen
-dataclasses without slots, and without anything that is done as they are made.
+It takes a tenth of the time, and the same arguments as far as types are checked. For dataclasses
+without slots, as they are: what is done where one is made anew is not done again.
 """
 
 from typing import TYPE_CHECKING

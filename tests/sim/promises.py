@@ -58,12 +58,15 @@ class Promises:
         for vm, running in places.items():
             if len(running) > 1:
                 raise BrokenError(f"{vm} runs on {' and '.join(running)}")
-            left = set(self.world.copies(vm).values()) - {Presence.INCOMING}
-            if not running and not left and vm not in self.gone:
+            if not running and vm not in self.gone and not self._left(vm):
                 raise BrokenError(f"nothing is left of {vm}")
         self.rules_hold(places)
         for execution in executions:
             self._sets_hold(execution)
+
+    def _left(self, vm: str) -> set[Presence]:
+        """What there is of a VM that does not run anywhere."""
+        return set(self.world.copies(vm).values()) - {Presence.INCOMING}
 
     def is_true(self, move: Ended, conclusion: Conclusion) -> list[str]:
         """At the moment when an end is written down: it is what became of the VM. What is worth

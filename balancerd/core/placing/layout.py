@@ -8,7 +8,6 @@ CPU is in reference cores, memory in bytes. What a host carries is its overhead 
 is on it or under way from or to it: a VM under way pays on both hosts.
 """
 
-from copy import copy as shallow_copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 from balancerd.core.columns import Bools as Bools
 from balancerd.core.columns import Floats as Floats
 from balancerd.core.columns import Ints as Ints
+from balancerd.core.many_fields import replace as altered
 from balancerd.core.model import ABSURD_BYTES, ABSURD_CORES, Host, Snapshot, VMState
 from balancerd.core.past.objections import Objection
 from balancerd.core.placing.needs import Needs
@@ -45,7 +45,7 @@ class Group:
     weight: float = 0.0  # of a soft rule
 
 
-@dataclass(slots=True)
+@dataclass  # no slots: see `many_fields`
 class Layout:
     """Blocks on hosts. `place` and the `used_*` arrays change as moves are tried; nothing else."""
 
@@ -125,7 +125,7 @@ class Layout:
 
     def copy(self) -> "Layout":
         """Another layout that can be changed without changing this one."""
-        other = shallow_copy(self)
+        other = altered(self)
         other.receives = self.receives.copy()
         other.used_now = self.used_now.copy()
         other.used_cpu = self.used_cpu.copy()

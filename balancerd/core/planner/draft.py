@@ -84,8 +84,7 @@ class Draft:
 
     def judged(self, *verdicts: Verdict) -> Bools:
         """Hosts of which the assessment says one of these."""
-        is_one = np.array([verdict in verdicts for verdict in Verdict], dtype=np.bool_)
-        return np.asarray(is_one[_verdicts(Same(self.assessments))])
+        return np.asarray(_are(verdicts)[_verdicts(Same(self.assessments))])
 
     def awake(self) -> Bools:
         """Hosts that are on, or that the draft wakes."""
@@ -247,6 +246,12 @@ class Draft:
 
 
 _NUMBER = {verdict: number for number, verdict in enumerate(Verdict)}
+
+
+@lru_cache(maxsize=16)
+def _are(some: tuple[Verdict, ...]) -> Bools:
+    """Which verdicts, by their numbers, are among these."""
+    return np.array([verdict in some for verdict in Verdict], dtype=np.bool_)
 
 
 @lru_cache(maxsize=1)
