@@ -1,13 +1,18 @@
 """Cool-downs and back-offs out of what was done before."""
 
+import random
+from itertools import groupby
+from operator import attrgetter
+
 import pytest
 
-from balancerd.core.past.history import Outcome, PastMove, rests_until
+from balancerd.core.past.history import History, Outcome, PastMove, rests_until
 from balancerd.core.policies.limits import Limits
 from balancerd.core.units import doubled
 
 LIMITS = Limits(cooldown=100.0, cooldown_max=1000.0, backoff=10.0)
 DAY = 86400.0
+ENDLESS = {"per_vm_per_day": 999, "per_vm_per_week": 999}  # a budget that concerns nobody
 
 
 def past(*moves: tuple[float, Outcome]) -> list[PastMove]:
@@ -49,3 +54,27 @@ def test_a_migration_that_failed_counts_as_a_move(outcome: Outcome) -> None:
 
 def test_what_never_started_is_no_move() -> None:
     assert rests_until(past((0, Outcome.NOT_STARTED)), LIMITS) == 0.0
+
+
+def test_what_is_felt_does_not_depend_on_what_was_asked_before() -> None:
+    """Dies if a move that is added is taken in twice, or counts for no VM that was moved before; or
+    if a past that was forgotten, or another one of the same length, still counts."""
+    rng = random.Random(5)
+    whole = tuple(
+        PastMove(f"v{rng.randrange(6)}", "h1", "h2", float(at), Outcome.DONE)
+        for at in sorted(rng.sample(range(2000), 40))
+    )
+    pasts = [whole[:n] for n in range(41)] + [whole[n:] for n in range(0, 41, 5)]
+    pasts += [whole[: rng.randrange(41)] for _ in range(30)]
+    for moves in pasts:
+        vms = sorted(moves, key=attrgetter("vm", "at"))
+        by_vm = {vm: list(past) for vm, past in groupby(vms, key=attrgetter("vm"))}
+        now = rng.uniform(0.0, 4000.0)
+        felt = {
+            vm: past
+            for vm, past in by_vm.items()
+            if past[-1].at + 2.0 * doubled(100.0, len(past) - 1, 1000.0) > now
+        }
+        asked = History(moves)
+        assert asked.by_vm() == by_vm
+        assert asked.felt(now, LIMITS.model_copy(update=ENDLESS)) == felt
