@@ -18,7 +18,7 @@ from balancerd.core.planner.settle import settle
 from balancerd.core.planner.swaps import Swap, Swaps
 from balancerd.core.units import counted, format_size
 
-SETTLE = 600_000  # pairs weighed to make room for what is on one host
+SETTLE = 1_500_000  # pairs weighed to make room for what is on one host
 SWAP = 600_000  # pairs weighed to empty one host in the place of another
 SWAPS = 2_400_000  # pairs weighed in vain for all of this, after which no such attempt is made
 Obstacle = tuple[str, str, str]  # why a host stays on: the kind, its numbers, what would help
