@@ -86,8 +86,10 @@ def _is_there(path: Path) -> bool:
 def _not_allowed(path: Path, purpose: str) -> CommandError:
     """Who would be allowed to is told, so that the operator need not look for it."""
     by_group = purpose == LOOK and path.stat().st_mode & stat.S_IRGRP
-    who = f", {path.owner()} and the group {path.group()}" if by_group else f" and {path.owner()}"
-    return CommandError(f"{path}: permission denied; only root{who} may {purpose}", Exit.FAILED)
+    users = ["root"] if path.owner() == "root" else ["root", path.owner()]
+    who = [*users, f"the group {path.group()}"] if by_group else users
+    listed = " and ".join([", ".join(who[:-1]), who[-1]] if who[1:] else who)
+    return CommandError(f"{path}: permission denied; only {listed} may {purpose}", Exit.FAILED)
 
 
 def since_option(command: Command) -> Command:

@@ -8,6 +8,7 @@ import pytest
 from balancerd.actuator import Actuator
 from balancerd.adapters.sim.world import World
 from balancerd.adapters.sqlite.ledger import Ledger
+from balancerd.adapters.sqlite.reader import Reader
 from balancerd.core.executing.messages import (
     AbortMigration,
     Acted,
@@ -15,9 +16,11 @@ from balancerd.core.executing.messages import (
     Located,
     SetDowntime,
     Settle,
+    StartMigration,
     Tuned,
 )
 from balancerd.core.executing.reconcile import Act
+from balancerd.core.model import Method
 from balancerd.core.observation import Presence
 from balancerd.ports import LedgerError
 from balancerd.recorder import Recorder
@@ -81,6 +84,22 @@ def test_no_migration_is_given_up_that_the_audit_does_not_tell_of(ledger: FullAu
     over(world, ledger).perform(give_up)
     live(world, 1.0)
     assert world.migrating() == 0
+
+
+def test_what_is_tried_again_and_again_has_one_line_in_the_audit_until_the_next_migration(
+    ledger: FullAudit, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Dies when an act that a host refuses for months is written down every twenty seconds."""
+    world = a_world()
+    actuator = over(world, ledger)
+    for _ in range(3):
+        actuator.perform(AbortMigration(1, "v0", "a1", "stalled"))
+    told = [row["detail"] for row in Reader(ledger.database).events()]
+    assert told == ["given up: stalled"]
+    assert len(caplog.messages) == len(set(caplog.messages))
+    actuator.perform(StartMigration(1, 1, "v0", "a1", "a2", Method.PRE_COPY, 10**6, 0.1))
+    actuator.perform(AbortMigration(1, "v0", "a1", "stalled"))
+    assert len(Reader(ledger.database).events()) == 2
 
 
 def test_a_host_that_is_silent_but_not_proven_off_may_have_the_vm(ledger: FullAudit) -> None:

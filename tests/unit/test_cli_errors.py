@@ -178,9 +178,9 @@ NOBODY = 65534
 @pytest.mark.parametrize(
     ("mode", "line", "words"),
     [
-        (0o700, "status", "{d}: permission denied; only root and root may look at it"),
-        (0o750, "status", "only root, root and the group root may look at it"),
-        (0o755, "pause", "{d}/ledger.db: permission denied; only root and root may tell"),
+        (0o700, "status", "{d}: permission denied; only root may look at it"),
+        (0o750, "status", "only root and the group root may look at it"),
+        (0o755, "pause", "{d}/ledger.db: permission denied; only root may tell"),
     ],
 )
 def test_who_may_not_is_told_who_may(tmp_path: Path, mode: int, line: str, words: str) -> None:

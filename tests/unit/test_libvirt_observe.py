@@ -102,15 +102,21 @@ def test_finer_counters_take_the_place_of_libvirts() -> None:
         assert only(backend.observe().readings).counters == finer
 
 
-def test_counters_that_fail_are_that_hosts_error_and_nobody_elses() -> None:
+def test_counters_that_fail_are_that_hosts_error_and_nobody_elses(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Dies when one host costs the cycle, or its traceback is logged with each."""
+
     def broken() -> HostCounters:
         raise RuntimeError("no /proc")
 
     other = HostConfig("other", "test:///default")
     with LibvirtBackend([HERE, other], {"here": broken}) as backend:
         here, there = backend.observe().readings
+        backend.observe()
     assert "cannot be read" in here.error
     assert there.error == ""
+    assert [record.exc_info is not None for record in caplog.records] == [True]
 
 
 def test_a_vm_is_located_by_its_uuid_and_a_namesake_is_somebody_else() -> None:

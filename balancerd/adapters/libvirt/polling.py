@@ -37,6 +37,7 @@ class PolledHost:
         self._reading: Call[HostReading] | None = None
         self._begun = 0.0
         self._refused = ""
+        self._oddity = ""  # what was unforeseen of the last reading, and has been told
         self._silent_since: float | None = None
 
     @property
@@ -88,9 +89,11 @@ class PolledHost:
         except BackendError as error:
             return self._failed(error.cause if call.done else self._silence())
         except Exception as error:  # one host's oddity must not cost the cycle
-            LOG.exception("%s: cannot be read", self.config.name)
+            if repr(error) != self._oddity:
+                LOG.exception("%s: cannot be read", self.config.name)
+            self._oddity = repr(error)
             return self._failed(f"cannot be read: {error!r}")
-        self._silent_since = None
+        self._silent_since, self._oddity = None, ""
         return reading
 
     def _failed(self, cause: str) -> HostReading:
