@@ -6,13 +6,14 @@ through all of it takes the columns. Entry i of every column is of `names[i]`.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from balancerd.core.model import Forecast, Load
+from balancerd.core.model import Forecast, Load, Snapshot
+from balancerd.core.same import Same
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -116,6 +117,16 @@ class Loads(Table[Load]):
             dirty_rate=self.dirty_rate[kept],
             shortage=self.shortage[kept],
         )
+
+
+def loads_of(snapshot: Snapshot) -> Loads:
+    """The loads of a snapshot's VMs, drawn up once however many ask."""
+    return _loads_of(Same(snapshot))
+
+
+@lru_cache(maxsize=1)
+def _loads_of(snapshot: Same[Snapshot]) -> Loads:
+    return Loads.of(snapshot.value.loads)
 
 
 @dataclass(frozen=True, eq=False)

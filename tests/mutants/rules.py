@@ -115,6 +115,13 @@ RULES = (
         f"{CHECK}::test_a_swap_is_sound_only_with_its_waits",
     ),
     Mutant(
+        "who stays where it is takes nothing",
+        "core/check/capacity.py",
+        "replay.stays[host] = _taken(replay, replay.staying.get(host, ()))",
+        "replay.stays[host] = _taken(replay, ())",
+        f"{CHECK}::test_what_stays_is_charged_with_what_comes",
+    ),
+    Mutant(
         "only residents count, not who enters",
         "core/check/replay.py",
         "for entry in self.entering.get(host, ()):",

@@ -80,6 +80,11 @@ def test_a_mutant_is_found(fault: str, actions: list[Action]) -> None:
     assert faults(*actions)[0] == fault
 
 
+def test_what_stays_is_charged_with_what_comes() -> None:
+    full = site("h1 10c 64G: a 2c 30G | h2 10c 64G: b 2c 30G")
+    assert faults(move(1, "a", "h1>h2"), snapshot=full)[0].startswith("action 1: memory on h2")
+
+
 def test_a_swap_is_sound_only_with_its_waits() -> None:
     """The middle of a plan counts: dies if only the end is looked at."""
     full = site("h1 10c 64G: a 2c 30G | h2 10c 64G: b 2c 30G | h3 10c 64G:")

@@ -15,21 +15,22 @@ TOLERANCE = 1e-6
 def check_landing(replay: Replay, move: Move) -> None:
     """The target stays below `landing` with all that can be there, and its vCPUs in bounds."""
     target, cluster = replay.snapshot.cluster.hosts[move.target], replay.snapshot.cluster
-    there = replay.together_with(move, lambda host: host == move.target, [move.target])
-    vms = [move.vm, *sorted(there)]
+    passing = replay.passing(move, lambda host: host == move.target, [move.target])
+    moving, staying = [move.vm, *sorted(passing)], replay.staying.get(move.target, [])
+    vms = moving + staying
     bands, capacity = replay.policy.thresholds, replay.policy.capacity
     left = 1.0 - _kept_free(replay, move.target)
     cpu, memory = replay.snapshot.overhead.get(move.target, (0.0, 0))
-    demands = [demand(replay, vm) for vm in vms]
-    cpu += sum(d for d, _ in demands)
-    cpu += capacity.spread_factor * sqrt(sum(s * s for _, s in demands))
+    expected, variance, charged, vcpus = map(
+        sum, zip(_taken(replay, moving), _stays(replay, move.target), strict=True)
+    )
+    cpu += expected + capacity.spread_factor * sqrt(variance)
     _limit(replay, move, "CPU", cpu, bands.cpu.landing * left * target.cpu)
     if capacity.enforce_memory:
         reserve = max(capacity.memory_reserve, capacity.memory_reserve_share * target.memory)
-        used = memory + sum(max(0, cluster.vms[vm].memory) for vm in vms)
+        used = memory + charged
         room = bands.memory.landing * left * (target.memory - reserve)
         _limit(replay, move, "memory", used, room)
-    vcpus = sum(cluster.vms[vm].vcpus for vm in vms)
     _limit(replay, move, "vCPUs", vcpus, capacity.cpu_overcommit * (target.cores or target.cpu))
     if capacity.vms_per_host is not None:
         _limit(replay, move, "VMs", len(vms), capacity.vms_per_host)
@@ -38,6 +39,24 @@ def check_landing(replay: Replay, move: Move) -> None:
         *_huge_pages(cluster, move, vms),
     ):
         _limit(replay, move, name, taken, limit)
+
+
+def _stays(replay: Replay, host: str) -> tuple[float, ...]:
+    """What VMs take of a host that are there from beginning to end."""
+    if host not in replay.stays:
+        replay.stays[host] = _taken(replay, replay.staying.get(host, ()))
+    return replay.stays[host]
+
+
+def _taken(replay: Replay, vms: Sequence[str]) -> tuple[float, ...]:
+    """What VMs take: expected CPU, the square of its spread, memory, vCPUs."""
+    demands, values = [demand(replay, vm) for vm in vms], replay.snapshot.cluster.vms
+    return (
+        sum(cpu for cpu, _ in demands),
+        sum(spread * spread for _, spread in demands),
+        sum(max(0, values[vm].memory) for vm in vms),
+        sum(values[vm].vcpus for vm in vms),
+    )
 
 
 def _huge_pages(

@@ -28,10 +28,13 @@ class Replay:
     moves_of: dict[str, list[Move]] = field(default_factory=dict)  # by VM, in order
     charged: set[str] = field(default_factory=set)  # VMs that cost their hosts anything
     residents: dict[str, list[str]] = field(default_factory=dict)  # by host, at the start
+    staying: dict[str, list[str]] = field(default_factory=dict)  # those that no move is about
+    going: dict[str, list[str]] = field(default_factory=dict)  # the others
     rules_of: dict[str, list[ConstraintRule]] = field(default_factory=dict)  # by VM that moves
     closing: list[ConstraintRule] = field(default_factory=list)  # those that exclude whole hosts
     headroom: list[ConstraintRule] = field(default_factory=list)  # those that keep a share free
     demands: dict[str, tuple[float, float]] = field(default_factory=dict)  # by VM, as asked for
+    stays: dict[str, tuple[float, ...]] = field(default_factory=dict)  # what `staying` takes, too
     _domains: dict[tuple[str, tuple[str, ...]], dict[str, set[str]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -49,6 +52,9 @@ class Replay:
         for move in self.plan.moves:
             self.entering.setdefault(move.target, []).append(move)
             self.moves_of.setdefault(move.vm, []).append(move)
+        for host, vms in self.residents.items():
+            self.staying[host] = [vm for vm in vms if vm not in self.moves_of]
+            self.going[host] = [vm for vm in vms if vm in self.moves_of]
         for rule in self.rules:
             for vm in meant(self.moves_of, rule.vms):
                 self.rules_of.setdefault(vm, []).append(rule)
@@ -67,9 +73,14 @@ class Replay:
 
     def together_with(self, move: Move, inside: Inside, hosts: Iterable[str]) -> set[str]:
         """VMs that can be in the hosts' domain while the move's VM is there, itself left out."""
+        stay = {vm for host in hosts for vm in self.staying.get(host, ())}
+        return stay | self.passing(move, inside, hosts)
+
+    def passing(self, move: Move, inside: Inside, hosts: Iterable[str]) -> set[str]:
+        """Of those the ones that the plan moves, now or at some time."""
         there = set()
         for host in hosts:
-            for vm in self.residents.get(host, ()):
+            for vm in self.going.get(host, ()):
                 if not self.has_left(vm, move, inside, first=0):
                     there.add(vm)
             for entry in self.entering.get(host, ()):
@@ -82,12 +93,15 @@ class Replay:
 
     def has_left(self, vm: str, move: Move, inside: Inside, first: int) -> bool:
         """Whether a VM that came with action `first` is surely gone when the move starts."""
+        leaves = self.moves_of.get(vm, ())
+        if not leaves or leaves[-1].number <= first:
+            return False
         return any(
             leave.number > first
             and inside(leave.source)
             and not inside(leave.target)
             and self.is_before(leave.number, move.number)
-            for leave in self.moves_of.get(vm, ())
+            for leave in leaves
         )
 
     def hosts_beside(self, host: str, rule: ConstraintRule) -> set[str]:

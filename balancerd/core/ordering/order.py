@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from balancerd.core.moving.graphs import reduced, swap_cycle
-from balancerd.core.placing.constraints import accepts, refuses
-from balancerd.core.placing.layout import Layout
+from balancerd.core.placing.constraints import accepts, refuses, unopposed
+from balancerd.core.placing.layout import Bools, Layout
 from balancerd.core.placing.nodes import Seat
 from balancerd.core.plan import Refusal
 
@@ -50,6 +50,8 @@ def schedule(layout: Layout, wants: Sequence[Want]) -> tuple[list[Step], list[Re
     """Steps for the wants, as far as the rules allow, carried out on the layout; and the rest."""
     steps: list[Step] = []
     pending, parked = list(wants), set[int]()
+    if _unopposed(layout, wants).all():
+        return [_step(layout, want, want.target, parked) for want in wants], []
     while pending:
         waiting = []
         for want in pending:
@@ -64,6 +66,12 @@ def schedule(layout: Layout, wants: Sequence[Want]) -> tuple[list[Step], list[Re
             steps.append(parking)
         pending = waiting
     return steps, []
+
+
+def _unopposed(layout: Layout, ways: Sequence[Step] | Sequence[Want]) -> Bools:
+    """Which blocks may go their ways whatever others go before."""
+    blocks = np.array([way.block for way in ways], dtype=np.int64)
+    return unopposed(layout, blocks, np.array([way.target for way in ways], dtype=np.int64))
 
 
 def _step(layout: Layout, want: Want, target: int, parked: set[int]) -> Step:
@@ -99,16 +107,19 @@ def dependencies(origin: Layout, steps: Sequence[Step]) -> list[tuple[int, ...]]
     gathered: dict[int, list[int]] = {}  # group to look after -> steps of its members
     last: dict[int, int] = {}  # block -> its latest step
     after: list[set[int]] = []
+    free = _unopposed(origin, steps).tolist()
+    are_free = all(free)
     for index, step in enumerate(steps):
         waits = {last[step.block]} if step.block in last else set()
-        if refuses(visited, step.block, step.target) or _is_seat_taken(visited, step):
+        if not free[index] and _is_opposed(visited, step):
             waits.update(touching.get(step.target, ()))
         for group in _ordered_groups(origin, step.block):
             waits.update(gathered.get(group, ()))
             gathered.setdefault(group, []).append(index)
         after.append(waits)
-        visited.charge(step.block, step.target, seat=step.seat)
-        visited.place[step.block] = step.target
+        if not are_free:
+            visited.charge(step.block, step.target, seat=step.seat)
+            visited.place[step.block] = step.target
         touching.setdefault(step.source, []).append(index)
         touching.setdefault(step.target, []).append(index)
         last[step.block] = index
@@ -116,7 +127,10 @@ def dependencies(origin: Layout, steps: Sequence[Step]) -> list[tuple[int, ...]]
     return [lean[index] for index in range(len(steps))]
 
 
-def _is_seat_taken(layout: Layout, step: Step) -> bool:
+def _is_opposed(layout: Layout, step: Step) -> bool:
+    """Whether the target would not take the block, or not on these of its nodes."""
+    if refuses(layout, step.block, step.target):
+        return True
     nodes = layout.nodes
     return nodes is not None and not nodes.fits(step.block, step.target, step.seat)
 

@@ -15,7 +15,7 @@ from math import isfinite, sqrt
 
 import numpy as np
 
-from balancerd.core.columns import Floats, Loads, taken
+from balancerd.core.columns import Floats, loads_of, taken
 from balancerd.core.model import ABSURD_CORES, Gap, Host, Load, PowerState, Snapshot
 from balancerd.core.past.history import History
 from balancerd.core.placing.layout import Layout
@@ -76,7 +76,7 @@ def _asleep(
 def _strains(layout: Layout) -> tuple[Floats, Floats]:
     """By host: the share of the time that its VMs' vCPUs had to wait, where large VMs weigh more;
     and the bytes of memory that they lack."""
-    loads, count = Loads.of(layout.snapshot.loads), len(layout.hosts)
+    loads, count = loads_of(layout.snapshot), len(layout.hosts)
     rows, placed = loads.rows(layout.vms), layout.origin[layout.home]
     sizes = np.where(rows >= 0, layout.vm_sizes, 0.0)
     waits = np.bincount(placed, sizes * _told(taken(loads.steal, rows)), count)

@@ -6,7 +6,7 @@ from operator import attrgetter
 
 import numpy as np
 
-from balancerd.core.columns import Loads
+from balancerd.core.columns import loads_of
 from balancerd.core.model import VM, Cluster, ExclusionKind, Snapshot
 from balancerd.core.moving.method import UNSAMPLED, way_of
 from balancerd.core.moving.tie import ties
@@ -66,7 +66,7 @@ def _never(vm: str, constraint: str, detail: str, remedy: str = "") -> Refusal:
 def _by_no_method(snapshot: Snapshot, policy: Policy) -> dict[str, Refusal]:
     """VMs that no method which the policy allows can move. Where all disks are shared, plain
     pre-copy does for VMs that write no more of their memory than is taken for granted."""
-    vms, loads = snapshot.cluster.vms, Loads.of(snapshot.loads)
+    vms, loads = snapshot.cluster.vms, loads_of(snapshot)
     rate = float(policy.limits.bandwidth)
     rows = np.flatnonzero(loads.dirty_rate > UNSAMPLED * rate)
     writing = {loads.names[row] for row in rows.tolist()}

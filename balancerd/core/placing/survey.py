@@ -12,7 +12,7 @@ from itertools import repeat
 
 import numpy as np
 
-from balancerd.core.columns import Forecasts, Loads, taken
+from balancerd.core.columns import Forecasts, Loads, loads_of, taken
 from balancerd.core.model import ABSURD_BYTES, ABSURD_CORES, Cluster, Host, Snapshot
 from balancerd.core.past.breakers import State, all_done, breakers
 from balancerd.core.past.history import History, Outcome, rests_until
@@ -136,7 +136,7 @@ def _asked(guests: Guests, cores: Floats, snapshot: Snapshot) -> Floats:
     A VM that may use less than one whole core waits for that one, so what it waits for is a share
     of the core and not of its own size.
     """
-    loads = Loads.of(snapshot.loads)
+    loads = loads_of(snapshot)
     rows = loads.rows(guests.names)
     with np.errstate(invalid="ignore"):  # nothing waits for cores without end: not known
         waits = taken(loads.steal, rows) * np.maximum(guests.sizes, cores)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from balancerd.core.placing.constraints import refuses
 from balancerd.core.placing.layout import Bools, Floats, Ints, Layout
@@ -19,6 +20,7 @@ from balancerd.core.planner.levels import Levels
 PARTNERS = 48  # hosts that one host looks for an exchange with
 TRIES = 4  # exchanges that rules may refuse, until the host is left as it is
 LEAST_GAIN = 1e-9  # below it, arithmetic would move VMs for nothing
+Small = NDArray[np.int8]
 NOTHING = -1  # takes a block's place where only one of two hosts gives one
 
 
@@ -36,13 +38,15 @@ class Exchange:
     @classmethod
     def of(cls, layout: Layout, levels: Levels, free: Bools) -> "Exchange":
         """`free`: blocks that may be moved; `layout.origin` is where they are without the plan."""
-        on = [[NOTHING] for _ in layout.hosts]
-        for block in np.flatnonzero(free).tolist():
-            on[layout.place[block]].append(block)
+        blocks = np.flatnonzero(free)
+        blocks = blocks[np.argsort(layout.place[blocks], kind="stable")]
+        hosts = np.arange(len(layout.hosts), dtype=np.int64)
+        first = np.searchsorted(layout.place[blocks], hosts)
+        on = np.split(np.insert(blocks, first, NOTHING), (first + hosts)[1:])
         return cls(
             layout,
             levels,
-            [np.array(blocks) for blocks in on],
+            on,
             np.append(levels.amounts, np.zeros((len(levels.mean), 1)), axis=1),
             np.append(layout.origin, NOTHING),
             ~layout.receives | ~levels.open,
@@ -73,12 +77,11 @@ class Exchange:
         here, partners = self.on[host], self._partners(host, distances)
         if not len(partners):
             return None
-        there = np.concatenate([self.on[partner] for partner in partners])
-        hosts = np.repeat(partners, [len(self.on[partner]) for partner in partners])
+        theirs = [self.on[partner] for partner in partners.tolist()]
+        there, hosts = np.concatenate(theirs), np.repeat(partners, list(map(len, theirs)))
         gains = self._gains(host, here, hosts, there, distances)
         longer = self._longer(host, here, hosts, there)
-        gains[longer > room] = -np.inf
-        gains[(longer > 0) & (gains <= least)] = -np.inf
+        gains[(longer > room) | ((longer > 0) & (gains <= least))] = -np.inf
         for _ in range(TRIES):
             row, column = divmod(int(gains.argmax()), len(there))
             if gains[row, column] <= LEAST_GAIN:
@@ -105,24 +108,32 @@ class Exchange:
             distances, self.levels.capacity, self.amounts, strict=True
         ):
             passed = amounts[here][:, np.newaxis] - amounts[there]
-            slope = 2.0 * (distance[host] - distance[hosts])
-            gains += passed * (slope - passed * (1.0 / capacity[host] + 1.0 / capacity[hosts]))
+            gain = passed * (1.0 / capacity[host] + 1.0 / capacity[hosts])
+            np.subtract(2.0 * (distance[host] - distance[hosts]), gain, out=gain)
+            gain *= passed
+            gains += gain
         return gains
 
-    def _longer(self, host: int, here: Ints, hosts: Ints, there: Ints) -> Ints:
+    def _longer(self, host: int, here: Ints, hosts: Ints, there: Ints) -> Small:
         """By how many moves each of these exchanges would make the plan longer."""
-        away = self._away(here, host)[:, np.newaxis] + self._away(there, hosts)
-        after = self._away(here[:, np.newaxis], hosts) + self._away(there, host)
-        return np.asarray(after - away)
+        away = self._away(here[:, np.newaxis], hosts)
+        away -= self._away(here, host)[:, np.newaxis]
+        away += self._away(there, host) - self._away(there, hosts)
+        return away
 
-    def _away(self, blocks: Ints, hosts: Ints | int) -> Ints:
+    def _away(self, blocks: Ints, hosts: Ints | int) -> Small:
         """1 for each block that would be moved if it were on that host."""
-        away = (self.origin[blocks] != hosts) & (blocks != NOTHING)
-        return np.asarray(away, dtype=np.int64)
+        away = self.origin[blocks] != hosts
+        away &= blocks != NOTHING
+        return np.asarray(away, dtype=np.int8)
 
     def _swap(self, block: int, host: int, other: int, partner: int) -> bool:
         """Let two blocks change places, where the rules accept both; False if they do not."""
         layout, moved = self.layout, list[tuple[int, int, int]]()
+        # Where there is room for it even before the other goes, it need not be asked again.
+        fits = block == NOTHING or not self._refuses(block, partner)
+        if other == NOTHING and not fits:
+            return False
         if block != NOTHING:
             layout.move(block, partner)
             moved.append((block, host, partner))
@@ -132,7 +143,8 @@ class Exchange:
                 return False
             layout.move(other, host)
             moved.append((other, partner, host))
-        if block != NOTHING and not self._stands(block, host, partner):
+        is_settled = fits and (other == NOTHING or block not in layout.groups_of)
+        if not is_settled and not self._stands(block, host, partner):
             self._undo(moved)
             return False
         for mover, source, target in moved:

@@ -12,6 +12,7 @@ from balancerd.core.placing.constraints.fast import (
     forbidding,
     refuses,
     refusing,
+    unopposed,
 )
 from balancerd.core.placing.constraints.gate import Gate, refuses_move
 from balancerd.core.placing.constraints.reserve import Failover
@@ -33,5 +34,6 @@ __all__ = [
     "soft_breaks",
     "soft_cost",
     "soft_cost_of_group",
+    "unopposed",
     "violations",
 ]

@@ -61,6 +61,45 @@ def refuses(layout: Layout, block: int, host: int) -> Refusal | None:
     return None
 
 
+def unopposed(layout: Layout, blocks: Ints, targets: Ints) -> Bools:
+    """Which of these blocks would be taken by their targets whatever else of them went before.
+
+    Judged with all of them there and nobody gone: what is not unopposed has to be asked about in
+    its turn. So has a block of which rules say more than where it may be, and what has room there.
+    """
+    crowd = layout.copy()
+    for used, amount in (
+        (crowd.used_now, layout.now),
+        (crowd.used_cpu, layout.cpu),
+        (crowd.used_variance, layout.variance),
+        (crowd.used_memory, layout.memory),
+        (crowd.used_vcpus, layout.vcpus),
+        (crowd.used_count, layout.sizes),
+    ):
+        np.add.at(used, targets, amount[blocks])
+    there = layout.receives[targets] & layout.reachable[layout.signature[blocks], targets]
+    there &= layout.place[blocks] != targets
+    plain = np.bincount(blocks, minlength=len(layout.blocks)) == 1
+    plain[[*layout.groups_of, *layout.returning, *layout.objected]] = False
+    if layout.barred or layout.nodes is not None or layout.pools is not None:
+        plain[:] = False
+    return np.asarray(_within_limits(crowd)[targets] & there & plain[blocks])
+
+
+def _within_limits(layout: Layout) -> Bools:
+    """Hosts that carry no more than the checks below let them, without a tolerance."""
+    bands, capacity = layout.policy.thresholds, layout.policy.capacity
+    spread = layout.factor * np.sqrt(layout.used_variance)
+    within = layout.used_cpu + spread <= bands.cpu.landing * layout.cpu_capacity
+    within &= layout.used_now <= bands.cpu.release * layout.cpu_capacity
+    within &= layout.used_vcpus <= layout.vcpu_capacity
+    if capacity.enforce_memory:
+        within &= layout.used_memory <= bands.memory.landing * layout.memory_capacity
+    if capacity.vms_per_host is not None:
+        within &= layout.used_count <= capacity.vms_per_host
+    return np.asarray(within)
+
+
 def forbidding(layout: Layout, block: int, host: int) -> Check | None:
     """The first rule by which a host would not take a block however much room it had; or None."""
     for check in _at_stake(layout):
