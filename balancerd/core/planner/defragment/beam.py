@@ -2,7 +2,7 @@
 
 Hosts are gone through one after the other. A partial choice is judged by its regret and by how far
 its balance (VMs left less come, by kind) is from what the relaxation would have there; the best few
-hundred with different balances are kept. At the end the balance has to be in order.
+with different balances are kept. What the balance lacks in the end is set right in `balance`.
 """
 
 from dataclasses import dataclass
@@ -10,16 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from balancerd.core.placing.layout import Bools, Floats, Ints
-from balancerd.core.planner.defragment.columns import Column, columns_of, different
+from balancerd.core.planner.defragment.balance import Menu, Terms, balanced
+from balancerd.core.planner.defragment.columns import Column, columns_of
 from balancerd.core.planner.defragment.options import Options
 from balancerd.core.planner.defragment.prices import ROUNDING, Relaxed
 
-# How many partial choices are kept, and what one VM away from the path weighs, in rooms. The wider
-# search is for when the narrow one stays behind the bound.
-ATTEMPTS = ((50, 0.01), (200, 0.01), (600, 0.03))
-CLOSE = 0.5  # rooms below the bound with which a search is content in any case
+ATTEMPTS = (20, 100, 400)  # partial choices kept; more where fewer stay behind the bound
+PULL = 0.01  # rooms that one VM away from the path weighs
 LEAST_GAIN = 0.01  # rooms; with a bound below it there is nothing to look for
-UNPLACED = 10.0  # rooms that a VM costs which finds no place, and stays
 CROWD = 4  # times the width that are sorted
 
 
@@ -31,7 +29,6 @@ class Stage:
     columns: list[Column]
     changes: Ints  # columns x (kinds, moves)
     regrets: Floats
-    gains: Floats
     path: Floats
 
 
@@ -41,7 +38,6 @@ class Beam:
 
     balance: Ints
     regret: Floats
-    gain: Floats
     parent: Ints
     column: Ints
 
@@ -53,20 +49,46 @@ def choose(
 
     Kinds for whose landing nothing is paid, and whose places are plentiful, are not balanced.
     """
-    if relaxed.bound < LEAST_GAIN:
+    least = 1.0 - worth * budget  # one room, with all moves
+    if relaxed.bound < max(LEAST_GAIN, least - LEAST_GAIN):
         return {}
     scarce = ~plentiful | (relaxed.prices.kinds > ROUNDING)
     stages = _stages(options, relaxed, scarce, worth)
-    best, most = dict[int, Column](), 0.0
-    for width, pull in ATTEMPTS:
-        found, value = _search(stages, budget, worth, width, pull)
-        if value > most:
-            best, most = found, value
-        unused = budget - sum(int(column.change[-1]) for column in best.values())
-        # One room more would be worth as much less as it takes more moves.
-        if relaxed.bound - most < max(1.0 - worth * unused, CLOSE):
+    if not stages:
+        return {}
+    prices = np.append(relaxed.prices.kinds, relaxed.prices.move)
+    limit = np.append(np.zeros(len(prices) - 1, dtype=np.int64), budget)
+    return _chosen(stages, Terms(limit, prices, worth), relaxed.bound)
+
+
+def _chosen(stages: list[Stage], terms: Terms, bound: float) -> dict[int, Column]:
+    """The best that wider and wider beams lead to; nothing, if that is as good."""
+    menu, best, least = _menu(stages), np.zeros(0, dtype=np.int64), bound
+    for width in ATTEMPTS:
+        found = _search(stages, terms, width)
+        if found is None:
+            continue
+        rows, short = balanced(menu, terms, menu.first + found)
+        if short < least:
+            best, least = rows, short
+        if terms.suffices(menu.changes[rows].sum(axis=0), short):
             break
-    return best
+    columns = [column for stage in stages for column in stage.columns]
+    return {
+        stage.host: columns[row]
+        for stage, row in zip(stages, best.tolist(), strict=False)
+        if columns[row].change.any()
+    }
+
+
+def _menu(stages: list[Stage]) -> Menu:
+    counts = [len(stage.columns) for stage in stages]
+    return Menu(
+        stage=np.repeat(np.arange(len(stages)), counts),
+        first=np.cumsum([0, *counts[:-1]]),
+        changes=np.concatenate([stage.changes for stage in stages]),
+        regrets=np.concatenate([stage.regrets for stage in stages]),
+    )
 
 
 def _stages(options: Options, relaxed: Relaxed, scarce: Bools, worth: float) -> list[Stage]:
@@ -83,56 +105,46 @@ def _stages(options: Options, relaxed: Relaxed, scarce: Bools, worth: float) -> 
         columns = of_class[number]
         changes = np.array([column.change for column in columns])
         regrets = np.array([column.regret for column in columns])
-        gains = np.array([column.gain for column in columns])
         for host in options.classes[number]:
             path = path + relaxed.expected[number] * counted
-            stages.append(Stage(host, columns, changes, regrets, gains, path))
+            stages.append(Stage(host, columns, changes, regrets, path))
     return stages
 
 
-def _search(
-    stages: list[Stage], budget: int, worth: float, width: int, pull: float
-) -> tuple[dict[int, Column], float]:
-    """The best choice that one beam finds, and the rooms it gains less what moves are worth."""
-    if not stages:
-        return {}, 0.0
-    nothing = np.zeros((1, len(stages[0].path)), dtype=np.int64)
+def _search(stages: list[Stage], terms: Terms, width: int) -> Ints | None:
+    """The column of each stage in the choice that lacks least in the end; None if the budget is
+    too small for what hosts have to do."""
     zero = np.zeros(1, dtype=np.int64)
-    beams = [Beam(nothing, np.zeros(1), np.zeros(1), zero, zero)]
+    beams = [Beam(np.zeros((1, len(terms.limit)), dtype=np.int64), np.zeros(1), zero, zero)]
     for stage in stages:
-        beams.append(_step(beams[-1], stage, budget, width, pull))
-    last = beams[-1]
-    if not len(last.gain):
-        return {}, 0.0
-    moves, balance = last.balance[:, -1], last.balance[:, :-1]
-    values = last.gain - worth * moves - UNPLACED * np.maximum(balance, 0).sum(axis=1)
-    index = int(values.argmax())
-    value, chosen = float(values[index]), {}
-    for beam, stage in zip(reversed(beams[1:]), reversed(stages), strict=True):
-        column = stage.columns[int(beam.column[index])]
-        if column.change.any():
-            chosen[stage.host] = column
+        beams.append(_step(beams[-1], stage, terms, width))
+    last, picks = beams[-1], []
+    if not len(last.regret):
+        return None
+    index = int(terms.short(last.balance, last.regret).argmin())
+    for beam in reversed(beams[1:]):
+        picks.append(int(beam.column[index]))
         index = int(beam.parent[index])
-    return chosen, value
+    return np.array(picks[::-1])
 
 
-def _step(beam: Beam, stage: Stage, budget: int, width: int, pull: float) -> Beam:
-    """Every partial choice with everything that the next host could do; the best of them."""
+def _step(beam: Beam, stage: Stage, terms: Terms, width: int) -> Beam:
+    """Every partial choice with everything that the next host could do; the best of them.
+
+    More places than the path has are no harm where nothing is paid for them.
+    """
     count = len(stage.columns)
     balance = (beam.balance[:, np.newaxis, :] + stage.changes).reshape(-1, beam.balance.shape[1])
     regret = (beam.regret[:, np.newaxis] + stage.regrets).reshape(-1)
-    rows = np.flatnonzero(balance[:, -1] <= budget)
-    score = regret[rows] + pull * np.abs(balance[rows] - stage.path).sum(axis=1)
+    rows = np.flatnonzero(balance[:, -1] <= terms.limit[-1])
+    away = balance[rows] - stage.path
+    away = np.where(terms.prices > ROUNDING, np.abs(away), np.maximum(away, 0.0))
+    score = regret[rows] + PULL * away.sum(axis=1)
     if len(rows) > CROWD * width:
         crowd = np.argpartition(score, CROWD * width)[: CROWD * width]
         crowd.sort()
         rows, score = rows[crowd], score[crowd]
     rows = rows[np.argsort(score, kind="stable")]
-    rows = rows[different(balance[rows])][:width]
-    return Beam(
-        balance=balance[rows],
-        regret=regret[rows],
-        gain=(beam.gain[:, np.newaxis] + stage.gains).reshape(-1)[rows],
-        parent=rows // count,
-        column=rows % count,
-    )
+    needed = np.floor(stage.path).astype(np.int64)
+    rows = rows[terms.different(balance[rows], needed)][:width]
+    return Beam(balance[rows], regret[rows], parent=rows // count, column=rows % count)
