@@ -4,7 +4,8 @@
     options    what could be done to each node and host
     prices     what each move is worth, from the linear relaxation, which also bounds the gain
     columns    the options that are nearly best at these prices
-    beam       one for every host, so that what leaves also lands
+    beam       one for every host, ...
+    balance    ... and a few others in their place, so that what leaves also lands
     spare      the room where landing costs nothing
     sequence   moves, in an order in which each has room
 
