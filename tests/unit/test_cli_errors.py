@@ -40,7 +40,7 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("stats", Exit.INVALID, 'there is no verb "stats" (did you mean "status"?)'),
         ("plan shw", Exit.INVALID, 'there is no verb "plan shw" (did you mean "show"?)'),
-        ("plan show x", Exit.INVALID, "'x' is not a valid integer"),
+        ("plan show x", Exit.INVALID, "'x' is not a valid whole number"),
         ("plan show 77", Exit.INVALID, "there is no plan 77"),
         ("hosts -o yaml", Exit.INVALID, "'yaml' is not one of"),
         ("hosts --frob", Exit.INVALID, "No such option"),
