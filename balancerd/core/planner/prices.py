@@ -20,20 +20,23 @@ def move_prices(layout: Layout) -> Floats:
     for block, need in layout.pools.needs.items() if layout.pools else ():
         memory[block] += need.sum()
     prices = costs.move * layout.sizes + costs.gib * memory / GIB
-    for name in _tagged(Same(vms)):
-        if name not in layout.block_of:
-            continue
-        named = move_cost(vms[name])
-        if named is not None:
-            own = costs.move + costs.gib * vms[name].all_memory / GIB
-            prices[layout.block_of[name]] += named - own
+    for name, more in _named(Same(vms), costs.move, costs.gib):
+        if name in layout.block_of:
+            prices[layout.block_of[name]] += more
     return np.maximum(prices, 0.0)
 
 
 @lru_cache(maxsize=1)
-def _tagged(vms: Same[Mapping[str, VM]]) -> tuple[str, ...]:
-    """VMs that say something of themselves, in order."""
-    return tuple(sorted(name for name, vm in vms.value.items() if vm.tags))
+def _named(vms: Same[Mapping[str, VM]], move: float, gib: float) -> tuple[tuple[str, float], ...]:
+    """VMs that say what moving them costs, in order, and how much more that is than the policy's
+    price of a move and of each GiB comes to."""
+    tagged = sorted(name for name, vm in vms.value.items() if vm.tags)
+    found = list[tuple[str, float]]()
+    for name in tagged:
+        cost = move_cost(vms.value[name])
+        if cost is not None:
+            found.append((name, cost - (move + gib * vms.value[name].all_memory / GIB)))
+    return tuple(found)
 
 
 def host_prices(layout: Layout) -> Floats:
