@@ -152,7 +152,7 @@ def _explain_closed(layout: Layout, _block: int, host: int) -> Explanation:
 
 
 def _unreachable(layout: Layout, block: int, rows: Rows) -> Bools:
-    return np.asarray(~layout.reachable[layout.signature[block]][rows])
+    return np.asarray(~layout.reachable[layout.signature[block], rows])
 
 
 def _explain_unreachable(layout: Layout, block: int, host: int) -> Explanation:
