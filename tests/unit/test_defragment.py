@@ -381,8 +381,19 @@ def test_a_plan_that_its_budget_did_not_bound_is_gone_on_with() -> None:
 
 def test_what_a_host_refuses_once_the_choice_is_made_is_counted() -> None:
     """a came from h2 a while ago. Dies if only what stages before refused is told."""
-    snapshot = site(h1="8: a 2", h2="8: b 6", h3="8:")
+    snapshot = site(h1="8: a 2", h2="8: b 3, c 3", h3="8:")
     past = PastMove("a", "h2", "h1", NOW - 45 * MINUTE, Outcome.DONE)
-    made = planned(snapshot, rules(8), History(moves=(past,)))
+    made = planned(snapshot, rules(8, budget=1), History(moves=(past,)))
     assert told(made) == []
     assert made.refusal_counts["return"] == 1
+
+
+@pytest.mark.parametrize(("closed", "other"), [("a h1", "d h3>h2"), ("d h3", "a h1>h2")])
+def test_where_rules_keep_a_vm_off_the_only_place_another_takes_it(closed: str, other: str) -> None:
+    """One of two came from h2 a while ago. Dies if a round of which nothing can be done is the
+    last."""
+    snapshot = site(h1="8: a 5", h2="8: b 1, c 2", h3="8: d 5")
+    vm, host = closed.split()
+    past = PastMove(vm, "h2", host, NOW - 45 * MINUTE, Outcome.DONE)
+    made = planned(snapshot, rules(8, budget=1), History(moves=(past,)))
+    assert told(made) == [other]

@@ -10,7 +10,9 @@
     sequence   moves, in an order in which each has room
 
 What could not be carried out, and what an option has no place for, is looked for again in the room
-that the moves made, until nothing is found: planning again once all is done would do the same.
+that the moves made, until nothing is found: planning again once all is done would do the same. A VM
+that rules turned out to keep off a host is no longer as good as others of its size: it becomes a
+kind of its own.
 """
 
 from balancerd.core.planner.defragment.beam import choose
@@ -30,19 +32,24 @@ def defragment(draft: Draft) -> None:
     worth = max(draft.policy.defragment.worth, LEAST_WORTH)
     if draft.layout.big[0] <= 0:
         return
+    kept_off: dict[int, set[int]] = {}
     for _ in range(ROUNDS):
         budget, decided = draft.room(), len(draft.steps)
-        site = site_of(draft)
+        site = site_of(draft, kept_off)
         if budget < 1 or not site.kinds:
             return
         options = options_of(site)
         relaxed = relax(options, budget, worth)
         ample = plentiful(site, relaxed.moves(options))
         chosen = choose(options, relaxed, ample, budget, worth)
-        all_done = carry_out(draft, site, chosen)
+        carried = carry_out(draft, site, chosen)
+        for block, hosts in carried.kept_off.items():
+            kept_off[block] = kept_off.get(block, set()) | hosts
         made = len(draft.steps) - decided
         is_bound = relaxed.prices.move > ROUNDING  # one move more would be worth something
         gained = sum(column.gain for column in chosen.values()) - worth * made
         is_best = relaxed.bound - gained < 1.0  # not one room more comes of so many moves
-        if not made or (all_done and is_bound and is_best and draft.room() < made):
+        if not (made or carried.kept_off) or (
+            carried.is_whole and is_bound and is_best and draft.room() < made
+        ):
             return

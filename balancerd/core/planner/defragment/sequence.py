@@ -1,9 +1,9 @@
 """From what hosts should do to moves, each accepted by the rules when its turn comes."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 
-from balancerd.core.placing.constraints import refuses
+from balancerd.core.placing.constraints import forbidding, refuses
 from balancerd.core.planner.defragment.columns import Column
 from balancerd.core.planner.defragment.site import Place, Site
 from balancerd.core.planner.defragment.spare import Spare, changes_of
@@ -18,8 +18,17 @@ class Slot:
     place: Place
 
 
-def carry_out(draft: Draft, site: Site, chosen: dict[int, Column]) -> bool:
-    """Decide the moves of a choice as far as they can be made in some order; whether all were.
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What came of a choice: whether all its moves were made, and which hosts rules were found to
+    keep a VM off that was left over."""
+
+    is_whole: bool
+    kept_off: dict[int, set[int]]
+
+
+def carry_out(draft: Draft, site: Site, chosen: dict[int, Column]) -> Carried:
+    """Decide the moves of a choice as far as they can be made in some order.
 
     VMs of kinds for which no slots are meant go where they cost no room.
     """
@@ -36,20 +45,31 @@ def carry_out(draft: Draft, site: Site, chosen: dict[int, Column]) -> bool:
             if unmeant == set(leaving):
                 break
             unmeant = set(leaving)  # what finds no slot in this order
-    if draft.room() > 0:
-        _note(draft, slots, leaving)
-    return not any(leaving.values())
+    kept_off = _refused(draft, site, slots, leaving, spare) if draft.room() > 0 else {}
+    return Carried(not any(leaving.values()), kept_off)
 
 
-def _note(draft: Draft, slots: list[Slot], leaving: dict[int, list[tuple[Place, int]]]) -> None:
-    """Say why those that were to leave found the slots for their kind closed."""
+def _refused(
+    draft: Draft,
+    site: Site,
+    slots: list[Slot],
+    leaving: dict[int, list[tuple[Place, int]]],
+    spare: Spare,
+) -> dict[int, set[int]]:
+    """Say why those that were to leave found the places for their kind closed; off which of these
+    hosts rules keep them, whatever room there is."""
+    kept_off: dict[int, set[int]] = defaultdict(set)
     for kind in sorted(leaving):
-        hosts = sorted({slot.place[0] for slot in slots if slot.kind == kind})
+        meant = {slot.place[0] for slot in slots if slot.kind == kind}
         for source, block in leaving[kind]:
-            for host in hosts:
-                refusal = refuses(draft.layout, block, host) if host != source[0] else None
+            left_over = {host for host, _ in spare.places(site, kind, source[0])}
+            for host in sorted((meant | left_over) - {source[0]}):
+                refusal = refuses(draft.layout, block, host)
                 if refusal is not None:
                     draft.note(refusal)
+                if forbidding(draft.layout, block, host) is not None:
+                    kept_off[block].add(host)
+    return kept_off
 
 
 def _spread_out(

@@ -5,7 +5,9 @@ last. Considered are only VMs that may move alone and that no rule ties to other
 """
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
@@ -16,19 +18,22 @@ from balancerd.core.planner.draft import Draft
 
 KINDS_AT_MOST = 12
 HOSTS_AT_MOST = 1000
+NOBODY: Mapping[int, set[int]] = MappingProxyType({})
 
 Place = tuple[int, tuple[int, ...]]  # a host's row, and nodes of it by their numbers
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Kind:
-    """VMs that are interchangeable: nodes, and what they take of each; which hosts they reach."""
+    """VMs that are interchangeable: nodes, and what they take of each; which hosts they reach, and
+    which of those they were found to be kept off."""
 
     span: int
     vcpus: float
     memory: float
     signature: int
     only: tuple[int, ...] = ()  # the nodes that it can lie on; (): any
+    kept_off: tuple[int, ...] = ()  # hosts
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +49,16 @@ class Site:
     blocks: dict[tuple[int, Place], list[int]]
 
 
-def site_of(draft: Draft) -> Site:
-    """The hosts with most stranded room, and the commonest kinds of VMs on them."""
+def site_of(draft: Draft, kept_off: Mapping[int, set[int]] = NOBODY) -> Site:
+    """The hosts with most stranded room, and the commonest kinds of VMs on them.
+
+    `kept_off`: hosts that rules were found to keep a VM off, though they take others of its size.
+    """
     layout, size = draft.layout, Size(*draft.layout.big)
     free = free_room(layout)
     first = np.searchsorted(free.host, np.arange(len(layout.hosts) + 1))
     hosts = _hosts(draft, free, size)
-    found = _blocks(draft, set(hosts))
+    found = _blocks(draft, set(hosts), kept_off)
     common = Counter({kind: sum(map(len, places.values())) for kind, places in found.items()})
     ranked = sorted(common, key=lambda kind: (-common[kind], kind))[:KINDS_AT_MOST]
     kinds = tuple(sorted(ranked))
@@ -61,6 +69,8 @@ def site_of(draft: Draft) -> Site:
     }
     rows = [[b for there in found[kind].values() for b in there] for kind in kinds]
     landing = np.array([_landing(layout, of_kind) for of_kind in rows], dtype=np.bool_)
+    for number, kind in enumerate(kinds):
+        landing[number, list(kind.kept_off)] = False
     return Site(size, free, [int(row) for row in first], hosts, kinds, landing, blocks)
 
 
@@ -75,7 +85,9 @@ def _hosts(draft: Draft, free: Free, size: Size) -> tuple[int, ...]:
     return tuple(int(host) for host in np.sort(ranked))
 
 
-def _blocks(draft: Draft, hosts: set[int]) -> dict[Kind, dict[Place, list[int]]]:
+def _blocks(
+    draft: Draft, hosts: set[int], kept_off: Mapping[int, set[int]]
+) -> dict[Kind, dict[Place, list[int]]]:
     """The VMs that may go, by kind and place; those that use least CPU first."""
     layout = draft.layout
     found: dict[Kind, dict[Place, list[int]]] = defaultdict(lambda: defaultdict(list))
@@ -85,17 +97,19 @@ def _blocks(draft: Draft, hosts: set[int]) -> dict[Kind, dict[Place, list[int]]]
         if host in hosts and nodes and len(layout.blocks[number]) == 1:
             if number in layout.groups_of:
                 continue
-            found[_kind(layout, number, len(nodes))][host, nodes].append(number)
+            kind = _kind(layout, number, len(nodes), kept_off.get(number, set()))
+            found[kind][host, nodes].append(number)
     for places in found.values():
         for there in places.values():
             there.sort(key=lambda b: (layout.cpu[b], b))
     return found
 
 
-def _kind(layout: Layout, block: int, span: int) -> Kind:
+def _kind(layout: Layout, block: int, span: int, kept_off: set[int]) -> Kind:
     only = layout.nodes.shares[block][0].only if layout.nodes else ()
     vcpus, memory = float(layout.vcpus[block]) / span, float(layout.memory[block]) / span
-    return Kind(span, vcpus, memory, int(layout.signature[block]), only)
+    signature = int(layout.signature[block])
+    return Kind(span, vcpus, memory, signature, only, tuple(sorted(kept_off)))
 
 
 def _lies_on(layout: Layout, block: int) -> tuple[int, ...]:
