@@ -136,6 +136,7 @@ class Forecasts(Table[Forecast]):
     cpu: Floats
     spread: Floats
     usual: Floats
+    wavers: Bools
 
     @classmethod
     def of(cls, forecasts: Mapping[str, Forecast]) -> "Forecasts":
@@ -148,12 +149,13 @@ class Forecasts(Table[Forecast]):
             cpu=np.array([forecast.cpu for forecast in values], dtype=np.float64),
             spread=np.array([forecast.spread for forecast in values], dtype=np.float64),
             usual=np.array([forecast.usual for forecast in values], dtype=np.float64),
+            wavers=np.array([forecast.wavers for forecast in values], dtype=np.bool_),
         )
 
     def __getitem__(self, name: str) -> Forecast:
         row = self.row[name]
         usual = _known(self.usual.item(row))
-        return Forecast(self.cpu.item(row), self.spread.item(row), usual)
+        return Forecast(self.cpu.item(row), self.spread.item(row), usual, self.wavers.item(row))
 
 
 def _known(value: float) -> float | None:

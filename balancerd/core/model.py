@@ -231,6 +231,7 @@ class Forecast:
     cpu: float  # reference cores
     spread: float  # standard deviation, reference cores
     usual: float | None = None  # mean of a day's hours, reference cores; None: seen for too short
+    wavers: bool = False  # strays from that for longer than a moment, and comes back to it
 
 
 class GapKind(StrEnum):

@@ -3,6 +3,7 @@
 from tests.mutants.mutant import Mutant
 
 RESUME, ASSESS = "tests/unit/test_resume.py", "tests/unit/test_assess.py"
+WAVERS = "tests/unit/test_wavers.py"
 
 BREAKERS, HISTORY = "tests/unit/test_breakers.py", "tests/unit/test_history.py"
 CONSTRAINTS, VETOES = "tests/unit/test_constraints.py", "tests/unit/test_vetoes.py"
@@ -257,5 +258,61 @@ CHURN = (
         "use = sum(known)",
         ASSESS,
         protects="what is usual is what was seen, and not nothing",
+    ),
+    Mutant(
+        "wavers that last are sat out",
+        "core/placing/assess.py",
+        "if strain.cramped <= 0 and wavers.explain(layout, row, load.cpu, WAVER):",
+        "if False:",
+        WAVERS,
+        protects="no VM moves for a load that comes back on its next host",
+    ),
+    Mutant(
+        "room for wavers that last",
+        "core/placing/wavers.py",
+        "return np.where(wavers & (layout.used_count > 1), lacks, np.nan)",
+        "return np.where(wavers & (layout.used_count > 1), -1.0, np.nan)",
+        WAVERS,
+        protects="VMs wait for no more of the time than the policy allows",
+    ),
+    Mutant(
+        "no waver of one VM",
+        "core/placing/wavers.py",
+        "if (rise > most * np.sqrt(layout.variance[here])).any():",
+        "if False:",
+        WAVERS,
+        protects="a VM that needs more than ever is given it",
+    ),
+    Mutant(
+        "a peak is no waver",
+        "core/sensing/forecast.py",
+        "lasts = pasts.lasting > LASTS * pasts.waver",
+        "lasts = pasts.waver > 0",
+        WAVERS,
+        protects="peaks are relieved though they are short",
+    ),
+    Mutant(
+        "no waver of a level that changed",
+        "core/sensing/forecast.py",
+        "wavers = np.asarray(lasts & near)",
+        "wavers = np.asarray(lasts & ~np.isnan(usual))",
+        WAVERS,
+        protects="VMs that need more from now on are believed it",
+    ),
+    Mutant(
+        "no waver on a site of peaks",
+        "core/sensing/forecast.py",
+        "if float(np.nansum(pasts.lasting)) <= LASTS * float(np.nansum(pasts.waver)):",
+        "if False:",
+        WAVERS,
+        protects="what seems to last by chance is no reason to leave hosts full",
+    ),
+    Mutant(
+        "no waver of all at once",
+        "core/sensing/forecast.py",
+        "if apart > AS_USUAL * sqrt(float(pasts.waver[wavers].sum())):",
+        "if False:",
+        WAVERS,
+        protects="hosts of a site that wakes up are relieved",
     ),
 )

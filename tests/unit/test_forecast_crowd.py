@@ -65,6 +65,8 @@ def test_a_reading_moves_the_level_the_more_the_longer_the_last_one_is_ago() -> 
     assert hour["a"].level == pytest.approx(1 + weight)
     assert hour["a"].variance == pytest.approx((1 - weight) * weight)
     assert (hour["a"].span, hour["b"]) == (3600.0, Past(3700.0, 3.0))
+    assert (hour["a"].waver, hour["a"].lasting) == (1.0, 0.0)
+    assert hour["a"].strayed == pytest.approx(1.0, rel=1e-4)
     assert taking_in(hour, 3700.0, {"a": 9.0}) == hour
 
 

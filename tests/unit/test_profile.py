@@ -136,6 +136,6 @@ def test_variances_of_vms_that_are_alike_add_up_with_their_common_part() -> None
 
 def test_an_expected_turn_is_added_to_the_level_within_what_is_possible() -> None:
     pasts = Pasts.of({}).among(NAMES)
-    pasts = Pasts(NAMES, np.ones(3), np.ones(3), np.zeros(3), np.full(3, 1e6))
+    pasts = Pasts(NAMES, np.ones(3), np.ones(3), np.zeros(3), np.full(3, 1e6), *np.zeros((3, 3)))
     found = expect(pasts, np.full(3, 4.0), 1800.0, None, np.array([1.5, -2.0, 9.0]))
     assert found.cpu.tolist() == [2.5, 0.0, 4.0]

@@ -1,7 +1,8 @@
 """Each host's verdict under the dual threshold, with the numbers behind it.
 
 A host is overloaded only if its CPU is above `overload` now *and* in the window's mean, and not
-just as its VMs' loads waver around what they usually are; or if its VMs' vCPUs have to wait, or if
+just as its VMs' loads waver around what they usually are (near all of its CPU: if it has room for
+that, see `wavers`); or if its VMs' vCPUs have to wait, or if
 its VMs are charged more memory than `overload`, or visibly lack memory: guests swap while balloons
 hold what is theirs, or the host itself stands still for it (PSI, which swapping is part of, and
 which only the host that balancerd runs on tells). Pressure on CPU says nothing that waiting vCPUs
@@ -9,7 +10,7 @@ do not say better. What was not seen for `warm_up` seconds gives no verdict to a
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import isfinite, sqrt
 
@@ -18,6 +19,7 @@ import numpy as np
 from balancerd.core.columns import Floats, loads_of, taken
 from balancerd.core.model import ABSURD_CORES, Gap, Host, Load, PowerState, Snapshot
 from balancerd.core.past.history import History
+from balancerd.core.placing import wavers
 from balancerd.core.placing.layout import Layout
 from balancerd.core.placing.survey import lay_out
 from balancerd.core.plan import Assessment, Verdict
@@ -36,6 +38,7 @@ class Strain:
 
     waiting: float  # share of the time that its VMs' vCPUs stood ready and were not run
     shortage: float  # bytes of memory that it and its VMs lack, and that it does not have free
+    cramped: float  # reference cores that it lacks for its VMs' wavers; NaN: it does not waver
 
 
 def assess(snapshot: Snapshot, policy: Policy, now: float) -> tuple[Assessment, ...]:
@@ -46,6 +49,7 @@ def assess(snapshot: Snapshot, policy: Policy, now: float) -> tuple[Assessment, 
 def assess_layout(layout: Layout, now: float) -> tuple[Assessment, ...]:
     """The same, where the layout was already drawn up."""
     figures = (layout.settled_cpu(), layout.settled_memory(), *_strains(layout))
+    lacks = wavers.lacking(layout)
     gaps = {gap.name: gap for gap in reversed(layout.snapshot.gaps) if gap.subject == "host"}
     found = list(_asleep(Same(layout.snapshot.cluster.hosts), layout.hosts))
     busy = np.any(figures, axis=0) | (layout.used_count > 0)
@@ -55,8 +59,8 @@ def assess_layout(layout: Layout, now: float) -> tuple[Assessment, ...]:
     busy[[*told, *(row for row, assessment in enumerate(found) if assessment is None)]] = True
     for row in np.flatnonzero(busy).tolist():
         cpu, memory, waiting, lacked = (column.item(row) for column in figures)
-        gap = gaps.get(layout.hosts[row])
-        found[row] = _assess(layout, row, gap, cpu, memory, Strain(waiting, lacked), now)
+        gap, strain = gaps.get(layout.hosts[row]), Strain(waiting, lacked, lacks.item(row))
+        found[row] = _assess(layout, row, gap, cpu, memory, strain, now)
     return tuple(assessment for assessment in found if assessment is not None)
 
 
@@ -110,7 +114,7 @@ def _assess(
         # What the host could give back at once, it would; other hosts could give no more.
         free = max(0, host.memory - load.memory)
         lacked = strain.shortage + max(0.0, load.shortage) - free
-        strain = Strain(max(strain.waiting, load.steal), max(0.0, lacked))
+        strain = replace(strain, waiting=max(strain.waiting, load.steal), shortage=max(0.0, lacked))
         use = (now_, mean, expected)
         room = float(layout.memory_capacity[row])
         verdict, reason = _verdict(layout, row, load, use, memory, strain, room, now)
@@ -158,6 +162,14 @@ def _passing(layout: Layout, row: int, cpu: float) -> float | None:
     return usual if usual < (band.release + band.overload) / 2 else None
 
 
+def _usually(layout: Layout, row: int) -> str:
+    """What a host's VMs usually use, and by how much that wavers."""
+    capacity = float(layout.cpu_capacity[row])
+    variance = max(0.0, float(layout.used_variance[row] - layout.leaving_variance[row]))
+    level = float(layout.used_cpu[row] - layout.leaving_cpu[row])
+    return f"its VMs use {level / capacity:.0%}, give or take {sqrt(variance) / capacity:.0%}"
+
+
 def _beside(layout: Layout, block: int) -> float:
     """By how much a block usually uses more than is expected of it, in reference cores; where that
     is not known, what it uses now counts as usual."""
@@ -192,6 +204,10 @@ def _verdict(
         return Verdict.OVERLOADED, f"it lacks {format_size(strain.shortage)} of memory > {limit}"
     if cpu > bands.cpu.overload and mean > bands.cpu.overload:
         seen = f"CPU {cpu:.0%}, mean {mean:.0%} > {bands.cpu.overload:.0%}"
+        if strain.cramped > 0:
+            return Verdict.OVERLOADED, f"{seen}, too little room: {_usually(layout, row)}"
+        if strain.cramped <= 0 and wavers.explain(layout, row, load.cpu, WAVER):
+            return Verdict.NORMAL, f"{seen}, which will pass: {_usually(layout, row)}"
         if (usual := _passing(layout, row, cpu)) is None:
             return Verdict.OVERLOADED, seen
         return Verdict.NORMAL, f"{seen}, which will pass: its VMs usually use {usual:.0%}"

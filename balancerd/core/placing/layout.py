@@ -76,6 +76,7 @@ class Layout:
     now: Floats  # CPU used at this moment
     cpu: Floats  # expected
     variance: Floats
+    wavering: Floats  # the part of it of VMs that come back to what they usually use
     memory: Floats
     vcpus: Floats
     origin: Ints

@@ -107,6 +107,7 @@ class _Demand:
     now: Floats  # CPU at this moment, what it waits for included
     cpu: Floats  # expected
     variance: Floats
+    wavering: Floats  # of the variance, what comes back by itself
     memory: Floats
     vcpus: Floats
 
@@ -125,6 +126,7 @@ class _Demand:
             np.where(np.abs(now) < ABSURD_CORES, np.maximum(now, 0.0), expected),
             expected,
             blocks.summed(spread * spread),
+            blocks.summed(np.where(np.append(forecasts.wavers, False)[rows], spread * spread, 0.0)),
             blocks.summed(guests.memory),
             blocks.summed(guests.vcpus),
         )
@@ -183,6 +185,7 @@ def _composed(
         now=demand.now,
         cpu=demand.cpu,
         variance=demand.variance,
+        wavering=demand.wavering,
         memory=demand.memory,
         vcpus=demand.vcpus,
         origin=place,

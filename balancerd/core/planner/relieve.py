@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from balancerd.core.moving.cost import way_at
+from balancerd.core.placing import wavers
 from balancerd.core.placing.layout import Floats, Layout
 from balancerd.core.plan import Refusal, Verdict
 from balancerd.core.planner.draft import Draft, Mark
@@ -24,6 +25,7 @@ class _Load:
     reason: str
     least: float = 0.0  # blocks that bring no more stay
     passing: bool = False  # less is expected of the host than it has now
+    ahead: bool = False  # it is room that will be needed
 
 
 def relieve(draft: Draft) -> None:
@@ -33,6 +35,7 @@ def relieve(draft: Draft) -> None:
     draft.mended = len(draft.steps)
     for row in sorted(overloaded, key=lambda r: (-draft.assessments[r].cpu, r)):
         _relieve_memory(draft, row)
+        _make_room(draft, row)
         _relieve_cpu(draft, row)
 
 
@@ -72,6 +75,17 @@ def _sit_out(draft: Draft, host: int, before: Mark, most: int) -> None:
     draft.note(Refusal("", name, "passing peak", detail, "raise limits.moves_per_peak"))
 
 
+def _make_room(draft: Draft, host: int) -> None:
+    """Leave room for the wavers of what stays, where there is some elsewhere."""
+    layout, seen = draft.layout, draft.assessments[host]
+    overload = draft.policy.thresholds.cpu.overload
+    if min(seen.cpu, seen.cpu_mean) <= overload or not wavers.lacking(layout)[host] > 0:
+        return
+    reason = f"{layout.hosts[host]}: {seen.reason}"
+    excess = float(wavers.lacking(layout, wavers.AHEAD)[host])
+    _unload(draft, host, excess, _Load(wavers.freed(layout, host), reason, ahead=True))
+
+
 def _relieve_memory(draft: Draft, host: int) -> None:
     layout, band, seen = draft.layout, draft.policy.thresholds.memory, draft.assessments[host]
     if not draft.policy.capacity.enforce_memory:
@@ -91,7 +105,8 @@ def _relieve_memory(draft: Draft, host: int) -> None:
 def _unload(draft: Draft, host: int, excess: float, load: _Load) -> None:
     """Move blocks off until what they bring has taken the excess down to nothing.
 
-    Only if the hosts that are on have no room for enough of them, another host is woken.
+    Only if the hosts that are on have no room for enough of them, another host is woken; none for
+    room that will be needed.
     """
     left = [
         block
@@ -100,7 +115,8 @@ def _unload(draft: Draft, host: int, excess: float, load: _Load) -> None:
     ]
     # A rounding error's worth of excess must not wake a host.
     excess, left = _give(draft, left, excess * (1 - ROUNDING), load)
-    while excess > 0 and left and draft.wake_one(load.reason, left[0], urgent=True):
+    wakes = not load.ahead
+    while wakes and excess > 0 and left and draft.wake_one(load.reason, left[0], urgent=True):
         excess, left = _give(draft, left, excess, load)
     for block in left if excess > 0 else ():
         draft.note_nowhere(block)
@@ -121,7 +137,8 @@ def _give(draft: Draft, blocks: list[int], excess: float, load: _Load) -> tuple[
         else:
             block = min(left, key=lambda b: (-amount[b], price[b], b))
         left.remove(block)
-        target = draft.best_target(block)
+        among = wavers.roomy(draft.layout, block) if load.ahead else None
+        target = draft.best_target(block, among)
         if target is None:
             nowhere.append(block)
         elif draft.is_movable(block):

@@ -72,6 +72,12 @@ class Detection(Schema):
         description="a host whose load only wavers over `overload`, and usually is well below, is "
         "left in peace; false: it is relieved like any other",
     )
+    waver_share: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0,
+        description="share of the time that a host may be full as loads come and go: with room for "
+        "that it is left in peace though VMs wait, without it relieved until it has room for a "
+        "tenth of it; peaks that are over at once are relieved all the same. 0: so is all",
+    )
     warm_up: Duration = Field(120.0, description="a VM seen for less has no load to go by yet")
     trusted_after: Duration = Field(
         1800.0, description="a VM seen for less counts, in part, at half its size"

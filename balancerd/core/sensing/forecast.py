@@ -15,12 +15,16 @@ from math import sqrt
 
 import numpy as np
 
-from balancerd.core.columns import Floats, Forecasts, Table, taken
+from balancerd.core.columns import Bools, Floats, Forecasts, Table, taken
+from balancerd.core.units import DAY, HOUR
 
 MEMORY = 3600.0  # seconds after which a reading weighs 1/e
 UNSEEN_SHARE = 0.5  # of its size is expected of a VM that was never seen
 FIRST_TRUST = 0.7  # weight of a single reading of a VM against the mean of all VMs
 ENOUGH = 20  # VMs that make a crowd
+SHORTLY = 300.0  # seconds: what is over after about so long is a peak, and no waver
+LASTS = 0.5  # share of what a waver strays that is still there the next time
+AS_USUAL = 2.0  # standard deviations by which a level may differ from what is usual
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,9 @@ class Past:
     level: float
     variance: float = 0.0
     span: float = 0.0
+    strayed: float = 0.0  # from the level, of late
+    waver: float = 0.0  # square of that in the mean of a day, each reading by itself
+    lasting: float = 0.0  # the part of it that a reading has in common with those just before
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +48,9 @@ class Pasts(Table[Past]):
     level: Floats
     variance: Floats
     span: Floats
+    strayed: Floats
+    waver: Floats
+    lasting: Floats
 
     @classmethod
     def of(cls, pasts: Mapping[str, Past]) -> "Pasts":
@@ -54,20 +64,27 @@ class Pasts(Table[Past]):
             np.array([past.level for past in values], dtype=np.float64),
             np.array([past.variance for past in values], dtype=np.float64),
             np.array([past.span for past in values], dtype=np.float64),
+            np.array([past.strayed for past in values], dtype=np.float64),
+            np.array([past.waver for past in values], dtype=np.float64),
+            np.array([past.lasting for past in values], dtype=np.float64),
         )
+
+    @property
+    def columns(self) -> tuple[Floats, ...]:
+        """All that is kept, in the order of `Past`."""
+        kept = self.at, self.level, self.variance, self.span
+        return (*kept, self.strayed, self.waver, self.lasting)
 
     def __getitem__(self, name: str) -> Past:
         row = self.row[name]
-        columns = (self.at, self.level, self.variance, self.span)
-        return Past(*(float(column[row]) for column in columns))
+        return Past(*(float(column[row]) for column in self.columns))
 
     def among(self, names: tuple[str, ...]) -> "Pasts":
         """The pasts of these VMs, in their order."""
         if names == self.names:
             return self
         rows = self.rows(names)
-        columns = (self.at, self.level, self.variance, self.span)
-        return Pasts(names, *(taken(column, rows) for column in columns))
+        return Pasts(names, *(taken(column, rows) for column in self.columns))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +116,17 @@ def remember(pasts: Pasts, at: Floats, cpu: Floats) -> Pasts:
     weight = 1.0 - np.exp(-gap / MEMORY)
     step = np.where(later, cpu - pasts.level, 0.0)
     variance = (1.0 - weight) * (pasts.variance + weight * step * step)
+    slowly = gap / np.maximum(np.minimum(pasts.span + gap, DAY), gap + ~later)
+    of_late = pasts.strayed + (1.0 - np.exp(-gap / SHORTLY)) * (step - pasts.strayed)
     return Pasts(
         pasts.names,
         np.where(first | later, at, pasts.at),
         np.where(first, cpu, pasts.level + weight * step),
         np.where(first, 0.0, variance),
         np.where(first, 0.0, pasts.span + gap),
+        np.where(first, 0.0, of_late),
+        np.where(first, 0.0, pasts.waver + slowly * (step * step - pasts.waver)),
+        np.where(first, 0.0, pasts.lasting + slowly * (step * pasts.strayed - pasts.lasting)),
     )
 
 
@@ -122,6 +144,7 @@ def expect(
     trusted_after: float,
     others: Crowd | None = None,
     turn: Floats | None = None,
+    usual: Floats | None = None,
 ) -> Forecasts:
     """The forecasts of VMs of these sizes, in reference cores.
 
@@ -140,10 +163,40 @@ def expect(
         variance = trust * pasts.variance + (1.0 - trust) * (others.spread * sizes) ** 2
         spread = np.sqrt(variance)
     never = np.isnan(pasts.at)
+    usual = np.full(len(sizes), np.nan) if usual is None else usual
+    wavers = wavering(pasts, usual)
+    level = np.where(wavers, usual, level)
+    spread = np.where(wavers, np.sqrt(_foreseen(pasts)), spread)
     expected = level if turn is None else np.maximum(level + turn, 0.0)
     return Forecasts(
         pasts.names,
         np.where(never, safe, np.minimum(expected, sizes)),
         np.where(never, safe / 2, spread),
-        np.full(len(sizes), np.nan),
+        usual,
+        wavers,
     )
+
+
+def _foreseen(pasts: Pasts) -> Floats:
+    """The variance around what is usual, which is the mean of what was seen of a day, and itself
+    off by what an hour's memory of so many hours leaves (Var = 2 τ / T of the waver's)."""
+    return np.asarray(pasts.waver * (1.0 + 2.0 * MEMORY / np.clip(pasts.span, HOUR, DAY)))
+
+
+def wavering(pasts: Pasts, usual: Floats) -> Bools:
+    """Which VMs stray from what is usual for them, and will come back to it.
+
+    A level that differs from it by more than it strays is one that changed, and so are all where
+    together they differ by more than all stray. Where most of what the VMs of a site stray by is
+    over by the next reading, what lasts of one is chance, or a change: there none wavers.
+    """
+    none = np.zeros(len(pasts.names), dtype=np.bool_)
+    if float(np.nansum(pasts.lasting)) <= LASTS * float(np.nansum(pasts.waver)):
+        return none
+    lasts = pasts.lasting > LASTS * pasts.waver
+    near = np.abs(pasts.level - usual) <= AS_USUAL * np.sqrt(pasts.waver)
+    wavers = np.asarray(lasts & near)
+    apart = abs(float((pasts.level - usual)[wavers].sum()))
+    if apart > AS_USUAL * sqrt(float(pasts.waver[wavers].sum())):
+        return none
+    return wavers

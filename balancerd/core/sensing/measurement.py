@@ -130,10 +130,12 @@ def _forecasts(
         now = float(np.nanmax(pasts.at))
         turn = profile.turn(now - MEMORY, now, now + detection.horizon)
     others = crowd(pasts.level, sizes)
-    forecasts = expect(pasts, sizes, detection.trusted_after, others, turn)
+    usual = profile.of_a_day()
+    back_to = usual if detection.waver_share else None
+    forecasts = expect(pasts, sizes, detection.trusted_after, others, turn, back_to)
     per_host = len(where.names) / max(len(np.unique(where.host)), 1)
     variance = inflated(forecasts.spread**2, profile.together.share, per_host)
-    return replace(forecasts, spread=np.sqrt(variance), usual=profile.of_a_day())
+    return replace(forecasts, spread=np.sqrt(variance), usual=usual)
 
 
 @dataclass(frozen=True, slots=True)
