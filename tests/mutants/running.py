@@ -85,8 +85,8 @@ RUNNING = (
     Mutant(
         "no way back from post-copy",
         "core/executing/migration.py",
-        "    if task.switched:\n        pass",
-        "    if False:\n        pass",
+        "    if not task.ours or task.switched:\n",
+        "    if not task.ours:\n",
         CONVERGENCE,
         protects="a VM whose memory is on both hosts is never torn apart",
     ),
@@ -389,10 +389,18 @@ RUNNING = (
     Mutant(
         "people are told of what stays open",
         "core/executing/closing.py",
-        "    if not _waits(task, view) or said == task.told:\n",
+        "    if not _waits(task, view):\n",
         "    if True:\n",
         CLOSING,
         protects="nobody has to find out by himself that a VM stands still",
+    ),
+    Mutant(
+        "people are told of a standstill in post-copy",
+        "core/executing/closing.py",
+        "        return view.now - max(task.progressed, task.started) > view.policy.limits.stall\n",
+        "        return False\n",
+        CLOSING,
+        protects="nobody has to find out by himself that a VM waits for memory that does not come",
     ),
     Mutant(
         "what runs is not closed",

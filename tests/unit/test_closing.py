@@ -7,7 +7,7 @@ import pytest
 
 from balancerd.adapters.sqlite.ledger import Ledger
 from balancerd.adapters.sqlite.reader import Reader
-from balancerd.core.executing.closing import NOT_OURS, TOLD_AFTER
+from balancerd.core.executing.closing import NO_WAY_BACK, NOT_OURS, TOLD_AFTER
 from balancerd.core.executing.execution import LINGERS, Stage, Tasks
 from balancerd.core.executing.executor import due, may_close, may_press
 from balancerd.core.executing.messages import (
@@ -21,6 +21,7 @@ from balancerd.core.executing.messages import (
 from balancerd.core.observation import Presence
 from balancerd.core.past.history import Outcome
 from balancerd.core.past.record import UNSETTLED, Conclusion, Intent, IntentKind
+from balancerd.core.policies.limits import Limits
 from balancerd.core.units import GIB
 from tests.executions import START, P, Run, left_under_way, of, one_move
 
@@ -68,6 +69,37 @@ def test_people_are_told_of_a_job_that_may_not_be_ours_and_takes_too_long() -> N
     assert of(AbortMigration, run.commands) == []
 
 
+def torn() -> Run:
+    """A migration of ours that goes on in post-copy."""
+    run = one_move()
+    run.started()
+    task = replace(run.execution.tasks[1], switched=True)
+    run.execution = replace(run.execution, tasks=Tasks([task]))
+    return run
+
+
+def test_people_are_told_each_time_that_a_migration_stands_still_in_post_copy() -> None:
+    """The VM waits for memory that does not come, and nobody but they can do anything about it.
+    Dies when it is passed over as there is no way back, or given up, which libvirt refuses."""
+    run, stall = torn(), int(Limits().stall)
+    for copied, seconds in (GIB, range(5, 300, 5)), (2 * GIB, range(300, 600, 5)):
+        for second in seconds:
+            run.progress(copied, START + second)
+            assert bool(told(run)) is (second > 5 + stall)
+    first, second = told(run)
+    assert first.startswith("stands still in post-copy, ")
+    assert first.endswith(f"still on h1; {NO_WAY_BACK}")
+    assert second != first
+    assert of(AbortMigration, run.commands) == []
+
+
+def test_nobody_is_told_of_a_migration_that_goes_on_in_post_copy_however_long_it_takes() -> None:
+    run = torn()
+    for second in range(5, int(2 * run.execution.tasks[1].deadline), 5):
+        run.progress(GIB + second, START + second)
+    assert told(run) == []
+
+
 def keep_failing(seconds: float) -> Run:
     """A failed move whose target keeps a definition that its libvirt does not remove so long."""
     run = open_question(P.RUNNING, P.SHUTOFF)
@@ -110,16 +142,14 @@ def test_whoever_closes_it_has_it_concluded_and_nothing_touched() -> None:
 
 def test_an_operator_is_told_where_nothing_can_be_done_to_a_migration() -> None:
     """Dies when he is told that it is given up or hurried, and it is not."""
-    torn = one_move()
-    torn.started()
-    assert may_press([torn.execution], "a") == ""
-    task = replace(torn.execution.tasks[1], switched=True)
-    torn.execution = replace(torn.execution, tasks=Tasks([task]))
-    assert "post-copy" in may_press([torn.execution], "a")
+    whole = one_move()
+    whole.started()
+    assert may_press([whole.execution], "a") == ""
+    assert "post-copy" in may_press([torn().execution], "a")
     assert may_press([left_under_way(seen=True).execution], "a") == ""
     assert may_press([left_under_way(seen=False).execution], "a") == NOT_OURS
     assert "its hosts are being asked" in may_press([open_question().execution], "a")
-    assert may_press([torn.execution], "b") == "is not being moved by balancerd"
+    assert may_press([whole.execution], "b") == "is not being moved by balancerd"
 
 
 def test_a_migration_that_runs_is_not_closed() -> None:

@@ -2,7 +2,8 @@
 
 Some pairs of answers say that something is wrong and not what: a source that still holds the VM
 paused beside a target that is shut off may have lost it, or have it still. A job that an earlier
-balancerd left may be somebody else's, however long it takes. Nothing is guessed then and nothing
+balancerd left may be somebody else's, however long it takes; and from post-copy there is no way
+back, though its link be down or its target hang. Nothing is guessed then and nothing
 touched; but nor is it kept from those who can go and look. Nor is what is known and cannot be put
 right, as a host refuses it each time.
 """
@@ -13,30 +14,44 @@ from balancerd.core.executing.verification import conclude
 from balancerd.core.many_fields import replace as altered
 from balancerd.core.observation import Presence
 from balancerd.core.past.history import Outcome
+from balancerd.core.units import format_size
 
 TOLD_AFTER = 120.0  # seconds of asking in vain
 NOT_OURS = "nothing proves its job to be ours, so it is not given up: end it by hand, or let it run"
+NO_WAY_BACK = "it can be neither given up nor helped: see to the link, and to QEMU on both hosts"
 
 Step = tuple[Task, tuple[Command, ...]]
 
 
 def tell(task: Task, view: View) -> Step:
     """Say what is waited for, once it has lasted, and again when that is something else."""
-    said = _answers(task)
-    if not _waits(task, view) or said == task.told:
+    if not _waits(task, view):
         return task, ()
-    move = task.move
-    why = NOT_OURS if task.stage is Stage.RUNNING else task.detail
+    said, why = _words(task)
+    if said == task.told:
+        return task, ()
     detail = f"{said}; {why}" if why else said
-    return altered(task, told=said), (Unsettled(move.number, move.vm, detail),)
+    return altered(task, told=said), (Unsettled(task.move.number, task.move.vm, detail),)
 
 
 def _waits(task: Task, view: View) -> bool:
-    """Whether it has been waited for in vain: for an answer, for an act that fails each time, or
-    for a job that we do not touch."""
-    if task.stage is Stage.RUNNING:
-        return not task.ours and 0 < task.deadline < view.now - task.started
-    return task.stage is Stage.VERIFYING and view.now - task.since > TOLD_AFTER
+    """Whether it has been waited for in vain: for an answer, for an act that fails each time, for
+    a job that we do not touch, or for one that cannot be given up any more."""
+    if task.stage is not Stage.RUNNING:
+        return task.stage is Stage.VERIFYING and view.now - task.since > TOLD_AFTER
+    if task.switched:
+        return view.now - max(task.progressed, task.started) > view.policy.limits.stall
+    return not task.ours and 0 < task.deadline < view.now - task.started
+
+
+def _words(task: Task) -> tuple[str, str]:
+    """How it stands, and what is known of that."""
+    if task.stage is not Stage.RUNNING:
+        return _answers(task), task.detail
+    if not task.switched:
+        return _answers(task), NOT_OURS
+    left = f"{format_size(task.remaining)} of its memory still on {task.move.source}"
+    return f"stands still in post-copy, {left}", NO_WAY_BACK
 
 
 def may_press(task: Task) -> str:

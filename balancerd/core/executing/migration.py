@@ -284,17 +284,16 @@ def _with_progress(kept: JobReport, news: JobReport) -> JobReport:
 
 
 def _watch(task: Task, view: View) -> Step:
-    """A running migration that takes too long or stands still is given up."""
+    """A running migration that takes too long or stands still is given up; or told of, where it is
+    not ours, or there is no way back from post-copy."""
     ran = view.now - task.started
     stood = view.now - max(task.progressed, task.started)
     silent = view.now - max(task.since, task.report.at if task.report else 0.0)
     limits = view.policy.limits
-    if not task.ours:
+    if not task.ours or task.switched:
         stale = silent > SILENCE
         return (_verify(task, view, "no news of the job"), ()) if stale else tell(task, view)
-    if task.switched:
-        pass  # there is no way back from post-copy
-    elif task.abort_reason:
+    if task.abort_reason:
         if view.now - task.abort_asked >= ABORT_AGAIN:
             return give_up(task, task.abort_reason, view.now)
     elif task.deadline and ran > task.deadline:
