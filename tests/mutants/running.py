@@ -110,10 +110,18 @@ RUNNING = (
     Mutant(
         "a job after ours had ended",
         "core/executing/verification.py",
-        "if _has_answered(task):\n        return _wait",
-        "if False:\n        return _wait",
+        "if task.jobless or _has_answered(task):\n        return _wait",
+        "if task.jobless:\n        return _wait",
         VERIFICATION,
         protects="what an operator begins once ours has failed is waited for, not taken over",
+    ),
+    Mutant(
+        "a job after ours was seen to be over",
+        "core/executing/verification.py",
+        "if task.jobless or _has_answered(task):\n        return _wait",
+        "if _has_answered(task):\n        return _wait",
+        VERIFICATION,
+        protects="what an operator begins once an adopted one is over is not given up in its place",
     ),
     Mutant(
         "only our own job is throttled",

@@ -66,6 +66,22 @@ def test_a_job_that_begins_after_ours_has_ended_is_somebody_elses(target: P) -> 
     assert run.stage() is Stage.VERIFYING
 
 
+@pytest.mark.parametrize("target", [P.UNREACHABLE, P.INCOMING])
+def test_a_job_is_somebody_elses_where_ours_was_seen_to_be_over(target: P) -> None:
+    """An adopted migration has no call that could end. Dies when a job of an operator's, which he
+    began while its target did not answer, is watched in its place, and given up for its faults."""
+    run = left_under_way(seen=True)
+    for second in (SILENCE + 10, SILENCE + 11):  # the first has it given up: it stands still
+        run.feed(at=START + second)
+    assert run.stage() is Stage.VERIFYING
+    before = len(of(Watch, run.commands)), len(of(AbortMigration, run.commands))
+    seen(run, START + 120, P.RUNNING, P.UNREACHABLE)
+    seen(run, START + 180, P.UNREACHABLE, P.UNREACHABLE)
+    for second in range(240, 900, 60):
+        seen(run, START + second, P.RUNNING_WITH_JOB, target)
+    assert (len(of(Watch, run.commands)), len(of(AbortMigration, run.commands))) == before
+
+
 def test_once_the_other_job_is_over_ours_was_never_started() -> None:
     run = outrun()
     seen(run, START + 60, P.RUNNING_WITH_JOB, P.ABSENT)

@@ -127,6 +127,7 @@ class Task:
     asks: int = 0
     pair: tuple[Presence, Presence] | None = None  # what source and target last said
     pair_since: float = 0.0
+    jobless: bool = False  # its source was seen without our job: another that it has is not ours
     told: str = ""  # which answers of its hosts people were told of
     acts: tuple[Act, ...] = ()
     outcome: Outcome | None = None

@@ -35,6 +35,7 @@ _NOT_BEGUN = 55  # VIR_ERR_OPERATION_INVALID: the call was refused; what runs is
 _NOT_THERE = frozenset(
     {Presence.ABSENT, Presence.SHUTOFF, Presence.MIGRATED, Presence.FAILED, Presence.CRASHED}
 )
+_WITHOUT_JOB = _NOT_THERE | {Presence.RUNNING}
 _DEFINED = _NOT_THERE - {Presence.ABSENT}
 _RUNS = frozenset({Presence.RUNNING, Presence.RUNNING_WITH_JOB, Presence.POSTCOPY})
 
@@ -102,6 +103,8 @@ def located(task: Task, event: Located, view: View) -> Step:
     pair = _as_ordered(task, *pair_of(task, presence))
     if pair != task.pair:
         task = altered(task, pair=pair, pair_since=event.location.at)
+    if task.ours and pair[0] in _WITHOUT_JOB:
+        task = altered(task, jobless=True)
     if pair[0] is Presence.RUNNING_WITH_JOB:
         return _job_goes_on(task, pair[1], view)
     stood = event.location.at - task.pair_since
@@ -161,7 +164,7 @@ def _job_goes_on(task: Task, target: Presence, view: View) -> Step:
     """A job holds the VM: watch it again if it is ours, else wait for its end."""
     if task.foreign or task.is_cold or not may_watch(target, ours=task.ours):
         return _wait(task, task.foreign or "a job holds it that is not seen on the target")
-    if _has_answered(task):
+    if task.jobless or _has_answered(task):
         return _wait(task, "a job holds it that began after ours had ended")
     move = task.move
     limit = task.deadline or deadline(move.seconds, view.policy.limits)
