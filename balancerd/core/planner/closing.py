@@ -41,10 +41,12 @@ class Closing:
     swaps_in_vain: int = 0  # and for those that could not be in the place of others
     cramped: float = 0.0  # spare room, in hosts' worth, with which no places were found
     may_close: Bools = field(init=False)
+    unplaced: Bools = field(init=False)  # those for whose VMs no places were found so far
     useful: Floats = field(init=False)  # reference cores of each host that could be put to use
 
     def __post_init__(self) -> None:
         self.may_close = self.closable.copy()
+        self.unplaced = np.zeros_like(self.closable)
         self.useful = self.filling.useful()
 
     def next_host(self) -> int | None:
@@ -61,8 +63,8 @@ class Closing:
         staying = search.price * (layout.place == search.home)
         return self.host_price - np.bincount(layout.place, staying, len(layout.hosts))
 
-    def close(self, host: int) -> None:
-        """Empty a host if there is room elsewhere and that is worth it."""
+    def close(self, host: int, budget: int) -> None:
+        """Empty a host if there is room elsewhere and that is worth it; `budget`: pairs weighed."""
         search, layout = self.search, self.search.layout
         self.closable[host] = False
         was_open, before, work = bool(search.open_[host]), layout.place.copy(), search.work
@@ -72,13 +74,14 @@ class Closing:
         if moves > most:
             self._leave_out(self.draft.room() - moved)
         if obstacle is None:
-            obstacle = self._empty(host, most, SETTLE)
+            obstacle = self._empty(host, most, budget)
             if obstacle is None:
                 self.emptied[host] = was_open
                 self._moved_for(host)
                 return
             _take_back(search, before)
-            self.draft.counts.update(search.turning_down(search.on(host)))
+            if host not in self.obstacles:
+                self.draft.counts.update(search.turning_down(search.on(host)))
         self.obstacles.setdefault(host, obstacle)
         self.in_vain += search.work - work
         search.open_[host], search.own[host] = was_open, True
@@ -236,6 +239,7 @@ class Closing:
                 vm = search.layout.blocks[block][0]
                 return "no room", f"no other host may take {vm}", f"balancerctl why-not {vm} HOST"
         if not settle(search, budget):
+            self.unplaced[host] = True
             self.cramped = max(self.cramped, float(self.filling.spare().min()))
             detail = f"its {counted(len(blocks), 'block')} of VMs and what makes way find no places"
             return "no room", detail, ""

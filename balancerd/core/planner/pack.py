@@ -12,7 +12,7 @@ from balancerd.core.ordering.order import Want
 from balancerd.core.placing.layout import Bools, Floats, Layout
 from balancerd.core.plan import Verdict
 from balancerd.core.planner.adopt import Way, adopt, way_to
-from balancerd.core.planner.closing import Closing
+from balancerd.core.planner.closing import SETTLE, Closing
 from balancerd.core.planner.draft import Draft
 from balancerd.core.planner.filling import Filling
 from balancerd.core.planner.prices import host_prices, move_prices
@@ -22,6 +22,7 @@ from balancerd.core.planner.settle import polish
 
 POLISH = 3_000_000  # pairs weighed to take needless moves back
 ROUNDS = 3  # searches, each without the blocks that rules kept back in those before
+GLANCE = 200_000  # pairs weighed for one host before the others were tried
 IN_VAIN = 1_200_000  # pairs weighed for hosts that stay on, after which no other is tried
 
 
@@ -87,13 +88,22 @@ def _close_all(closing: Closing) -> None:
     """Empty hosts as long as any can be. One that was emptied in another's place leaves other room:
     all are asked again then."""
     while True:
-        while closing.in_vain < IN_VAIN and (host := closing.next_host()) is not None:
-            closing.close(host)
+        _close_each(closing, GLANCE)
+        closing.closable |= closing.unplaced & (closing.search.layout.used_count > 0)
+        _close_each(closing, SETTLE)
         if closing.emptied:
             polish(closing.search, POLISH)
         if not closing.emptied or not closing.swap():
             return
         closing.closable = closing.may_close & (closing.search.layout.used_count > 0)
+
+
+def _close_each(closing: Closing, budget: int) -> None:
+    """Try all hosts, with so many pairs weighed for each. For little at first: most that can be
+    emptied are at once, and one that cannot be would leave others untried, which the next plan
+    would find."""
+    while closing.in_vain < IN_VAIN and (host := closing.next_host()) is not None:
+        closing.close(host, budget)
 
 
 def packing(draft: Draft) -> Search:
