@@ -192,7 +192,7 @@ def again() -> Iterator[tuple[str, Any]]:
     for name in ("spread", NIGHT, "consolidate"):
         cases: list[dict[str, float]] = []
         for seed in seeds:
-            cases += _cases(grown(seed), shipped(name), np.random.default_rng(seed))
+            cases += cases_of(grown(seed), shipped(name), np.random.default_rng(seed))
         yield (
             name,
             {
@@ -232,7 +232,9 @@ def _totals(snapshot: Snapshot) -> dict[str, Load]:
     return {name: Load(cpu, cpu, 0) for name, cpu in totals.items()}
 
 
-def _cases(found: Snapshot, policy: Policy, random: np.random.Generator) -> list[dict[str, float]]:
+def cases_of(
+    found: Snapshot, policy: Policy, random: np.random.Generator
+) -> list[dict[str, float]]:
     """Three parts of a plan, and all of it."""
     made = plan(found, policy, History(), 0.0)
     if not made.moves:

@@ -19,6 +19,7 @@ from balancerd.core.policies.choices import Mode
 from balancerd.core.policies.policy import Policy
 from balancerd.core.units import GIB, HOUR
 from balancerd.simulation import simulate
+from benchmarks import stability
 from tests.sites import policy
 
 STEP = 600.0
@@ -134,3 +135,12 @@ def test_in_weeks_of_swings_no_vm_goes_back_within_its_cooldown(tmp_path: Path) 
         own.append(move)
     assert len(waited) > 10
     assert min(waited) >= 2.0
+
+
+@pytest.mark.parametrize("seed", [2, 37])
+def test_once_a_whole_plan_is_done_planning_again_finds_nothing_that_it_missed(seed: int) -> None:
+    """At night, on sites where some hosts cannot be emptied, which shows only after a long search.
+    Dies when one of them uses up all that may be tried in vain, so that others are left untried."""
+    night = stability.shipped(stability.NIGHT)
+    cases = stability.cases_of(stability.grown(seed), night, np.random.default_rng(seed))
+    assert [case["more"] for case in cases if case["whole"]] == [0]
