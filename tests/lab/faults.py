@@ -115,7 +115,7 @@ HOSTS_FAIL = (
     ),
     _case(
         "a source libvirtd that hangs delays the answer, and any end is told as it is",
-        *(Trouble.SOURCE_DAEMON_STOPPED, Moment.COPYING, STAYED, ARRIVED),
+        *(Trouble.SOURCE_DAEMON_STOPPED, Moment.COPYING, STAYED, ARRIVED, GIVEN_UP),
         lasts=8.0,
     ),
     _case(

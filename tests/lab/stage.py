@@ -8,6 +8,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
+import libvirt
+
 from balancerd.adapters.aside import PowerAside
 from balancerd.adapters.libvirt import LibvirtBackend
 from balancerd.adapters.power import ExecPower
@@ -58,7 +60,12 @@ class RealStage:
                 (float("inf"), lambda: self.rig.host(TARGET).limit("migration", None))
             )
         if case.dirty_mb_per_s:
+            before = self.guest.inner()["dirtied_pages"]
             self.guest.set_load(Load(dirty_mb_per_s=case.dirty_mb_per_s, working_set_mib=48))
+            # First it fills its working set, and whoever looked then would take that for its use.
+            self.rig.wait_for(
+                lambda: self.guest.inner()["dirtied_pages"] > before, 20, "it writes to its memory"
+            )
         if case.method is Method.COLD:
             self._virsh(SOURCE, "destroy", self.vm)
 
@@ -210,7 +217,10 @@ def _comes_home(guest: Guest, spec: GuestSpec) -> bool:
     shared = spec.disk is None or spec.disk.place == "shared"
     where = guest.where()
     if len(where) == 1 and where != [SOURCE] and shared:
-        guest.migrate(SOURCE)
+        try:
+            guest.migrate(SOURCE)
+        except libvirt.libvirtError:  # what post-copy tore may go on, and hold its job for good
+            return False
     return list(guest.states()) == guest.where() == [SOURCE]
 
 
