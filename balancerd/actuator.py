@@ -84,7 +84,7 @@ class Actuator:
             case NoteProgress():
                 recorder.keep(ledger.record_progress, command.intent, command.report)
             case Unsettled():
-                log.error("%s: what became of it is for a person: %s", command.vm, command.detail)
+                log.error("%s is for a person: %s", command.vm, command.detail)
                 recorder.event(self._clock.now(), UNSETTLED, command.vm, command.detail)
             case EndPlan():
                 log.info("plan %d %s: %s", command.plan_id, command.state, command.detail)

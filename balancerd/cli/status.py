@@ -130,7 +130,7 @@ def _status_lines(document: Row, now: float) -> Iterator[tuple[str, str]]:
 def _in_the_way(document: Row) -> Iterator[tuple[str, str]]:
     """What waits for people, and what is left alone."""
     for number, said in enumerate(document["unsettled"]):
-        yield "" if number else "UNSETTLED", f"{said}; see to it, then `balancerctl close VM`"
+        yield "" if number else "UNSETTLED", said
     for number, said in enumerate(document["objections"][:OBJECTIONS]):
         yield "" if number else "objections", said
     for number, veto in enumerate(document["vetoes"][:VETOES]):

@@ -89,6 +89,7 @@ def test_people_are_told_each_time_that_a_migration_stands_still_in_post_copy() 
     first, second = told(run)
     assert first.startswith("stands still in post-copy, ")
     assert first.endswith(f"still on h1; {NO_WAY_BACK}")
+    assert "close" not in first
     assert second != first
     assert of(AbortMigration, run.commands) == []
 
@@ -115,7 +116,10 @@ def test_people_are_told_once_of_what_cannot_be_put_right() -> None:
     """Dies when each try counts as a beginning: then it is tried for ever, and nobody knows."""
     assert told(keep_failing(TOLD_AFTER - 20)) == []
     run = keep_failing(TOLD_AFTER * 5)
-    assert told(run) == ["h1 says running, h2 says shutoff; h2: undefine: it has snapshots"]
+    assert told(run) == [
+        "h1 says running, h2 says shutoff; h2: undefine: it has snapshots;"
+        " put it right on both hosts, then `balancerctl close a`"
+    ]
     assert len(of(Settle, run.commands)) > 20
     assert run.outcome() is None
 
@@ -156,9 +160,15 @@ def test_a_migration_that_runs_is_not_closed() -> None:
     """Dies when an operator can make balancerd forget what it has under way."""
     run = one_move()
     run.started()
-    assert "give it up" in may_close([run.execution], "a")
+    assert "`balancerctl abort a`" in may_close([run.execution], "a")
     run.feed(CloseWanted("a", "anna"))
     assert run.stage() is Stage.RUNNING
+
+
+def test_nobody_is_sent_to_give_up_what_can_only_be_waited_for() -> None:
+    """Dies when closing is refused with the advice to abort, which is refused in its turn."""
+    assert may_close([torn().execution], "a") == NO_WAY_BACK
+    assert may_close([left_under_way(seen=False).execution], "a") == NOT_OURS
 
 
 @pytest.mark.parametrize("target", [P.ABSENT, P.UNREACHABLE, P.POSTCOPY])

@@ -18,7 +18,7 @@ from balancerd.core.units import format_size
 
 TOLD_AFTER = 120.0  # seconds of asking in vain
 NOT_OURS = "nothing proves its job to be ours, so it is not given up: end it by hand, or let it run"
-NO_WAY_BACK = "it can be neither given up nor helped: see to the link, and to QEMU on both hosts"
+NO_WAY_BACK = "post-copy can only be waited for: see to the link, and to QEMU on both hosts"
 
 Step = tuple[Task, tuple[Command, ...]]
 
@@ -27,10 +27,11 @@ def tell(task: Task, view: View) -> Step:
     """Say what is waited for, once it has lasted, and again when that is something else."""
     if not _waits(task, view):
         return task, ()
-    said, why = _words(task)
+    said = _stands(task)
     if said == task.told:
         return task, ()
-    detail = f"{said}; {why}" if why else said
+    known = task.detail if task.stage is Stage.VERIFYING else ""
+    detail = "; ".join(filter(None, (said, known, may_close(task) or _to_close(task))))
     return altered(task, told=said), (Unsettled(task.move.number, task.move.vm, detail),)
 
 
@@ -44,14 +45,17 @@ def _waits(task: Task, view: View) -> bool:
     return not task.ours and 0 < task.deadline < view.now - task.started
 
 
-def _words(task: Task) -> tuple[str, str]:
-    """How it stands, and what is known of that."""
-    if task.stage is not Stage.RUNNING:
-        return _answers(task), task.detail
-    if not task.switched:
-        return _answers(task), NOT_OURS
+def _stands(task: Task) -> str:
+    """How it stands."""
+    if not task.switched or task.stage is not Stage.RUNNING:
+        return _answers(task)
     left = f"{format_size(task.remaining)} of its memory still on {task.move.source}"
-    return f"stands still in post-copy, {left}", NO_WAY_BACK
+    return f"stands still in post-copy, {left}"
+
+
+def _to_close(task: Task) -> str:
+    """What is to be done to one that may be closed."""
+    return f"put it right on both hosts, then `balancerctl close {task.move.vm}`"
 
 
 def may_press(task: Task) -> str:
@@ -61,17 +65,22 @@ def may_press(task: Task) -> str:
     if task.stage is not Stage.RUNNING:
         return f"it is {task.stage}: its hosts are being asked"
     if task.switched:
-        return "it goes on in post-copy, which can be neither hurried nor given up"
+        return f"it can be neither hurried nor given up: {NO_WAY_BACK}"
     return NOT_OURS if task.adopted and not task.ours else ""
 
 
 def may_close(task: Task) -> str:
-    """Why a migration may not be left to people; "" when it may."""
-    if task.stage is not Stage.VERIFYING:
-        return f"it is {task.stage}: give it up, or wait for its end"
-    if task.pair and task.pair[0] is Presence.RUNNING_WITH_JOB:
-        return f"a job holds it on {task.move.source}: wait for its end"
-    return ""
+    """Why a migration may not be left to people, and what they can do; "" when it may."""
+    if task.stage is Stage.VERIFYING:
+        has_job = task.pair is not None and task.pair[0] is Presence.RUNNING_WITH_JOB
+        return f"a job holds it on {task.move.source}: wait for its end" if has_job else ""
+    if task.stage is not Stage.RUNNING:
+        return f"it is {task.stage}: wait for its end"
+    if task.switched:
+        return NO_WAY_BACK
+    if task.adopted and not task.ours:
+        return NOT_OURS
+    return f"it is running: `balancerctl abort {task.move.vm}`, or wait for its end"
 
 
 def close(task: Task, event: CloseWanted, view: View) -> Step:

@@ -235,7 +235,7 @@ class NoteProgress:
 
 @dataclass(frozen=True, slots=True)
 class Unsettled:
-    """Tell people that what became of a VM cannot be told, and what its hosts say."""
+    """Tell people of a VM that waits for them: how it stands, and what they can do."""
 
     task: int
     vm: str
