@@ -87,11 +87,8 @@ class Actuator:
                 log.error("%s is for a person: %s", command.vm, command.detail)
                 recorder.event(self._clock.now(), UNSETTLED, command.vm, command.detail)
             case EndPlan():
-                log.info("plan %d %s: %s", command.plan_id, command.state, command.detail)
                 now = self._clock.now()
-                recorder.keep(
-                    ledger.set_plan_state, command.plan_id, command.state, now, command.detail
-                )
+                recorder.end_plan(command.plan_id, command.state, now, command.detail)
 
     def _locate(self, command: Ask) -> Location:
         """What both hosts say; of one that is proven to be off, that nothing runs there."""

@@ -257,8 +257,13 @@ class Loop:
         warrant = warrant_of_approval(policy, request.by)
         if warrant is None:
             return False, "the policy only observes"
-        if not self._carry_out(proposal.plan, proposal.id, warrant):
+        now = self._clock.now()
+        self._recorder.keep(
+            self._ledger.set_plan_state, proposal.id, PlanState.RUNNING, now, f"by {warrant.by}"
+        )
+        if self._recorder.broken:
             return False, "it cannot be recorded"
+        self._carry_out(proposal.plan, proposal.id, warrant)
         self._proposals.take()
         paused = self._recorder.keep(self._ledger.pause, self._clock.now())
         when = " once the pause ends" if paused else ""
@@ -323,27 +328,23 @@ class Loop:
         if warrant is None:
             return self._proposals.offer(plan, policy, self._record_plan)
         self._proposals.drop("the policy acts by itself now")
-        number = self._record_plan(plan)
-        if number is None or not self._carry_out(plan, number, warrant):
+        number = self._record_plan(plan, PlanState.RUNNING, f"by {warrant.by}")
+        if number is None:
             return "frozen: the plan cannot be recorded"
+        self._carry_out(plan, number, warrant)
         return f"plan {number}: {plan.reason}"
 
-    def _record_plan(self, plan: Plan) -> int | None:
+    def _record_plan(
+        self, plan: Plan, state: PlanState = PlanState.PROPOSED, detail: str = ""
+    ) -> int | None:
         record, snapshot = self._ledger.record_plan, self._watch.snapshot
-        return self._recorder.keep(record, plan, snapshot, PlanState.PROPOSED)
+        return self._recorder.keep(record, plan, snapshot, state, detail)
 
-    def _carry_out(self, plan: Plan, number: int, warrant: Warrant) -> bool:
-        """Begin the execution and its first actions; False where that cannot be recorded. Without
-        a warrant there is none."""
-        now = self._clock.now()
-        self._recorder.keep(
-            self._ledger.set_plan_state, number, PlanState.RUNNING, now, f"by {warrant.by}"
-        )
-        if self._recorder.broken:
-            return False
+    def _carry_out(self, plan: Plan, number: int, warrant: Warrant) -> None:
+        """Begin the execution and its first actions, once the record has it as running. Without a
+        warrant there is none."""
         self._executions.append(Execution.of(plan, number, warrant))
-        self._advance((), self._policy().at(now))
-        return True
+        self._advance((), self._policy().at(self._clock.now()))
 
     def _progress(self) -> str:
         """One sentence about what is under way."""

@@ -181,8 +181,8 @@ class Ledger(Protocol):
         """Bring the hosts and VMs of the record up to date, and note placements that changed."""
         ...
 
-    def record_plan(self, plan: Plan, snapshot: Snapshot, state: PlanState) -> int:
-        """Keep a plan with the snapshot it was made of; its id."""
+    def record_plan(self, plan: Plan, snapshot: Snapshot, state: PlanState, detail: str) -> int:
+        """Keep a plan with the snapshot it was made of, and how it stands; its id."""
         ...
 
     def set_plan_state(self, plan: int, state: PlanState, at: float, detail: str) -> None:

@@ -55,8 +55,7 @@ class Proposals:
             return
         number, self._waiting = self._waiting.id, None
         self._dropped = number, why
-        now, superseded = self._clock.now(), PlanState.SUPERSEDED
-        self._recorder.keep(self._recorder.ledger.set_plan_state, number, superseded, now, why)
+        self._recorder.end_plan(number, PlanState.SUPERSEDED, self._clock.now(), why)
 
     def named(self, number: str) -> Proposal | None:
         """The plan that waits, if it is the one that the operator decides on."""

@@ -2,9 +2,10 @@
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import ParamSpec, TypeVar
 
-from balancerd.core.past.record import Conclusion
+from balancerd.core.past.record import Conclusion, PlanState
 from balancerd.ports import Ledger, LedgerError
 from balancerd.troubles import Troubles
 
@@ -22,7 +23,7 @@ class Recorder:
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
         self.broken = ""
-        self._unrecorded: list[Conclusion] = []
+        self._unrecorded: list[Callable[[], None]] = []
         self._troubles = Troubles(logging.ERROR)
 
     def retry(self) -> None:
@@ -45,15 +46,23 @@ class Recorder:
     def conclude(self, conclusion: Conclusion) -> None:
         """Record how an intent ended, now or as soon as the ledger is whole."""
         log.info("intent %d %s: %s", conclusion.intent, conclusion.outcome, conclusion.detail)
-        self._unrecorded.append(conclusion)
-        self._catch_up()
+        self._once_whole(partial(self.ledger.conclude, conclusion))
+
+    def end_plan(self, plan: int, state: PlanState, at: float, detail: str) -> None:
+        """Record how a plan ended, now or as soon as the ledger is whole."""
+        log.info("plan %d %s: %s", plan, state, detail)
+        self._once_whole(partial(self.ledger.set_plan_state, plan, state, at, detail))
 
     def event(self, at: float, kind: str, subject: str, detail: str) -> None:
         """Add a line to the audit."""
         self.keep(self.ledger.record_event, at, kind, subject, detail)
 
+    def _once_whole(self, write: Callable[[], None]) -> None:
+        self._unrecorded.append(write)
+        self._catch_up()
+
     def _catch_up(self) -> None:
         while self._unrecorded and not self.broken:
-            self.keep(self.ledger.conclude, self._unrecorded[0])
+            self.keep(self._unrecorded[0])
             if not self.broken:
                 del self._unrecorded[0]

@@ -5,6 +5,7 @@ at each step of such a day hides all else.
 """
 
 import logging
+from collections.abc import Mapping
 
 log = logging.getLogger("balancerd")
 
@@ -26,3 +27,13 @@ class Troubles:
         else:
             del self._told[what]
             log.info("%s: over", what)
+
+    def all(self, now: Mapping[str, str]) -> Mapping[str, str]:
+        """Say what began and what is over, where these are all the troubles there are by now. Gives
+        what was said. What only reads otherwise than at its beginning is the same trouble."""
+        begun = sorted(now.keys() - self._told.keys())
+        over = sorted(self._told.keys() - now.keys())
+        said = {what: now.get(what, "") for what in (*begun, *over)}
+        for what, trouble in said.items():
+            self.note(what, trouble)
+        return said

@@ -42,8 +42,8 @@ class Watch:
         self._links = links
         self._known = Known()
         self._seen: Snapshot | None = None
-        self._told: frozenset[str] = frozenset()  # what is amiss on the site
-        self._troubles = Troubles()
+        self._troubles = Troubles()  # of the site
+        self._samples_trouble = Troubles()
         self.history = History()
 
     @property
@@ -147,13 +147,9 @@ class Watch:
         troubles = {f"{g.name}: {g.kind}": g.detail for g in snapshot.gaps if g.subject == "host"}
         for split in snapshot.split_brains:
             troubles[f"{split.vm} runs on {' and '.join(split.hosts)}"] = split.uuid
-        for trouble in sorted(troubles.keys() - self._told):
-            log.warning("%s (%s)", trouble, troubles[trouble])
-            self._recorder.event(snapshot.at, "trouble", trouble, troubles[trouble])
-        for trouble in sorted(self._told - troubles.keys()):
-            log.info("%s: over", trouble)
-            self._recorder.event(snapshot.at, "trouble over", trouble, "")
-        self._told = frozenset(troubles)
+        for what, detail in self._troubles.all(troubles).items():
+            kind = "trouble" if what in troubles else "trouble over"
+            self._recorder.event(snapshot.at, kind, what, detail)
 
     def _record(self, before: Snapshot | None, ours: Set[str]) -> None:
         snapshot, keep = self.snapshot, self._recorder.keep
@@ -168,7 +164,7 @@ class Watch:
             trouble = ""
         except LedgerError as error:
             trouble = str(error)
-        self._troubles.note("samples", trouble)
+        self._samples_trouble.note("samples", trouble)
 
     def _note_deeds(self, before: Snapshot, snapshot: Snapshot, ours: Set[str]) -> None:
         """Put what others did to VMs into the audit, from where it is a veto for a while."""

@@ -250,6 +250,42 @@ def test_an_approval_that_cannot_be_recorded_waits_and_is_not_told_that_nothing_
     ]
 
 
+def test_a_plan_that_ends_while_the_disk_is_full_is_not_open_for_ever(site: Site) -> None:
+    """Dies when its end is only tried to be recorded: it stays "running" until the next start."""
+    while not site.world.migrating():
+        site.cycles(1, seconds=1.0)
+    site.ledger.full = True
+    while site.loop.busy():
+        site.cycles(1)
+    assert site.ledger.open_plans() == (1,)
+    site.ledger.full = False
+    site.cycles(1)
+    assert 1 not in site.ledger.open_plans()
+
+
+def test_nor_is_one_that_is_dropped_then(site: Site) -> None:
+    """Dies when "proposed" stays in the record for a plan that nobody can approve."""
+    site.policy = a_policy(mode="advise")
+    site.cycles(6)
+    site.leave(Verb.REJECT, "1")
+    site.ledger.full = True
+    site.cycles(1, seconds=1.0)
+    site.ledger.full = False
+    site.cycles(1, seconds=1.0)
+    assert 1 not in site.ledger.open_plans()
+
+
+def test_a_plan_that_is_carried_out_at_once_was_never_proposed(site: Site) -> None:
+    """Dies when it is marked in a second step: where that fails, it waits in the record for an
+    approval that would be refused."""
+    while not site.world.migrating():
+        site.cycles(1, seconds=1.0)
+    found = Reader(site.ledger.database).plan(1)
+    assert found is not None
+    (state,) = found[0]["states"]
+    assert (state["state"], state["detail"]) == ("running", f"by policy {site.policy.name}")
+
+
 def test_observe_never_plans(site: Site) -> None:
     site.policy = a_policy(mode="observe")
     assert site.cycles(6) == "observing"

@@ -140,10 +140,12 @@ class Ledger:
             else:
                 self._newest = snapshot
 
-    def record_plan(self, plan: Plan, snapshot: Snapshot, state: PlanState) -> int:
+    def record_plan(
+        self, plan: Plan, snapshot: Snapshot, state: PlanState, detail: str = ""
+    ) -> int:
         """Keep a plan, and its snapshot where the plan does something; the plan's id."""
         with self.database.transaction():
-            number = plans.record_plan(self.database, plan, state)
+            number = plans.record_plan(self.database, plan, state, detail)
             if self._keeps_snapshots and plan.actions:
                 self._snapshots.keep_for(number, snapshot)
         return number

@@ -33,7 +33,7 @@ def record_policy(database: Database, name: str, text: str, at: float) -> bool:
     return before is None or tuple(before) != (name, digest)
 
 
-def record_plan(database: Database, plan: Plan, state: PlanState) -> int:
+def record_plan(database: Database, plan: Plan, state: PlanState, detail: str) -> int:
     """Write a plan with its actions and refusals; its id. A line of audit where it does anything.
 
     What an empty plan says of each host is only kept until the next plan comes: there may be
@@ -45,7 +45,7 @@ def record_plan(database: Database, plan: Plan, state: PlanState) -> int:
             " AND id = (SELECT max(id) FROM plans)"
         )
         number = database.insert("plans", _plan_row(database, plan, state))
-        set_state(database, number, state, plan.at, "")
+        set_state(database, number, state, plan.at, detail)
         database.execute_many(
             f"INSERT INTO plan_actions VALUES ({', '.join('?' * 18)})",
             [_action_row(number, action) for action in plan.actions],
