@@ -5,6 +5,7 @@ The classes are the schema. There is no secret in the file: libvirt and the powe
 their own.
 """
 
+import tomllib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -26,7 +27,7 @@ from balancerd.core.policies.choices import Engine
 from balancerd.core.policies.policy import Policy
 from balancerd.core.policies.quantity import Duration, Rate, Schema, Size, Text, Zone, refuse
 from balancerd.core.units import DAY, HOUR, format_duration
-from balancerd.documents import DocumentError, load, parse, read_text
+from balancerd.documents import DocumentError, parse, read_text
 from balancerd.toml_lines import lines_of
 
 SOLVER = "highspy"  # what the engines "exact" and "shadow" need; an extra of the package
@@ -181,7 +182,7 @@ class Retention(Schema):
 
 
 class Configuration(Schema):
-    """The configuration file. Paths are absolute once it was read by `load_configuration`."""
+    """The configuration file. Paths are absolute once it was read by `parse_configuration`."""
 
     site: Text = Field(description="name of the site")
     state_directory: FilePath = Field(
@@ -267,10 +268,9 @@ def _twice(key: str, values: list[str]) -> list[tuple[tuple[str | int, ...], str
     ]
 
 
-def load_configuration(path: Path | str) -> Configuration:
+def parse_configuration(text: str, path: Path | str) -> Configuration:
     """The configuration, its paths made absolute; DocumentError with every problem otherwise."""
-    found = load(path, Configuration)
-    home = Path(path).absolute().parent
+    found, home = parse(text, Configuration, str(path)), _home(path)
     return found.model_copy(
         update={
             "state_directory": home / found.state_directory,
@@ -279,9 +279,27 @@ def load_configuration(path: Path | str) -> Configuration:
     )
 
 
+def policy_named_in(text: str, path: Path | str) -> Path | None:
+    """The policy's file as a configuration names it, whatever else is wrong with that."""
+    try:
+        named = tomllib.loads(text).get("policy")
+    except (ValueError, RecursionError):
+        return None
+    return _home(path) / named if isinstance(named, str) and named else None
+
+
+def _home(path: Path | str) -> Path:
+    """What paths in the configuration are relative to."""
+    return Path(path).absolute().parent
+
+
 def load_policy(path: Path | str) -> Policy:
     """A policy, named after its file unless it has a name; DocumentError otherwise."""
-    text = read_text(path)
+    return parse_policy(read_text(path), path)
+
+
+def parse_policy(text: str, path: Path | str) -> Policy:
+    """The same of a file that was read already."""
     policy = parse(text, Policy, str(path))
     if policy.engine is not Engine.BUILTIN and find_spec(SOLVER) is None:
         line, key = lines_of(text)["engine",], policy.engine.value

@@ -7,7 +7,8 @@ says what would be right, and offers the nearest known key for one that does not
 import json
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,6 +28,15 @@ class DocumentError(Exception):
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = tuple(problems)
+
+
+@contextmanager
+def collecting(problems: list[str]) -> Iterator[None]:
+    """Add what is wrong with a file to what is wrong with others, so that all is told at once."""
+    try:
+        yield
+    except DocumentError as error:
+        problems += error.problems
 
 
 def read_text(path: Path | str) -> str:

@@ -16,12 +16,18 @@ from balancerd.adapters.power import Answer, Commands, ExecPower
 from balancerd.adapters.sqlite.ledger import Ledger
 from balancerd.adapters.sqlite.maintenance import LedgerRetention
 from balancerd.adapters.sqlite.samples import SamplesRetention, SamplesStore
-from balancerd.config import Configuration, HostEntry, load_configuration, load_policy
+from balancerd.config import (
+    Configuration,
+    HostEntry,
+    parse_configuration,
+    parse_policy,
+    policy_named_in,
+)
 from balancerd.core.model import Link
 from balancerd.core.past.record import Cycle
 from balancerd.core.policies.policy import Policy
 from balancerd.core.units import format_size
-from balancerd.documents import read_text
+from balancerd.documents import DocumentError, collecting, read_text
 from balancerd.engines import planner
 from balancerd.loop import Loop
 from balancerd.notify import notify
@@ -46,9 +52,17 @@ class Setup:
     @classmethod
     def read(cls, path: Path) -> "Setup":
         """From the configuration file; DocumentError with every problem of either file."""
-        configuration = load_configuration(path)
-        policy = load_policy(configuration.policy)
-        return cls(configuration, policy, read_text(configuration.policy))
+        text, problems = read_text(path), list[str]()
+        with collecting(problems):
+            configuration = parse_configuration(text, path)
+        policy_file = policy_named_in(text, path)
+        if policy_file is not None:
+            with collecting(problems):
+                policy_text = read_text(policy_file)
+                policy = parse_policy(policy_text, policy_file)
+        if problems:
+            raise DocumentError(problems)
+        return cls(configuration, policy, policy_text)
 
 
 @dataclass(slots=True)

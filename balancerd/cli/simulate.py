@@ -21,7 +21,7 @@ from balancerd.cli.errors import invalid
 from balancerd.cli.output import Form, console, output_option_of, write_document
 from balancerd.cli.record import reading
 from balancerd.cli.result_view import draw_results, figures, progress
-from balancerd.config import SHIPPED_POLICIES, load_policy
+from balancerd.config import SHIPPED_POLICIES, parse_policy
 from balancerd.core.policies.policy import Policy
 from balancerd.documents import load, read_text
 from balancerd.ports import LedgerError
@@ -64,10 +64,10 @@ def simulate(
     scenario: str, policy_file: str, trace: Path | None, record: Path | None, form: Form
 ) -> None:
     """Live through a scenario as fast as the machine can, and print what came of it."""
-    policy = load_policy(policy_file)
-    site = _site(scenario, trace)
+    text = read_text(policy_file)
+    policy, site = parse_policy(text, policy_file), _site(scenario, trace)
     with _record(record) as directory, progress(site.scenario) as watch:
-        result = _run(site, policy, read_text(policy_file), directory, watch)
+        result = _run(site, policy, text, directory, watch)
     document = result.as_json()
     columns = {policy.name: figures(result.score, result)}
     write_document(document, form, lambda where: draw_results(where, columns))
@@ -83,12 +83,13 @@ def simulate(
 def demo(record: Path | None) -> None:
     """Watch balancerd keep a simulated site of 40 hosts and 400 VMs for a day and its nights."""
     policy_file = SHIPPED_POLICIES / "power-saving.toml"
-    policy, site = load_policy(policy_file), _site(str(DEMO), None)
+    text = read_text(policy_file)
+    policy, site = parse_policy(text, policy_file), _site(str(DEMO), None)
     click.echo(f"{site.scenario.summary}.\nPolicy {policy_file.name}: {policy.summary}.\n")
     if record is None:
         _clear(DEMO_RECORD)
     with _record(record or DEMO_RECORD) as directory, progress(site.scenario) as watch:
-        result = _run(site, policy, read_text(policy_file), directory, watch)
+        result = _run(site, policy, text, directory, watch)
     columns = {
         policy.name: figures(result.score, result),
         "no balancing": figures(without_balancing(site)),

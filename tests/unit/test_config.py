@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from balancerd.config import Configuration, load_configuration, load_policy
+from balancerd.config import Configuration, load_policy, parse_configuration
 from balancerd.documents import DocumentError, parse
 
 FULL = """\
@@ -67,9 +67,8 @@ def test_a_full_configuration_is_read() -> None:
 
 
 def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
-    file = tmp_path / "balancerd.toml"
-    file.write_text('state_directory = "/srv/state"\n' + FULL)
-    site = load_configuration(file)
+    text = 'state_directory = "/srv/state"\n' + FULL
+    site = parse_configuration(text, tmp_path / "balancerd.toml")
     assert site.policy == tmp_path / "policies/night.toml"
     assert site.state_directory == Path("/srv/state")
 

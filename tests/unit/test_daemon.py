@@ -200,6 +200,15 @@ def test_check_only_reads(process: Process) -> None:
     assert not (process.directory / "state").exists()
 
 
+def test_check_tells_the_problems_of_both_files_at_once(process: Process) -> None:
+    """Dies when the policy is only looked at once the configuration is right."""
+    process.write("balancerd.toml", CONFIGURATION.replace('cycle = "1s"', "cycel = 1"))
+    process.write("policy.toml", POLICY + 'objektive = "pack"\n')
+    found = once("--config", process.directory / "balancerd.toml", "--check")
+    assert found.returncode == 2
+    assert [line.split(": ")[1] for line in found.stderr.splitlines()] == ["cycel", "objektive"]
+
+
 def test_a_file_that_is_no_ledger_is_left_as_it_is(process: Process) -> None:
     (process.directory / "state").mkdir()
     process.write("state/ledger.db", "my diary\n" * 500)
