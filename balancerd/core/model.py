@@ -143,6 +143,8 @@ class VM:
     owner: str = ""  # another management system that says it owns the VM
     numa: tuple[int, ...] = ()  # NUMA nodes of its host that it is bound to, evenly; (): to none
     numa_kept: bool = False  # it takes their numbers along: a move cannot choose others
+    left_behind: tuple[str, ...] = ()  # what of its state a cold move would leave on its host
+    snapshots: bool = False  # it has some, with which libvirt moves no VM
     huge_pages: tuple[HugePages, ...] = ()
     tags: Mapping[str, str] = field(default_factory=lambda: EMPTY)  # balancerd's own <metadata>
 
@@ -262,6 +264,7 @@ class ExclusionKind(StrEnum):
     NOT_RUNNING = "not running"
     HOST_DEVICE = "host device"
     LOCAL_STORAGE = "local storage"
+    SNAPSHOTS = "snapshots"
     UNSAFE_CACHE = "unsafe cache mode"
     OTHER_OWNER = "other owner"
     AMBIGUOUS_NAME = "ambiguous name"

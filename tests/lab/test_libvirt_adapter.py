@@ -16,7 +16,8 @@ import libvirt
 import pytest
 
 from balancerd.adapters.libvirt import HostConfig, LibvirtBackend
-from balancerd.core.model import Method, VMState
+from balancerd.core.model import Exclusion, ExclusionKind, Method, VMState
+from balancerd.core.moving.tie import tie
 from balancerd.core.observation import HostReading, JobReport, Observation, Presence, VMReading
 from balancerd.ports import BackendError
 from tests.lab.rig import Disk, Guest, GuestSpec, Host, Load, Rig
@@ -24,6 +25,7 @@ from tests.lab.rig import Disk, Guest, GuestSpec, Host, Load, Rig
 MIB = 2**20
 ALL = ("h1", "h2", "h3")
 TAGS = "<b:policy xmlns:b='urn:balancerd:policy' apart='web'/>"
+SNAPSHOT = "<domainsnapshot><name>before</name></domainsnapshot>"
 NOVA = "<n:instance xmlns:n='http://openstack.org/xmlns/libvirt/nova/1.1'/>"
 
 
@@ -260,6 +262,54 @@ def timed(act: Callable[[], object]) -> float:
     begun = time.monotonic()
     act()
     return time.monotonic() - begun
+
+
+def test_a_guest_that_stands_still_costs_its_host_a_minute_and_then_nobody_anything(
+    backend: LibvirtBackend, rig: Rig
+) -> None:
+    """A QEMU that hangs on its storage answers its libvirtd no more. Dies when each reading asks it
+    once more: nobody would know anything of its host until it comes back."""
+    rig.start_all({"still": ("h1", GuestSpec()), "well": ("h1", GuestSpec())})
+    rig.host("h1").kill_qemu("still", signal.SIGSTOP)
+
+    def owners() -> dict[str, str]:
+        return {found.vm.name: found.vm.owner for found in reading(backend.observe(), "h1").vms}
+
+    until(lambda: reading(backend.observe(), "h1").error, 20, "a reading waits for it")
+    until(owners, 90, "its host is read again")
+    assert owners()["well"] == ""
+    assert owners()["still"].startswith("unknown: ")
+    assert owners()["still"].endswith("its QEMU does not answer")
+    assert vm(backend.observe(), "h1", "still").vm.memory == 128 * MIB
+    rig.host("h1").kill_qemu("still", signal.SIGCONT)
+    until(lambda: owners() == {"still": "", "well": ""}, 20, "it is well again")
+
+
+def test_a_vm_with_snapshots_is_moved_by_no_method(backend: LibvirtBackend, lone: Guest) -> None:
+    """Were this libvirt's refusal gone, so could be ours."""
+    on(lone, "h1", lambda domain: domain.snapshotCreateXML(SNAPSHOT).getName())
+    found = vm(backend.observe(), "h1", "lone").vm
+    assert (found.snapshots, tie(found)) == (
+        True,
+        Exclusion("lone", ExclusionKind.SNAPSHOTS, "libvirt moves no VM that has snapshots"),
+    )
+    backend.locate("lone", uuid_of(lone), ALL)
+    backend.migrate("lone", "h1", "h2", Method.PRE_COPY, 100 * MIB, 0.1)
+    assert "cannot migrate domain with 1 snapshots" in ended(backend).error
+    on(lone, "h1", lambda domain: domain.snapshotLookupByName("before").delete())
+
+
+def test_memory_that_is_saved_is_not_left_behind(backend: LibvirtBackend, lone: Guest) -> None:
+    """Dies when libvirt is asked: it carries the definition alone, and the VM boots anew."""
+    uuid = uuid_of(lone)
+    backend.locate("lone", uuid, ALL)
+    on(lone, "h1", lambda domain: domain.managedSave())
+    assert vm(backend.observe(), "h1", "lone").vm.left_behind == ("its saved memory",)
+    backend.migrate("lone", "h1", "h2", Method.COLD, 5 * MIB, 0.1)
+    assert "its memory is saved here" in ended(backend).error
+    lone.start("h1", wait=False)
+    until(lambda: lone.inner(), 30, "it goes on")
+    unharmed(lone)
 
 
 def test_a_host_is_read_again_after_its_libvirtd_was_killed_and_restarted(

@@ -54,6 +54,22 @@ COLD = (
         protects="a host that does not answer may run what is shut off elsewhere",
     ),
     Mutant(
+        "what a cold move would leave behind",
+        "core/placing/constraints/cold.py",
+        "    if vm.left_behind:\n",
+        "    if False:\n",
+        MOVES,
+        protects="no VM is carried off without its saved memory, its TPM or its firmware variables",
+    ),
+    Mutant(
+        "memory that is saved by now",
+        "adapters/libvirt/migration.py",
+        "if self.order.method is Method.COLD and domain.hasManagedSaveImage():",
+        "if False:",
+        "tests/unit/test_libvirt_orders.py",
+        protects="a VM whose memory was saved since it was planned does not lose it",
+    ),
+    Mutant(
         "what may be on its way is waited for",
         "core/executing/cold.py",
         "waited < patience",

@@ -79,6 +79,14 @@ HYPERVISOR = (
         protects="a VM that was started meanwhile keeps its definition",
     ),
     Mutant(
+        "a QEMU that stands still is not waited for",
+        "adapters/libvirt/observe.py",
+        "    if is_stuck(domain):\n",
+        "    if False:\n",
+        OBSERVE,
+        protects="a VM that hangs does not make its whole host one that is not known",
+    ),
+    Mutant(
         "no answer is no absence",
         "adapters/libvirt/backend.py",
         "    except Exception:  # noqa: BLE001  whatever a host says, it is an answer\n"

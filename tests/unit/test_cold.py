@@ -85,6 +85,7 @@ def test_it_stays_where_nothing_drains_or_the_policy_keeps_it() -> None:
         ({"persistent": False}, "no definition"),
         ({"owner": "nova"}, "nova"),
         ({"host_devices": ("gpu",)}, "gpu"),
+        ({"left_behind": ("its saved memory",)}, "it would leave behind its saved memory"),
     ],
 )
 def test_what_cannot_be_carried_whole_stays(fields: dict[str, Any], words: str) -> None:

@@ -25,7 +25,7 @@ GUEST = """<domain type='kvm' id='7'>
   <currentMemory unit='KiB'>2097152</currentMemory>
   <vcpu placement='static' current='2'>4</vcpu>
   {tuning}
-  <os><type arch='x86_64' machine='pc-q35-7.2'>hvm</type></os>
+  <os><type arch='x86_64' machine='pc-q35-7.2'>hvm</type>{os}</os>
   {cpu}
   <devices>
     <emulator>/usr/bin/qemu-system-x86_64</emulator>
@@ -38,8 +38,10 @@ GUEST = """<domain type='kvm' id='7'>
 NFS = Storage(shared=("/srv/vms",))
 
 
-def guest(metadata: str = "", tuning: str = "", cpu: str = "", devices: str = "") -> str:
-    return GUEST.format(metadata=metadata, tuning=tuning, cpu=cpu, devices=devices)
+def guest(
+    metadata: str = "", tuning: str = "", cpu: str = "", devices: str = "", os: str = ""
+) -> str:
+    return GUEST.format(metadata=metadata, tuning=tuning, cpu=cpu, devices=devices, os=os)
 
 
 def disk(source: str, kind: str = "file", driver: str = "cache='none'", rest: str = "") -> str:
@@ -242,6 +244,39 @@ def test_devices_of_the_host_are_named(device: str, name: str) -> None:
 def test_an_emulated_tpm_ties_to_no_host() -> None:
     tpm = "<tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm>"
     assert vm_of(guest(devices=tpm), NFS).host_devices == ()
+
+
+EMULATED_TPM = "<tpm model='tpm-crb'><backend type='emulator'>{source}</backend></tpm>"
+NVDIMM = "<memory model='nvdimm'><source><path>{path}</path></source><target/></memory>"
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"os": "<nvram>/var/lib/nvram/a</nvram>"}, "firmware variables /var/lib/nvram/a"),
+        ({"os": "<nvram type='file'><source file='/v/a'/></nvram>"}, "firmware variables /v/a"),
+        ({"os": "<varstore path='/v/a.json'/>"}, "firmware variables /v/a.json"),
+        ({"devices": EMULATED_TPM.format(source="")}, "what its emulated TPM holds"),
+        ({"devices": NVDIMM.format(path="/var/pmem")}, "persistent memory /var/pmem"),
+    ],
+)
+def test_state_that_no_cold_move_takes_along_is_told(fields: dict[str, str], words: str) -> None:
+    """libvirt carries a definition, and deletes the TPM's files of one that it undefines."""
+    assert vm_of(guest(**fields), NFS).left_behind == (words,)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"os": "<nvram>/srv/vms/a.vars</nvram>"},
+        {"os": "<nvram type='network'><source protocol='nbd' name='a'/></nvram>"},
+        {"devices": EMULATED_TPM.format(source="<source type='dir' path='/srv/vms/tpm'/>")},
+        {"devices": NVDIMM.format(path="/srv/vms/pmem")},
+        {"devices": "<memory model='dimm'><target><size unit='MiB'>512</size></target></memory>"},
+    ],
+)
+def test_state_that_every_host_reaches_goes_anywhere(fields: dict[str, str]) -> None:
+    assert vm_of(guest(**fields), NFS).left_behind == ()
 
 
 @pytest.mark.parametrize(

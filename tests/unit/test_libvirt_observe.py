@@ -20,6 +20,7 @@ from balancerd.adapters.libvirt.statistics import disk_sizes, vm_counters
 from balancerd.adapters.libvirt.xml import parse
 from balancerd.core.model import VMState
 from balancerd.core.observation import HostCounters, HostReading, Presence
+from balancerd.core.units import MIB
 
 HERE = HostConfig("here", "test:///default", rack="r1", speed=1.5, power_curve=(90.0, 200.0))
 NOBODY = HostConfig("nobody", "qemu+tcp://127.0.0.1:1/system")
@@ -176,6 +177,19 @@ def test_autostart_and_persistence_are_read_every_time(machine: Machine) -> None
     assert not vm.persistent
 
 
+def test_memory_that_is_saved_would_be_left_behind(machine: Machine) -> None:
+    assert only_vm(machine.read()).vm.left_behind == ()
+    machine.domain.managedSave()
+    assert only_vm(machine.read()).vm.left_behind == ("its saved memory",)
+
+
+def test_a_vm_with_snapshots_is_known_as_such(machine: Machine) -> None:
+    """libvirt refuses to move it, whatever the method."""
+    assert not only_vm(machine.read()).vm.snapshots
+    machine.domain.snapshotCreateXML("<domainsnapshot><name>s</name></domainsnapshot>")
+    assert only_vm(machine.read()).vm.snapshots
+
+
 def test_a_definition_is_read_again_when_its_fingerprint_changed_and_no_event_told(
     machine: Machine,
 ) -> None:
@@ -255,6 +269,56 @@ class Unparsable:
 
     def XMLDesc(self, _flags: int) -> str:  # noqa: N802  libvirt's name
         return "<!DOCTYPE domain [<!ENTITY a 'b'>]><domain><name>&a;</name></domain>"
+
+
+class Stuck:
+    """A domain whose QEMU stands still: each question about it waits, but for one."""
+
+    def __init__(self, real: libvirt.virDomain, answered: list[int] | None) -> None:
+        self._real, self._answered = real, answered
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def controlInfo(self) -> list[int]:  # noqa: N802  libvirt's name
+        return self._answered or [libvirt.VIR_DOMAIN_CONTROL_OK, 0, 0]
+
+    def jobStats(self) -> Any:  # noqa: N802  libvirt's name
+        assert self._answered is None, "this would wait for half a minute"
+        error = libvirt.libvirtError("")
+        error.err = (libvirt.VIR_ERR_OPERATION_TIMEOUT, 0, "cannot acquire a lock", 0, *[""] * 5)
+        raise error
+
+    def XMLDesc(self, _flags: int) -> str:  # noqa: N802  libvirt's name
+        raise AssertionError("this might wait, too")
+
+
+OCCUPIED = [libvirt.VIR_DOMAIN_CONTROL_OCCUPIED, 0, 6000]
+BROKEN = [libvirt.VIR_DOMAIN_CONTROL_ERROR, 0, 0]
+
+
+@pytest.mark.parametrize("answered", [OCCUPIED, BROKEN, None])
+@pytest.mark.parametrize("known", [True, False])
+def test_a_qemu_that_does_not_answer_costs_only_its_own_vm(
+    machine: Machine, answered: list[int] | None, known: bool
+) -> None:
+    """Dies when anything is asked that waits for it: its host would not be known any more."""
+    if known:
+        machine.read()
+
+    class Hostile(Spoiled):
+        def getAllDomainStats(self, *arguments: int) -> Any:  # noqa: N802  libvirt's name
+            records = self._real.getAllDomainStats(*arguments)
+            return [(Stuck(domain, answered), {**told, **BALLOON}) for domain, told in records]
+
+    connection: Any = Hostile(machine.connection, "")
+    vm = only_vm(machine.reader.read(connection)).vm
+    assert vm.owner.startswith("unknown: ")
+    assert vm.owner.endswith("its QEMU does not answer")
+    assert (vm.memory, vm.state) == (MIB, VMState.RUNNING)
+
+
+BALLOON = {"balloon.maximum": 1024}  # KiB; told whatever its QEMU does
 
 
 def only_vm(reading: HostReading) -> Any:

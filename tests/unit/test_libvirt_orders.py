@@ -221,6 +221,20 @@ def test_an_order_that_has_grown_old_is_not_carried_out() -> None:
     assert not end.begun
 
 
+def test_a_vm_whose_memory_is_saved_on_its_host_is_not_carried_cold() -> None:
+    """Dies when it is: libvirt leaves that behind, and the VM boots as after a loss of power."""
+    here = HostConfig("here", "test:///default")
+    connection = libvirt.open("test:///default")
+    saved = connection.lookupByName("test")
+    saved.managedSave()
+    carried = Order("test", "", here, here, Method.COLD, 0, 0.3)
+    end = Migration(carried, lambda _: None, Figures).run()
+    saved.create()  # from that memory, which is gone with it
+    connection.close()
+    assert "its memory is saved here" in end.error
+    assert not end.begun
+
+
 def test_only_a_vm_that_is_handed_over_arrives_paused() -> None:
     paused = libvirt.VIR_MIGRATE_PAUSED
     given = Order("a", "u", H1, H2, Method.PRE_COPY, 0, 0.3, hand_over=True)

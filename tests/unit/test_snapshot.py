@@ -208,6 +208,7 @@ def test_what_ties_a_vm_to_its_host_is_named() -> None:
             base, disks=(Disk("a", shared=True, safe_cache=False),)
         ),
         ExclusionKind.OTHER_OWNER: replace(base, owner="nova"),
+        ExclusionKind.SNAPSHOTS: replace(base, snapshots=True),
     }
     for kind, vm in ties.items():
         snapshot = snapshot_of(host_reading("h1", 1000, vm_reading("a", vm=vm)))

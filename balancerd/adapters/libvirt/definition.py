@@ -86,6 +86,7 @@ def vm_of(document: str, storage: Storage) -> VM:
         owner=_owner(root),
         numa=_numa(root),
         numa_kept=True,
+        left_behind=tuple(_left_behind(root, storage)),
         huge_pages=paged,
         tags=MappingProxyType(_tags(root)),
     )
@@ -273,6 +274,23 @@ def _host_devices(root: Element) -> Iterator[str]:
             yield "TPM"
     if root.find("launchSecurity") is not None:
         yield f"memory encryption {attribute(root.find('launchSecurity'), 'type')}".strip()
+
+
+def _left_behind(root: Element, storage: Storage) -> Iterator[str]:
+    """What of the VM's state lies in files of its host that libvirt moves only with its memory: of
+    one that is shut off, it carries the definition and deletes or forgets them."""
+    for variables in (*root.iterfind("os/nvram"), *root.iterfind("os/varstore")):
+        path = (variables.text or "").strip() or variables.get("path", "")
+        path = path or attribute(variables.find("source"), "file")
+        if variables.get("type") != "network" and not storage.prefix(path):
+            yield f"firmware variables {path}".strip()
+    for backend in root.iterfind("devices/tpm/backend"):
+        path = attribute(backend.find("source"), "path")
+        if backend.get("type") != "passthrough" and not storage.prefix(path):
+            yield "what its emulated TPM holds"
+    for path in filter(None, (e.text for e in root.iterfind("devices/memory/source/path"))):
+        if not storage.prefix(path):
+            yield f"persistent memory {path}"
 
 
 def _address(source: Element | None) -> str:

@@ -23,6 +23,7 @@ from balancerd.core.model import VM
 
 REFRESH_SECONDS = 600.0  # a definition is read anew after so long, events or not
 AVOID_SECONDS = 3600.0
+STUCK = "its QEMU does not answer"
 
 EVENTS = (
     libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE,
@@ -95,6 +96,8 @@ class Inventory:
         sizes = disk_sizes(statistics)
         fingerprint = (domain.ID(), *map(statistics.get, _FINGERPRINT), *sorted(sizes.items()))
         known = self._definitions.get(uuid)
+        if job is Job.UNTOLD:
+            return _held(known.vm) if known else _sketch(domain, statistics, STUCK)
         if known and known.fingerprint == fingerprint and now < known.read_at + REFRESH_SECONDS:
             return known.vm
         if job is Job.INCOMING:
@@ -119,6 +122,11 @@ class Inventory:
             return _sketch(domain, statistics, sentence(error))
         finally:
             self._asking = ""
+
+
+def _held(vm: VM) -> VM:
+    """A VM as it was last defined, which nobody can move now: so its owner is one nobody knows."""
+    return replace(vm, owner=f"unknown: {STUCK}")
 
 
 def _sketch(domain: libvirt.virDomain, statistics: Statistics, reason: str) -> VM:

@@ -11,6 +11,7 @@ from balancerd.adapters.libvirt.states import Job
 from balancerd.core.observation import JobProgress
 
 PAGE = 4096  # bytes, where libvirt does not tell a page's size
+STUCK_SECONDS = 5.0  # a QEMU that is well answers in milliseconds, on a busy host within a second
 
 _KEEP = libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED | libvirt.VIR_DOMAIN_JOB_STATS_KEEP_COMPLETED
 # "only available on the source": an incoming migration holds the domain.
@@ -47,6 +48,21 @@ def read_job(domain: libvirt.virDomain) -> tuple[Job, JobProgress | None]:
             return Job.NONE, None
         raise
     return job_of(statistics), progress_of(statistics)
+
+
+def is_stuck(domain: libvirt.virDomain) -> bool:
+    """Whether its QEMU has left a question of its host's unanswered for long: whatever else is
+    asked about the domain waits behind that. This alone never waits."""
+    try:
+        answer: Any = domain.controlInfo()  # annotated as text, but a list of three numbers
+    except libvirt.libvirtError as error:
+        if code(error) in _NO_JOB:
+            return False
+        raise
+    state, _, milliseconds = answer
+    if state == libvirt.VIR_DOMAIN_CONTROL_OCCUPIED:
+        return bool(milliseconds >= STUCK_SECONDS * 1000)
+    return bool(state == libvirt.VIR_DOMAIN_CONTROL_ERROR)
 
 
 def job_of(statistics: Statistics) -> Job:

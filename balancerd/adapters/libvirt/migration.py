@@ -149,6 +149,9 @@ class Migration:
         if self.order.method is Method.COLD and domain.isActive():
             # libvirt would copy the definition, remove it here and let the VM run on.
             raise BackendError(name, "migrate", "it runs: no cold move is possible")
+        if self.order.method is Method.COLD and domain.hasManagedSaveImage():
+            # libvirt would leave that behind, and the VM boot as after a loss of power.
+            raise BackendError(name, "migrate", "its memory is saved here: it goes nowhere cold")
         if self.order.hand_over and condition_of(domain).state not in (RUNNING, BLOCKED):
             # It would arrive paused either way, and be taken for one that we are to resume.
             raise BackendError(name, "migrate", "it does not run: it cannot be handed over")

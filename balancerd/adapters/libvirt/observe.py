@@ -13,7 +13,7 @@ from balancerd.adapters.libvirt.errors import code
 from balancerd.adapters.libvirt.facts import facts_of, storage_of
 from balancerd.adapters.libvirt.hosts import HostConfig
 from balancerd.adapters.libvirt.inventory import Inventory
-from balancerd.adapters.libvirt.jobs import read_job
+from balancerd.adapters.libvirt.jobs import is_stuck, read_job
 from balancerd.adapters.libvirt.states import Condition, Job, vm_state
 from balancerd.adapters.libvirt.statistics import WANTED, host_counters, vm_counters
 from balancerd.core.model import Host
@@ -21,6 +21,7 @@ from balancerd.core.observation import HostReading, JobProgress, VMReading, VMRe
 from balancerd.steady import CLOCK
 
 REFRESH_SECONDS = 600.0  # a host's facts are read anew after so long
+SAVED = "its saved memory"
 
 _ACTIVE = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE
 _INACTIVE = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_INACTIVE
@@ -31,10 +32,14 @@ _Record = tuple[libvirt.virDomain, dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class _Flags:
-    """UUIDs of the domains that start with the host, and of those that have no definition."""
+    """UUIDs of the domains that start with the host, of those that have no definition, of those
+    whose memory was saved there, from which they go on when they are started, and of those of which
+    there are snapshots."""
 
     autostart: frozenset[str]
     transient: frozenset[str]
+    saved: frozenset[str]
+    snapshots: frozenset[str]
 
 
 class HostReader:
@@ -111,6 +116,8 @@ class HostReader:
             state=vm_state(condition),
             persistent=uuid not in flags.transient,
             autostart=uuid in flags.autostart,
+            snapshots=uuid in flags.snapshots,
+            left_behind=(*vm.left_behind, *([SAVED] if uuid in flags.saved else [])),
         )
         counters = vm_counters(statistics) if _is_active(domain) else None
         return VMReading(vm, vm.state, counters, progress)
@@ -121,7 +128,17 @@ def _is_active(domain: libvirt.virDomain) -> bool:
 
 
 def _job(domain: libvirt.virDomain) -> tuple[Job, JobProgress | None]:
-    return read_job(domain) if _is_active(domain) else (Job.NONE, None)
+    """The job as far as it can be told without waiting for a QEMU that does not answer."""
+    if not _is_active(domain):
+        return Job.NONE, None
+    if is_stuck(domain):
+        return Job.UNTOLD, None
+    try:
+        return read_job(domain)
+    except libvirt.libvirtError as error:
+        if code(error) == libvirt.VIR_ERR_OPERATION_TIMEOUT:  # somebody else waits for it
+            return Job.UNTOLD, None
+        raise
 
 
 def _by_uuid(records: Iterable[_Record]) -> dict[str, _Record]:
@@ -129,11 +146,14 @@ def _by_uuid(records: Iterable[_Record]) -> dict[str, _Record]:
 
 
 def _flags(connection: libvirt.virConnect) -> _Flags:
-    autostart = connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_AUTOSTART)
-    transient = connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_TRANSIENT)
+    def which(flag: int) -> frozenset[str]:
+        return frozenset(domain.UUIDString() for domain in connection.listAllDomains(flag))
+
     return _Flags(
-        frozenset(domain.UUIDString() for domain in autostart),
-        frozenset(domain.UUIDString() for domain in transient),
+        autostart=which(libvirt.VIR_CONNECT_LIST_DOMAINS_AUTOSTART),
+        transient=which(libvirt.VIR_CONNECT_LIST_DOMAINS_TRANSIENT),
+        saved=which(libvirt.VIR_CONNECT_LIST_DOMAINS_MANAGEDSAVE),
+        snapshots=which(libvirt.VIR_CONNECT_LIST_DOMAINS_HAS_SNAPSHOT),
     )
 
 

@@ -28,6 +28,7 @@ class Job(Enum):
     INCOMING = "migrates in"
     ARRIVED = "none; it arrived here by migration"
     OTHER = "busy otherwise"  # saved, dumped, backed up
+    UNTOLD = "not told"  # its QEMU does not answer
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,8 @@ def tie(vm: VM, *, running: bool = True) -> Exclusion | None:
         return Exclusion(vm.name, ExclusionKind.OTHER_OWNER, f"managed by {vm.owner}")
     if vm.host_devices:
         return Exclusion(vm.name, ExclusionKind.HOST_DEVICE, ", ".join(vm.host_devices))
+    if vm.snapshots:
+        return Exclusion(vm.name, ExclusionKind.SNAPSHOTS, "libvirt moves no VM that has snapshots")
     unsafe = [disk.source for disk in vm.disks if not disk.safe_cache]
     if unsafe:
         return Exclusion(vm.name, ExclusionKind.UNSAFE_CACHE, ", ".join(unsafe))

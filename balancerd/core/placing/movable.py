@@ -85,6 +85,7 @@ def _with_local_disks(vms: Same[Mapping[str, VM]]) -> frozenset[str]:
 
 
 _REMEDIES = {
+    ExclusionKind.SNAPSHOTS: "delete its snapshots",
     ExclusionKind.UNSAFE_CACHE: "set the disk's cache to none",
     ExclusionKind.UNREADABLE_TAG: "mend the VM's metadata",
 }

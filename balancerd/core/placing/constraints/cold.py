@@ -41,6 +41,8 @@ def _bound(layout: Layout, vm: VM) -> Refusal | None:
         return Refusal(vm.name, "", "method", "shut-off VMs stay", "set methods.cold")
     if not vm.persistent:
         return Refusal(vm.name, "", "method", "it has no definition that could be moved")
+    if vm.left_behind:
+        return Refusal(vm.name, "", "method", f"it would leave behind {', '.join(vm.left_behind)}")
     local = [disk.source for disk in vm.disks if not disk.shared]
     if local:
         return Refusal(vm.name, "", ExclusionKind.LOCAL_STORAGE, ", ".join(local))
