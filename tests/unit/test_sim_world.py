@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from balancerd.adapters.sim.machines import Machines
+from balancerd.adapters.sim.flights import Phase, Tactic
+from balancerd.adapters.sim.machines import NOWHERE, Machines
 from balancerd.adapters.sim.score import score
+from balancerd.adapters.sim.state import State
 from balancerd.adapters.sim.world import World
 from balancerd.core.model import Host, PowerState
 from balancerd.core.observation import Presence
@@ -278,6 +280,21 @@ def test_whatever_moves_every_vm_runs_once_and_counters_only_grow(seed):
         _only_grow(world.observe(), counters)
     assert len(arrivals) == score(world).migrations
     assert world.violations == []
+
+
+@given(st.lists(st.sampled_from(Phase), max_size=4), st.integers(0, 2**32 - 1))
+def test_a_host_asked_alone_holds_the_memory_that_it_holds_among_all(phases, seed):
+    """Seen to fail when a VM under way in post-copy is charged to its target twice."""
+    random, site = np.random.default_rng(seed), a_site()
+    state, hosts, vms = State(site), len(site.hosts), len(site.vms)
+    for phase in phases:
+        vm, (source, target) = random.integers(vms), random.integers(hosts, size=2)
+        state.flights.begin(vm, source, target, Tactic.PRE_COPY, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0)
+        state.flights.rows["phase"][-1] = phase
+        state.machines.place[vm] = random.choice([source, target, NOWHERE])
+    for copy in Presence:
+        state.copies.oddities[random.integers(vms), random.integers(hosts)] = copy
+    assert [state.charges.on(host) for host in range(hosts)] == state.charges.bytes().tolist()
 
 
 def _only_grow(observation, counters):

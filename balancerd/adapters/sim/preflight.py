@@ -56,5 +56,5 @@ def _side(state: State, name: str) -> Side:
     if not state.answers(index):
         return Side(name, error="no answer in time")
     host = state.site.hosts[index]
-    free = host.memory - int(state.charges.bytes()[index])
+    free = host.memory - int(state.charges.on(index))
     return Side(name, "", host.uuid, LIBVIRT, QEMU, max(0, free))

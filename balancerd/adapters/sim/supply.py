@@ -107,5 +107,5 @@ class Supply:
 
     def _follow(self, host: int) -> None:
         """Where power follows the VMs: a host that lost its last one goes off at once."""
-        if self._state.machines.power[host] == ON and not self._state.charges.bytes()[host]:
+        if self._state.machines.power[host] == ON and not self._state.charges.on(host):
             self.switch(host, Power.OFF)

@@ -217,7 +217,7 @@ class Traffic:
         for refuse in self.refusals:
             if trouble := refuse(vm, target):
                 return trouble
-        room = state.site.hosts[target].memory - state.charges.bytes()[target]
+        room = state.site.hosts[target].memory - state.charges.on(target)
         if facts.memory > room:
             self._blame(order, "no room in memory")
             return "migration failed: cannot allocate memory on the target", 9, 10
