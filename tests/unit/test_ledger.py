@@ -13,6 +13,7 @@ from balancerd.adapters.sqlite.database import Access, Database
 from balancerd.adapters.sqlite.ledger import Ledger
 from balancerd.adapters.sqlite.lessons import PastLessons
 from balancerd.adapters.sqlite.maintenance import LedgerRetention
+from balancerd.adapters.sqlite.packing import unpack
 from balancerd.adapters.sqlite.reader import Reader
 from balancerd.adapters.sqlite.schema import LEDGER
 from balancerd.core.lessons import Basis, Lessons
@@ -477,6 +478,18 @@ def test_every_field_of_a_move_comes_back(ledger: Ledger) -> None:
     number = ledger.record_plan(replace(plan, actions=(move,)), SITE, PlanState.RUNNING)
     found = Reader(ledger.database).plan(number)
     assert found is not None and found[1].moves == (move,)
+
+
+def test_what_a_plan_says_of_several_hosts_is_kept_once(ledger: Ledger) -> None:
+    plan = planned(site("h1 16c 64G: a 8c 16G | h2 16c 64G: | h3 16c 64G:"), policy("spread"))
+    ledger.record_plan(plan, SITE, PlanState.EMPTY)
+    row = ledger.database.row("SELECT tables FROM plans")
+    assert row is not None
+    _, columns = unpack(row["tables"])
+    assert columns["hosts_before.row"].tolist() == [0, 1, 1]
+    assert columns["hosts_before.vms"].tolist() == [1, 0]
+    found = Reader(ledger.database).plan(1)
+    assert found is not None and found[1].before == plan.before
 
 
 def test_an_empty_plan_keeps_its_reason_and_loses_its_tables_to_the_next(ledger: Ledger) -> None:

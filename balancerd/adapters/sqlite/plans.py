@@ -1,7 +1,7 @@
 """Plans as they were made and as they went on."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import fields
 from operator import attrgetter
 from typing import Any
@@ -83,8 +83,9 @@ def _plan_row(database: Database, plan: Plan, state: PlanState) -> dict[str, Any
 
 
 def _packed_tables(plan: Plan) -> bytes:
-    """What a plan says of each host: by far its largest part, so kept apart, and by columns. Words
-    that come again and again are told by their number."""
+    """What a plan says of each host: by far its largest part, so kept apart, and by columns. What
+    it says of several hosts, as of those that are off, is one row; words that come again and again
+    are told by their number."""
     words: dict[str, list[str]] = {}
     columns: dict[str, Column] = {}
     for table, field in _TABLES.items():
@@ -95,16 +96,26 @@ def _packed_tables(plan: Plan) -> bytes:
             elif len(different := dict.fromkeys(values)) == len(values):
                 words[key] = list(values)
             else:
-                code = {word: number for number, word in enumerate(different)}
-                words[key], columns[key] = list(different), np.array([code[w] for w in values])
+                words[key], columns[key] = list(different), np.array(_numbers(values, different))
     return pack(words, columns)
 
 
 def _columns(items: tuple[Any, ...]) -> Iterator[tuple[str, Sequence[Any]]]:
-    """Each field's name with what the items have in it; nothing where there are no items."""
+    """The host and the number of the row of each item; then what the rows have in each other field,
+    under its name. Nothing where there are no items."""
     if items:
-        names = [field.name for field in fields(items[0])]
-        yield from zip(names, zip(*map(attrgetter(*names), items), strict=True), strict=True)
+        names = [field.name for field in fields(items[0]) if field.name != "host"]
+        rows = list(map(attrgetter(*names), items))
+        different = dict.fromkeys(rows)
+        yield "host", [item.host for item in items]
+        yield "row", _numbers(rows, different)
+        yield from zip(names, zip(*different, strict=True), strict=True)
+
+
+def _numbers(values: Iterable[Hashable], different: Iterable[Hashable]) -> list[int]:
+    """Which of the different ones each value is."""
+    number = {value: number for number, value in enumerate(different)}
+    return [number[value] for value in values]
 
 
 def tables_of(blob: bytes) -> dict[str, list[dict[str, Any]]]:
@@ -115,11 +126,14 @@ def tables_of(blob: bytes) -> dict[str, list[dict[str, Any]]]:
         table, _, name = key.partition(".")
         values = columns[key].tolist() if key in columns else words[key]
         told = key in words and key in columns
-        found[table][name] = [words[key][code] for code in values] if told else values
-    return {
-        table: [dict(zip(each, row, strict=True)) for row in zip(*each.values(), strict=True)]
-        for table, each in found.items()
-    }
+        found[table][name] = [words[key][number] for number in values] if told else values
+    return {table: _items(**each) if each else [] for table, each in found.items()}
+
+
+def _items(host: list[str], row: list[int], **each: list[Any]) -> list[dict[str, Any]]:
+    """What `_columns` made columns of, a dict for each host."""
+    rows = [dict(zip(each, values, strict=True)) for values in zip(*each.values(), strict=True)]
+    return [{"host": name} | rows[number] for name, number in zip(host, row, strict=True)]
 
 
 def _action_row(plan: int, action: Action) -> tuple[Any, ...]:

@@ -8,6 +8,7 @@ changed is written as it was. A host's power is a figure here.
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, replace
+from functools import lru_cache
 from operator import is_
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
@@ -36,6 +37,7 @@ from balancerd.core.model import (
     Snapshot,
     SplitBrain,
 )
+from balancerd.core.same import Same
 
 _BLOCK = 1000  # definitions that are compressed together
 _POWERS = tuple(PowerState)
@@ -143,8 +145,7 @@ def _as_if_on(host: Host) -> Host:
 def _figures(snapshot: Snapshot) -> bytes:
     """All of a snapshot but its definitions; nothing of hosts and VMs that it does not have."""
     cluster = snapshot.cluster
-    hosts = {name: row for row, name in enumerate(cluster.hosts)}
-    vms = {name: row for row, name in enumerate(cluster.vms)}
+    hosts, vms = _rows(Same(cluster.hosts)), _rows(Same(cluster.vms))
     place = [hosts.get(cluster.placement.get(name, ""), -1) for name in vms]
     columns: dict[str, Column] = {
         "power": np.array([_CODES[h.power] for h in cluster.hosts.values()], dtype=np.uint8),
@@ -155,6 +156,19 @@ def _figures(snapshot: Snapshot) -> bytes:
         **_table("forecast", Forecasts.of(snapshot.forecasts), vms),
     }
     return pack(_head(snapshot, len(hosts), len(vms)), columns)
+
+
+@lru_cache(maxsize=2)
+def _rows(named: Same[Mapping[str, Any]]) -> Mapping[str, int]:
+    """The number of each name."""
+    return {name: row for row, name in enumerate(named.value)}
+
+
+def _rows_of(names: tuple[str, ...], rows: Mapping[str, int]) -> Column:
+    """The numbers of some names; -1 where there is none."""
+    if names == tuple(rows):
+        return np.arange(len(names), dtype=np.int32)
+    return np.array([rows.get(name, -1) for name in names], dtype=np.int32)
 
 
 def _head(snapshot: Snapshot, hosts: int, vms: int) -> dict[str, Any]:
@@ -183,7 +197,7 @@ def _overhead(
 
 def _table(name: str, table: Table[Any], rows: Mapping[str, int]) -> dict[str, Column]:
     """The columns of a table, and of which hosts or VMs its rows are."""
-    row = np.array([rows.get(subject, -1) for subject in table.names], dtype=np.int32)
+    row = _rows_of(table.names, rows)
     known: Any = row >= 0
     if known.all():
         known = slice(None)
