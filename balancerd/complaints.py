@@ -9,13 +9,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from balancerd.core.policies.quantity import DURATION, RATE, SIZE
+from balancerd.nearest import nearest
 from balancerd.toml_lines import Path as KeyPath
 from balancerd.toml_lines import lines_of
 
@@ -128,13 +128,6 @@ def _below(node: Mapping[str, Any], part: str | int) -> Mapping[str, Any] | None
     else:
         found = node.get("properties", {}).get(part, node.get("additionalProperties"))
     return found if isinstance(found, Mapping) else None
-
-
-def nearest(word: str, known: Sequence[str]) -> str:
-    """` (did you mean "x"?)` for the known word that looks most alike; "" where none does."""
-    cutoff = 0.6 if len(word) > 3 else 0.5
-    found = get_close_matches(word.lower(), known, n=1, cutoff=cutoff)
-    return f' (did you mean "{found[0]}"?)' if found else ""
 
 
 def _shown(value: Any) -> str:

@@ -22,24 +22,16 @@ from pydantic import (
     model_validator,
 )
 
-from balancerd.complaints import nearest
+from balancerd import places
 from balancerd.core.policies.choices import Engine
 from balancerd.core.policies.policy import Policy
 from balancerd.core.policies.quantity import Duration, Rate, Schema, Size, Text, Zone, refuse
 from balancerd.core.units import DAY, HOUR, format_duration
 from balancerd.documents import DocumentError, parse, read_text
+from balancerd.nearest import nearest
 from balancerd.toml_lines import lines_of
 
 SOLVER = "highspy"  # what the engines "exact" and "shadow" need; an extra of the package
-DEFAULT_PATH = Path("/etc/balancerd/balancerd.toml")
-DEFAULT_STATE = Path("/var/lib/balancerd")
-_PACKAGE = Path(__file__).parent
-# In a wheel the policies are part of the package; in a source tree they stand beside it.
-SHIPPED_POLICIES = (
-    _PACKAGE / "share" / "policies"
-    if (_PACKAGE / "share").is_dir()
-    else _PACKAGE.parent / "policies"
-)
 
 
 def _uri(text: str) -> str:
@@ -186,7 +178,7 @@ class Configuration(Schema):
 
     site: Text = Field(description="name of the site")
     state_directory: FilePath = Field(
-        DEFAULT_STATE, description="where `ledger.db` and `samples.db` are"
+        places.STATE, description="where `ledger.db` and `samples.db` are"
     )
     policy: FilePath = Field(description="the policy's file; relative to this one")
     cycle: Interval = Field(30.0, description="time from one cycle to the next")

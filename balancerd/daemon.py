@@ -22,6 +22,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
+from balancerd import places
 from balancerd.adapters.sqlite.lock import lock
 from balancerd.config import Configuration
 from balancerd.core.units import counted
@@ -206,7 +207,7 @@ class _JournalFormatter(logging.Formatter):
     "--config",
     "path",
     type=click.Path(path_type=Path),
-    default=Path("/etc/balancerd/balancerd.toml"),
+    default=places.CONFIGURATION,
     show_default=True,
     help="The configuration file.",
 )

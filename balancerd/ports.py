@@ -4,14 +4,18 @@ An adapter raises `BackendError`, `PowerError` or `LedgerError` when something i
 never an exception.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol
+from __future__ import annotations
 
-from balancerd.core.model import Host, Load, Method, PowerState, Snapshot
-from balancerd.core.observation import JobReport, Location, Observation, Preflight
-from balancerd.core.past.history import History
-from balancerd.core.past.record import Conclusion, Cycle, Intent, Pause, PlanState, Request
-from balancerd.core.plan import Plan
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:  # nothing of this is needed to raise one of the errors
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from balancerd.core.model import Host, Load, Method, PowerState, Snapshot
+    from balancerd.core.observation import JobReport, Location, Observation, Preflight
+    from balancerd.core.past.history import History
+    from balancerd.core.past.record import Conclusion, Cycle, Intent, Pause, PlanState, Request
+    from balancerd.core.plan import Plan
 
 
 class BackendError(Exception):

@@ -10,7 +10,8 @@ from itertools import takewhile
 
 from balancerd.core.model import Host, Link, PowerState, Snapshot
 from balancerd.core.observation import Observation
-from balancerd.core.past.history import NEVER_BEGUN, History
+from balancerd.core.outcome import NEVER_BEGUN
+from balancerd.core.past.history import History
 from balancerd.core.past.vetoes import DEED, deeds
 from balancerd.core.policies.tables import Detection
 from balancerd.core.sensing.forecast import MEMORY, Pasts, taking_in

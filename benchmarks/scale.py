@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 
 from balancerd.adapters.sqlite.ledger import Ledger
 from balancerd.adapters.sqlite.samples import SamplesStore
-from balancerd.config import SHIPPED_POLICIES, load_policy
+from balancerd.config import load_policy
 from balancerd.core.model import VM, Host, Snapshot, VMState
 from balancerd.core.observation import (
     HostCounters,
@@ -42,6 +42,7 @@ from balancerd.core.policies.policy import Policy
 from balancerd.core.sensing.measurement import Known
 from balancerd.core.sensing.snapshot import assemble
 from balancerd.core.units import GIB
+from balancerd.places import SHIPPED_POLICIES
 
 SIZES = (1_000, 10_000, 100_000)  # VMs
 PER_HOST = 10

@@ -32,14 +32,16 @@ from balancerd.adapters.sim.scenario import Scenario
 from balancerd.adapters.sim.site import Site, build
 from balancerd.adapters.sqlite.ledger import Ledger
 from balancerd.adapters.sqlite.samples import SamplesStore
-from balancerd.config import SHIPPED_POLICIES, load_policy
+from balancerd.config import load_policy
 from balancerd.core.model import Cluster, Forecast, Load, Snapshot
-from balancerd.core.past.history import History, Outcome, PastMove, rests_until
+from balancerd.core.outcome import Outcome
+from balancerd.core.past.history import History, PastMove, rests_until
 from balancerd.core.plan import Move, Plan
 from balancerd.core.planner import plan
 from balancerd.core.policies.choices import Mode
 from balancerd.core.policies.policy import Policy
 from balancerd.core.units import DAY, HOUR, parse_time
+from balancerd.places import SHIPPED_POLICIES
 from balancerd.simulation import simulate
 
 QUICK = bool(os.environ.get("QUICK"))

@@ -17,7 +17,8 @@ from balancerd.core.executing.messages import (
 )
 from balancerd.core.model import VM, Cluster, Forecast, Host, Load, Method, PowerState, Snapshot
 from balancerd.core.observation import JobProgress, JobReport, Location, Presence
-from balancerd.core.past.history import History, Outcome
+from balancerd.core.outcome import Outcome
+from balancerd.core.past.history import History
 from balancerd.core.past.record import Intent, IntentKind
 from balancerd.core.plan import Action, Move, Plan
 from balancerd.core.policies.choices import Mode

@@ -5,17 +5,25 @@ from pathlib import Path
 import click
 
 from balancerd.cli.errors import Exit
-from balancerd.cli.group import Group
+from balancerd.cli.group import Group, Verbs
 from balancerd.cli.output import Form, output_option, write_document
 from balancerd.cli.record import reading, record_option
 
+VERBS: Verbs = {
+    "verify": (
+        "audit",
+        "Follow the audit's chain, and compare each migration's end with it; exit code 1 at a"
+        " fault.",
+    )
+}
 
-@click.group(cls=Group)
+
+@click.group(cls=Group, verbs=VERBS)
 def audit() -> None:
     """See whether the record is as it was written."""
 
 
-@audit.command()
+@click.command()
 @output_option
 @record_option
 def verify(form: Form, record: Path) -> int:

@@ -6,25 +6,24 @@ instead; `--snapshot` and `--policy` put files in the place of what the record h
 of them no record is needed.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from balancerd.adapters.sqlite.past import past_of
 from balancerd.adapters.sqlite.reader import Reader
-from balancerd.cli.errors import CommandError, invalid
 from balancerd.cli.files import read_cluster
+from balancerd.cli.in_force import recorded_policy
 from balancerd.cli.record import reading, record_option
-from balancerd.complaints import nearest
+from balancerd.cli.recorded import kept, recorded_plan
 from balancerd.config import load_policy
 from balancerd.core.explain import Decision
 from balancerd.core.model import Snapshot
 from balancerd.core.past.history import History
-from balancerd.core.plan import Plan
 from balancerd.core.policies.policy import Policy
-from balancerd.documents import parse
 from balancerd.engines import planner
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -48,7 +47,7 @@ class Source:
             if number is not None:
                 return _recorded(reader, self.record, number)
             seen = self.seen(reader)
-            past = History() if self.snapshot else reader.history(seen.at)
+            past = History() if self.snapshot else past_of(reader.database, seen.at)
             return _planned(seen, self.rules(reader), past)
 
     def seen(self, reader: Reader, plan: int | None = None) -> Snapshot:
@@ -73,50 +72,10 @@ def source_options(command: Command) -> Command:
     )(command)
 
 
-def kept(reader: Reader, record: Path, plan: int | None = None) -> Snapshot:
-    """The snapshot of a plan, or the newest; CommandError where it is not kept."""
-    found = reader.snapshot(plan)
-    if found is None:
-        what = f"the snapshot of plan {plan} is not kept" if plan else "no snapshot is kept yet"
-        raise invalid(f"{record}: {what}")
-    return found
-
-
-def recorded_policy(reader: Reader, plan: int | None = None) -> Policy:
-    """The policy of a plan, or the one last put in force; DocumentError, CommandError."""
-    found = reader.policy(plan)
-    if found is None:
-        raise invalid("the record has no policy; give one with --policy")
-    name, text = found
-    return parse(text, Policy, f"policy {name} of the record").model_copy(update={"name": name})
-
-
-def recorded_plan(reader: Reader, record: Path, number: int | None) -> tuple[dict[str, Any], Plan]:
-    """A plan of the record with its row; CommandError where there is none of that number."""
-    found = reader.plan(number)
-    if found is None:
-        what = f"there is no plan {number}" if number else "no plan was made yet"
-        raise invalid(f"{record}: {what}")
-    return found
-
-
-def known(kind: str, name: str, names: Iterable[str]) -> str:
-    """The name itself; CommandError with the nearest name where there is nothing of that name."""
-    every = list(names)
-    if name not in every:
-        raise unknown(kind, name, every)
-    return name
-
-
-def unknown(kind: str, name: str, names: list[str]) -> CommandError:
-    """That there is no host or VM of this name."""
-    return invalid(f'there is no {kind} "{name}"{nearest(name, names)}')
-
-
 def _recorded(reader: Reader, record: Path, number: int) -> Decision:
     _, plan = recorded_plan(reader, record, number)
     rules = recorded_policy(reader, number).at(plan.at)
-    return Decision(kept(reader, record, number), rules, reader.history(plan.at), plan)
+    return Decision(kept(reader, record, number), rules, past_of(reader.database, plan.at), plan)
 
 
 def _planned(snapshot: Snapshot, policy: Policy, history: History) -> Decision:

@@ -1,6 +1,9 @@
 """How a command ends other than well: one sentence on stderr, and an exit code."""
 
+from collections.abc import Collection
 from enum import IntEnum
+
+from balancerd.nearest import nearest
 
 
 class Exit(IntEnum):
@@ -34,3 +37,9 @@ def not_running(message: str) -> CommandError:
 def refused(message: str) -> CommandError:
     """It would not be safe."""
     return CommandError(message, Exit.REFUSED)
+
+
+def must_exist(kind: str, name: str, names: Collection[str]) -> None:
+    """CommandError, with the name that may be meant, where there is no host or VM of this name."""
+    if name not in names:
+        raise invalid(f'there is no {kind} "{name}"{nearest(name, names)}')

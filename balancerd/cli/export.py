@@ -1,4 +1,4 @@
-"""`snapshot` and `export`: the record's content for other programs."""
+"""`export`: the whole story of a record, for other programs."""
 
 import json
 from collections.abc import Generator, Iterable
@@ -13,59 +13,24 @@ from balancerd.adapters.sqlite.export import Event
 from balancerd.adapters.sqlite.export import export as story
 from balancerd.adapters.sqlite.reader import Reader
 from balancerd.adapters.sqlite.samples_schema import SAMPLES
-from balancerd.cli.errors import invalid
 from balancerd.cli.output import (
     Column,
     Form,
     Listing,
     Row,
     output_option_of,
-    write_document,
     write_listing,
 )
 from balancerd.cli.record import (
-    WHOLE_NUMBER,
     opened,
-    reading,
     record_option,
     since_option,
     since_time,
 )
-from balancerd.cli.words import NOTHING, moment, size
-from balancerd.core.units import counted
+from balancerd.cli.words import NOTHING, moment
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-
-@click.command()
-@click.option("--plan", type=WHOLE_NUMBER, help="The cluster that this plan was made of.")
-@output_option_of(Form.JSON)
-@record_option
-def snapshot(plan: int | None, form: Form, record: Path) -> None:
-    """Print the site as last observed, as a cluster file that other commands take."""
-    with reading(record) as reader:
-        document = reader.cluster_file(plan)
-    if document is None:
-        what = f"the snapshot of plan {plan} is not kept" if plan else "no snapshot is kept yet"
-        raise invalid(f"{record}: {what}")
-    write_document(document, form, lambda where: _draw_snapshot(where, document))
-
-
-def _draw_snapshot(where: "Console", document: Row) -> None:
-    """What a cluster file holds, in a few lines."""
-    hosts, vms = document["hosts"], document["vms"]
-    memory = size(sum(host["memory_bytes"] for host in hosts))
-    where.print(f"The site at {moment(document['at'])}")
-    links = counted(len(document["links"]), "link")
-    where.print(f"{counted(len(hosts), 'host')} with {memory} of memory, {links}")
-    where.print(
-        f"{counted(len(vms), 'VM')}, {sum('moving_to' in vm for vm in vms)} of them under way"
-    )
-    for gap in document["gaps"]:
-        where.print(f"not known: {gap['subject']} {gap['name']}: {gap['kind']}: {gap['detail']}")
-    for no in document["exclusions"]:
-        where.print(f"not movable: {no['vm']}: {no['kind']}: {no['detail']}")
+    pass
 
 
 @click.command()

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from balancerd.cli.errors import must_exist
 from balancerd.cli.output import (
     Column,
     Form,
@@ -63,6 +64,10 @@ def migrations(
     def show() -> None:
         with reading(record) as reader:
             rows = reader.migrations(since_time(since, reader), limit, vm, host)
+            if vm and not rows:
+                must_exist("VM", vm, reader.vms_ever_seen())
+            if host and not rows:
+                must_exist("host", host, reader.hosts_ever_seen())
         write_listing(Listing(rows, MIGRATIONS, empty="no migrations"), form)
 
     again_and_again(show, watch)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import click
 
-from balancerd.cli.decision import Source, recorded_plan, source_options
+from balancerd.cli.decision import Source, source_options
 from balancerd.cli.record import WHOLE_NUMBER, reading
+from balancerd.cli.recorded import recorded_plan
 from balancerd.core.explain import as_dot, as_svg, graph_of_hosts, graph_of_moves
 from balancerd.core.plan import Plan
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from balancerd.adapters.sqlite.reader import Reader
+from balancerd.adapters.sqlite.values import Values
 from balancerd.cli.decision import Source, source_options
 from balancerd.cli.errors import Exit
 from balancerd.cli.files import read_cluster, read_plan
@@ -61,5 +62,6 @@ def _ground(number: int | None, made: Plan, source: Source) -> tuple[Snapshot, P
 
 def _is_of(reader: Reader, number: int | None, made: Plan) -> bool:
     """Whether the record has this plan, and the snapshot it was made of."""
-    found = reader.plan(number) if number else None
-    return bool(found and found[1].at == made.at and reader.cluster_file(number))
+    values = Values(reader.database)
+    found = values.plan(number) if number else None
+    return bool(found and found[1].at == made.at and values.snapshot(number))

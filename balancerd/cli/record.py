@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 
 import click
 
+from balancerd import places
 from balancerd.adapters.sqlite.database import Access, Database
 from balancerd.adapters.sqlite.reader import Reader
 from balancerd.adapters.sqlite.schema import LEDGER
 from balancerd.cli.errors import CommandError, Exit
-from balancerd.config import DEFAULT_STATE
 from balancerd.core.units import parse_duration, parse_time
 from balancerd.ports import LedgerError
 
@@ -38,9 +38,9 @@ def record_option(command: Command) -> Command:
         "--record",
         type=click.Path(path_type=Path, file_okay=False, readable=False),
         envvar=VARIABLE,
-        default=DEFAULT_STATE,
+        default=places.STATE,
         metavar="DIR",
-        help=f"Where the record is; {VARIABLE} says it, too. [default: {DEFAULT_STATE}]",
+        help=f"Where the record is; {VARIABLE} says it, too. [default: {places.STATE}]",
     )(command)
 
 
@@ -66,8 +66,10 @@ def reading(record: Path) -> Iterator[Reader]:
 def _check(record: Path, access: Access) -> None:
     path = record / "ledger.db"
     if not _is_there(path):
-        code = Exit.NOT_RUNNING if record == DEFAULT_STATE else Exit.INVALID
-        raise CommandError(f"there is no record in {record} (--record DIR says where it is)", code)
+        told, code = f"there is no record in {record}", Exit.INVALID
+        if record == places.STATE:
+            told, code = f"{told}: balancerd has not run on this machine", Exit.NOT_RUNNING
+        raise CommandError(f"{told} (--record DIR says where it is)", code)
     if not path.stat().st_size:  # what SQLite takes for a database without tables
         raise CommandError(f"{path} is not a balancerd ledger: it is empty", Exit.INVALID)
     if access is Access.READ and not os.access(path, os.R_OK, effective_ids=True):

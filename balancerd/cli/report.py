@@ -15,7 +15,7 @@ import click
 from balancerd.cli.output import Column, Form, Listing, Row, output_option, write_listing
 from balancerd.cli.record import reading, record_option, since_option, since_time
 from balancerd.cli.words import NOTHING, milliseconds, percent, size
-from balancerd.core.past.history import Outcome
+from balancerd.core.outcome import Outcome
 
 # What is compared, and the word for it in the rows.
 COLUMNS = (

@@ -15,14 +15,14 @@ from typing import Any, TypeVar
 
 import click
 
+from balancerd import places
 from balancerd.adapters.sqlite import operator
 from balancerd.adapters.sqlite.database import Access
 from balancerd.adapters.sqlite.lock import is_locked
 from balancerd.adapters.sqlite.reader import Reader
-from balancerd.cli.errors import invalid, not_running, refused
+from balancerd.cli.errors import invalid, must_exist, not_running, refused
 from balancerd.cli.record import WHOLE_NUMBER, opened, record_option
 from balancerd.cli.words import moment
-from balancerd.complaints import nearest
 from balancerd.core.past.record import Pause, PlanState, Request, Verb
 from balancerd.core.units import DAY, format_duration, parse_duration
 
@@ -166,7 +166,10 @@ def _ask(
         reader = Reader(ledger)
         _check_subject(reader, verb, subject)
         if not is_locked(record):
-            raise not_running(f"balancerd does not run on {record}: nobody would {verb} {subject}")
+            begin = " (systemctl start balancerd)" if record == places.STATE else ""
+            raise not_running(
+                f"balancerd does not run on {record}: nobody would {verb} {subject}{begin}"
+            )
         _check_waits(reader, verb, subject)
         request = Request(0, time.time(), verb, subject, _who(), arguments)
         number = operator.ask(ledger, request)
@@ -184,20 +187,20 @@ def _ask(
 
 def _check_subject(reader: Reader, verb: Verb, subject: str) -> None:
     """CommandError where there is no such thing, so that the daemon need not be asked."""
-    noun, known = "VM", [str(item["name"]) for item in reader.vms()]
     if verb in (Verb.APPROVE, Verb.REJECT):
-        noun, known = "plan", [str(item["id"]) for item in reader.plans()]
-    if verb in (Verb.DRAIN, Verb.UNDRAIN):
-        noun, known = "host", [str(item["name"]) for item in reader.hosts()]
-    if subject not in known:
-        raise invalid(f'there is no {noun} "{subject}"{nearest(subject, known)}')
+        if reader.plan_state(int(subject)) is None:
+            raise invalid(f"there is no plan {subject} (see balancerctl plan list)")
+    elif verb in (Verb.DRAIN, Verb.UNDRAIN):
+        must_exist("host", subject, [str(item["name"]) for item in reader.hosts()])
+    else:
+        must_exist("VM", subject, [str(item["name"]) for item in reader.vms()])
 
 
 def _check_waits(reader: Reader, verb: Verb, subject: str) -> None:
     """CommandError where a plan waits for nobody. Of one that was dropped, the daemon says why."""
     if verb not in (Verb.APPROVE, Verb.REJECT):
         return
-    state = next(item["state"] for item in reader.plans() if str(item["id"]) == subject)
+    state = reader.plan_state(int(subject))
     if state not in (PlanState.PROPOSED, PlanState.SUPERSEDED):
         raise refused(f"{verb} {subject}: plan {subject} does not wait for approval, it is {state}")
 

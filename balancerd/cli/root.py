@@ -4,23 +4,18 @@ import io
 import os
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
-from importlib import import_module
+from collections.abc import Sequence
 
 import click
 
 from balancerd.cli.errors import CommandError, Exit
-from balancerd.cli.group import Group
-from balancerd.core.files.codec import CodecError
-from balancerd.documents import DocumentError
+from balancerd.cli.group import Group, Verbs
 from balancerd.ports import LedgerError
 
-# Each verb with its module and its sentence. A module is imported when one of its verbs is called:
-# neither `status` nor `--help` should wait for the planner.
-VERBS: Mapping[str, tuple[str, str]] = {
+VERBS: Verbs = {
     "status": ("status", "Say whether balancerd runs, what it does, and what keeps it from more."),
-    "hosts": ("site", "List the hosts with load and verdict, and how far their clocks are off."),
-    "vms": ("site", "List the VMs with their host and load."),
+    "hosts": ("hosts", "List the hosts with load and verdict, and how far their clocks are off."),
+    "vms": ("vms", "List the VMs with their host and load."),
     "plan": ("plans", "Make plans, and look at those that were made."),
     "why": ("why", "Say why a VM moves, or stays where it is, with the numbers."),
     "why-not": (
@@ -38,7 +33,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
         "Compare what was predicted of migrations with what they took, method by method.",
     ),
     "snapshot": (
-        "export",
+        "snapshot",
         "Print the site as last observed, as a cluster file that other commands take.",
     ),
     "export": ("export", "Print the whole story as events in the order of time."),
@@ -72,29 +67,9 @@ VERBS: Mapping[str, tuple[str, str]] = {
 }
 
 
-class Verbs(Group):
-    """The group of all verbs, each loaded when it is needed."""
-
-    def list_commands(self, _: click.Context) -> list[str]:
-        """In the order of the table, which goes from looking to acting."""
-        return list(VERBS)
-
-    def get_command(self, _: click.Context, name: str) -> click.Command | None:
-        """The command of a verb."""
-        if name not in VERBS:
-            return None
-        module = import_module(f"balancerd.cli.{VERBS[name][0]}")
-        command = getattr(module, name.replace("-", "_"))
-        assert isinstance(command, click.Command)
-        return command
-
-    def sentences(self, _: click.Context) -> list[tuple[str, str]]:
-        """Of the table."""
-        return [(name, sentence) for name, (_, sentence) in VERBS.items()]
-
-
-@click.command(
-    cls=Verbs,
+@click.group(
+    cls=Group,
+    verbs=VERBS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 done, 1 failed, 2 usage or invalid input, 3 daemon not running, "
     "4 refused for safety.",
@@ -151,8 +126,6 @@ def _is_of_a_pipe(ended: BaseException) -> bool:
 def _told(error: Exception) -> tuple[str, int]:
     """What to say of an error, and the exit code."""
     match error:
-        case DocumentError() | CodecError():  # each line begins with the file it is about
-            return str(error), Exit.INVALID
         case CommandError():
             message, code = str(error), error.code
         case click.exceptions.NoArgsIsHelpError():
@@ -166,9 +139,19 @@ def _told(error: Exception) -> tuple[str, int]:
         case OSError():
             message = f"{error.filename or 'output'}: {error.strerror or error}"
             code = Exit.FAILED
+        case _ if _is_of_a_file(error):
+            return str(error), Exit.INVALID
         case _:
             message, code = _fault(error), Exit.FAILED
     return f"balancerctl: {message}", code
+
+
+def _is_of_a_file(error: Exception) -> bool:
+    """Whether it says what is wrong with a file: each of its lines begins with the file's name."""
+    from balancerd.core.files.codec import CodecError
+    from balancerd.documents import DocumentError
+
+    return isinstance(error, DocumentError | CodecError)
 
 
 def _fault(error: Exception) -> str:

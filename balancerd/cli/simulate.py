@@ -21,9 +21,10 @@ from balancerd.cli.errors import invalid
 from balancerd.cli.output import Form, console, output_option_of, write_document
 from balancerd.cli.record import reading
 from balancerd.cli.result_view import draw_results, figures, progress
-from balancerd.config import SHIPPED_POLICIES, parse_policy
+from balancerd.config import parse_policy
 from balancerd.core.policies.policy import Policy
 from balancerd.documents import load, read_text
+from balancerd.places import SHIPPED_POLICIES
 from balancerd.ports import LedgerError
 from balancerd.simulation import Result, Watcher, without_balancing
 from balancerd.simulation import simulate as live_through

@@ -1,7 +1,7 @@
 """`status`: how things stand, in a few lines."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,15 +19,17 @@ from balancerd.cli.output import (
     write_document,
 )
 from balancerd.cli.record import reading, record_option
-from balancerd.cli.rests import rests
-from balancerd.cli.site import wrong_clocks
 from balancerd.cli.words import duration, moment
-from balancerd.core.units import counted, format_time, parse_time
+from balancerd.core.units import DAY, counted, format_time, parse_time
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 UNKNOWN = OBJECTIONS = VETOES = BREAKERS = 5  # told in the table; a document has them all
+LOOKED_BACK = 30 * DAY  # further than any rest or veto reaches
+NONE_IN_THE_WAY: Mapping[str, list[Any]] = {
+    key: [] for key in ("unknown", "clocks", "vetoes", "open_breakers")
+}
 
 
 @click.command()
@@ -43,10 +45,8 @@ def status(watch: float | None, form: Form, record: Path) -> int:
         with reading(record) as reader:
             found[:] = [reader.status(now)]
             policy = reader.policy()
-            vetoes, resting = rests(reader, now)
-            troubles = {"unknown": _unknown(reader), "clocks": wrong_clocks(reader)}
-        document = _status_document(found[0], policy[0] if policy else "")
-        document |= troubles | {"vetoes": vetoes, "open_breakers": resting}
+            document = _status_document(found[0], policy[0] if policy else "")
+            document |= {**NONE_IN_THE_WAY, **_obstacles(reader, now)}
         write_document(document, form, lambda where: _draw_status(where, document, now))
 
     again_and_again(show, watch)
@@ -79,12 +79,14 @@ def _status_document(found: Status, policy: str) -> dict[str, Any]:
     return document
 
 
-def _unknown(reader: Reader) -> list[str]:
-    """The hosts that nothing is known of, each with the reason."""
-    cycle = reader.newest_cycle()
-    snapshot = reader.snapshot() if cycle and cycle.hosts_unknown else None
-    gaps = snapshot.gaps if snapshot else ()
-    return [f"{gap.name}: {gap.detail or gap.kind}" for gap in gaps if gap.subject == "host"]
+def _obstacles(reader: Reader, now: float) -> Mapping[str, list[Any]]:
+    """What is in the way. To find that takes the policy and the past, which are slow to load, so
+    that it is first seen whether there is anything to be found."""
+    if reader.is_untroubled(now - LOOKED_BACK):
+        return {}
+    from balancerd.cli.obstacles import obstacles
+
+    return obstacles(reader, now)
 
 
 def _draw_status(where: "Console", document: Row, now: float) -> None:

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from balancerd.cli.decision import Source, known, source_options
+from balancerd.cli.decision import Source, source_options
+from balancerd.cli.errors import must_exist
 from balancerd.cli.output import Column, Form, Listing, draw, output_option, write_document
 from balancerd.cli.plan_view import REFUSALS, refusal_rows
 from balancerd.cli.record import WHOLE_NUMBER
@@ -42,7 +43,7 @@ def why(
 ) -> None:
     """Say why a VM moves, or stays where it is, with the numbers."""
     decision = Source(record, snapshot, policy).decision(number)
-    known("VM", vm, decision.snapshot.cluster.vms)
+    must_exist("VM", vm, decision.snapshot.cluster.vms)
     _write(ask_why(decision, vm), decision, form)
 
 
@@ -63,8 +64,8 @@ def why_not(
 ) -> None:
     """Say everything that keeps a VM off a host, and the smallest change that would let it."""
     decision = Source(record, snapshot, policy).decision(number)
-    known("VM", vm, decision.snapshot.cluster.vms)
-    known("host", host, decision.snapshot.cluster.hosts)
+    must_exist("VM", vm, decision.snapshot.cluster.vms)
+    must_exist("host", host, decision.snapshot.cluster.hosts)
     _write(ask_why_not(decision, vm, host), decision, form)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from balancerd.core.model import VM, Host, VMState
+from balancerd.core.outcome import Against
 
 Counters = NDArray[np.float64]
 
@@ -274,15 +275,6 @@ class Preflight:
     pages: tuple[Pages, ...] = ()
     overlays: Overlays | None = None  # asked for only where they matter
     skew: float | None = None  # seconds by which the target's clock is ahead of the source's
-
-
-class Against(StrEnum):
-    """What hosts speak against, where they object to a move before it began."""
-
-    MOVE = "move"  # this VM on its way to this host
-    SOURCE = "source"  # all that leaves the source
-    TARGET = "target"  # all that goes to the target
-    PAIR = "pair"  # all that goes from one to the other
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from balancerd.adapters.sqlite.ledger import Ledger
 from balancerd.adapters.sqlite.reader import Reader
 from balancerd.adapters.sqlite.samples import SamplesStore
 from balancerd.core.model import Method, Snapshot
-from balancerd.core.observation import Against, JobReport, Presence
+from balancerd.core.observation import JobReport, Presence
+from balancerd.core.outcome import Against
 from balancerd.core.past.history import History
 from balancerd.core.plan import Move, Plan
 from balancerd.core.policies.policy import Policy

@@ -299,8 +299,8 @@ RUNNING = (
     Mutant(
         "an end is recorded though the disk was full",
         "recorder.py",
-        "        self._unrecorded.append(conclusion)\n        self._catch_up()\n",
-        "        self.keep(self.ledger.conclude, conclusion)\n",
+        "        self._unrecorded.append(write)\n        self._catch_up()\n",
+        "        self.keep(write)\n",
         LOOP,
         protects="no migration stays open on record because the ledger was broken when it ended",
     ),

@@ -23,7 +23,8 @@ from balancerd.core.model import (
     Snapshot,
     VMState,
 )
-from balancerd.core.past.history import History, Outcome, PastMove
+from balancerd.core.outcome import Outcome
+from balancerd.core.past.history import History, PastMove
 from balancerd.core.policies.choices import Objective
 from balancerd.core.policies.policy import Policy
 from balancerd.core.policies.rule import ConstraintRule

@@ -17,7 +17,8 @@ from balancerd.adapters.sqlite import operator
 from balancerd.adapters.sqlite.ledger import Ledger
 from balancerd.adapters.sqlite.reader import Reader
 from balancerd.core.model import PowerState, Snapshot
-from balancerd.core.past.history import REMEMBERED, Outcome, PastMove
+from balancerd.core.outcome import Outcome
+from balancerd.core.past.history import REMEMBERED, PastMove
 from balancerd.core.past.record import Conclusion, Intent, IntentKind, Pause, Request, Verb
 from balancerd.core.plan import Move
 from balancerd.core.units import DAY, MINUTE

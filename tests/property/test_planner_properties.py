@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from balancerd.core.check import check
 from balancerd.core.model import Cluster, PowerState, Snapshot
-from balancerd.core.past.history import History, Outcome, PastMove
+from balancerd.core.outcome import Outcome
+from balancerd.core.past.history import History, PastMove
 from balancerd.core.placing.assess import assess_layout
 from balancerd.core.placing.constraints import (
     accepts,

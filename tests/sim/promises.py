@@ -13,7 +13,7 @@ from balancerd.adapters.sqlite.proof import verify
 from balancerd.core.executing.execution import Execution, Stage
 from balancerd.core.model import Method
 from balancerd.core.observation import Presence
-from balancerd.core.past.history import Outcome
+from balancerd.core.outcome import Outcome
 from balancerd.core.past.record import Conclusion
 from balancerd.core.plan import Move
 from balancerd.core.policies.policy import Policy

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from balancerd.core.past.history import Outcome
+from balancerd.core.outcome import Outcome
 from balancerd.core.past.record import Conclusion
 from tests.sim.doors import BrokenError
 from tests.sim.promises import Ended

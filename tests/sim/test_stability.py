@@ -14,7 +14,8 @@ from balancerd.adapters.sim.scenario import Scenario
 from balancerd.adapters.sim.site import Site, build
 from balancerd.adapters.sqlite.ledger import Ledger
 from balancerd.adapters.sqlite.samples import SamplesStore
-from balancerd.core.past.history import Outcome, PastMove, rests_until
+from balancerd.core.outcome import Outcome
+from balancerd.core.past.history import PastMove, rests_until
 from balancerd.core.policies.choices import Mode
 from balancerd.core.policies.policy import Policy
 from balancerd.core.units import GIB, HOUR

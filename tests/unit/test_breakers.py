@@ -7,8 +7,9 @@ import pytest
 from balancerd.core.executing.execution import Stage
 from balancerd.core.executing.messages import Ask, Intended
 from balancerd.core.model import Link
+from balancerd.core.outcome import Outcome
 from balancerd.core.past.breakers import RULES, Breaker, Breakers, Scope, State, breaker, breakers
-from balancerd.core.past.history import History, Outcome, PastMove
+from balancerd.core.past.history import History, PastMove
 from balancerd.core.plan import Move
 from balancerd.core.policies.limits import Limits
 from balancerd.core.units import GIB, HOUR

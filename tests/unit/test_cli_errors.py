@@ -11,7 +11,6 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-import click
 import pytest
 
 from balancerd.cli import root
@@ -52,7 +51,7 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("pause --for 0s", Exit.INVALID, "must be more than 0s"),
         ("approve 1", Exit.NOT_RUNNING, "nobody would approve 1"),
         ("approve x", Exit.INVALID, "'x' is not a valid whole number"),
-        ("approve 77", Exit.INVALID, 'there is no plan "77"'),
+        ("approve 77", Exit.INVALID, "there is no plan 77"),
         ("drain h7", Exit.INVALID, 'there is no host "h7"'),
         ("abort nobody", Exit.INVALID, 'there is no VM "nobody"'),
         ("policy check {d}/none.toml", Exit.INVALID, "none.toml: no such file or directory"),
@@ -143,15 +142,6 @@ def test_help_needs_no_record_and_names_every_verb() -> None:
     assert done.returncode == Exit.DONE
     assert all(re.search(rf"^  {verb} ", done.stdout, re.MULTILINE) for verb in root.VERBS)
     assert balancerctl().returncode == Exit.INVALID, "no verb at all is wrong usage"
-
-
-def test_help_says_of_each_verb_what_the_verb_says_of_itself() -> None:
-    """The table has the sentences so that help need not load every verb."""
-    context = click.Context(root.root)
-    told = {name: root.root.get_command(context, name) for name in root.VERBS}
-    assert {name: verb.get_short_help_str(1000) for name, verb in told.items() if verb} == {
-        name: sentence for name, (_, sentence) in root.VERBS.items()
-    }
 
 
 @pytest.mark.parametrize("group", ["plan", "policy", "audit"])

@@ -19,7 +19,7 @@ from balancerd.core.executing.messages import (
     Unsettled,
 )
 from balancerd.core.observation import Presence
-from balancerd.core.past.history import Outcome
+from balancerd.core.outcome import Outcome
 from balancerd.core.past.record import UNSETTLED, Conclusion, Intent, IntentKind
 from balancerd.core.policies.limits import Limits
 from balancerd.core.units import GIB
@@ -174,7 +174,7 @@ def test_nobody_is_sent_to_give_up_what_can_only_be_waited_for() -> None:
 @pytest.mark.parametrize("target", [P.ABSENT, P.UNREACHABLE, P.POSTCOPY])
 def test_nor_is_one_whose_source_still_has_a_job(target: Presence) -> None:
     run = open_question(P.RUNNING_WITH_JOB, target)
-    assert "a job holds it on h1" in may_close([run.execution], "a")
+    assert "its job on h1" in may_close([run.execution], "a")
     run.feed(CloseWanted("a", "anna"))
     assert run.stage() is Stage.VERIFYING
 

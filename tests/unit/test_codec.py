@@ -106,18 +106,19 @@ def test_a_cluster_file_can_be_short() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "site.json: line 1, column 1: not JSON: Expecting value"),
-        ('{"version": 1,\n "at": }', "site.json: line 2, column 8: not JSON: Expecting value"),
+        ("", "site.json:1: not JSON: expecting value (column 1)"),
+        ('{"version": 1,\n "at": }', "site.json:2: not JSON: expecting value (column 8)"),
         ('{"version": NaN}', "site.json: not JSON: NaN is not a number"),
         ("[" * 100_000, "site.json: not JSON: nested too deeply"),
+        ('{"version": ' + "1" * 5000 + "}", "site.json: not JSON: a number has too many digits"),
         (b"\xff\xff", "site.json: not JSON: not UTF-8 text"),
-        ("[]", 'site.json: line 1: not a cluster file: "version" is missing'),
+        ("[]", 'site.json:1: not a cluster file: "version" is missing'),
         (
             '{"version": 2}',
-            "site.json: line 1: version 2 of the cluster file is not known; "
+            "site.json:1: version 2 of the cluster file is not known; "
             "this balancerd reads version 1",
         ),
-        ('{"version": 1}', 'site.json: line 1: "at" is missing'),
+        ('{"version": 1}', 'site.json:1: "at" is missing'),
     ],
 )
 def test_a_file_that_is_no_cluster_file_is_refused_in_one_line(
@@ -145,10 +146,10 @@ def test_the_line_of_a_wrong_entry_is_told() -> None:
     with pytest.raises(CodecError) as caught:
         parse_cluster_file(text, "site.json")
     assert str(caught.value) == (
-        "site.json: line 7: hosts[1].memory_bytes: must be a whole number, not [1]"
+        "site.json:7: hosts[1].memory_bytes: must be a whole number, not [1]"
     )
     missing = text.replace('"memory_bytes": [1],', "")
-    with pytest.raises(CodecError, match=r'line 5: hosts\[1\]: "memory_bytes" is missing'):
+    with pytest.raises(CodecError, match=r':5: hosts\[1\]: "memory_bytes" is missing'):
         parse_cluster_file(missing, "site.json")
 
 

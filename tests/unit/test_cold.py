@@ -36,7 +36,8 @@ from balancerd.core.model import (
     VMState,
 )
 from balancerd.core.observation import JobReport, Location, Presence
-from balancerd.core.past.history import History, Outcome, PastMove
+from balancerd.core.outcome import Outcome
+from balancerd.core.past.history import History, PastMove
 from balancerd.core.plan import Plan, Sleep
 from balancerd.core.policies.policy import Policy
 from balancerd.loop import Loop

@@ -7,7 +7,8 @@ import pytest
 
 from balancerd.core.check import check
 from balancerd.core.model import Disk, Method, PowerState, Snapshot, VMState
-from balancerd.core.past.history import History, Outcome, PastMove
+from balancerd.core.outcome import Outcome
+from balancerd.core.past.history import History, PastMove
 from balancerd.core.placing.constraints import (
     Failover,
     Gate,

@@ -10,7 +10,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from balancerd.core.model import Cluster, Snapshot
-from balancerd.core.past.history import History, Outcome, PastMove
+from balancerd.core.outcome import Outcome
+from balancerd.core.past.history import History, PastMove
 from balancerd.core.placing.assess import assess_layout
 from balancerd.core.placing.layout import Layout
 from balancerd.core.placing.room import Size, big_vm, free_room, stranded

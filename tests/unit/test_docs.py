@@ -10,9 +10,10 @@ import pytest
 
 from balancerd.cli.errors import Exit
 from balancerd.cli.root import root
-from balancerd.config import SHIPPED_POLICIES, Configuration
+from balancerd.config import Configuration
 from balancerd.core.policies.policy import Policy
 from balancerd.documents import DocumentError, parse
+from balancerd.places import SHIPPED_POLICIES
 from tests.docs import README, commands, generated, part
 
 TEXT = README.read_text()

@@ -34,7 +34,8 @@ from balancerd.core.executing.powering import WAKE_PATIENCE
 from balancerd.core.executing.reconcile import Act
 from balancerd.core.model import Method
 from balancerd.core.observation import Presence
-from balancerd.core.past.history import History, Outcome
+from balancerd.core.outcome import Outcome
+from balancerd.core.past.history import History
 from balancerd.core.past.record import Intent, IntentKind, PlanState
 from balancerd.core.plan import Sleep, Wake
 from balancerd.core.policies.choices import Mode

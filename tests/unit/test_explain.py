@@ -17,7 +17,8 @@ from balancerd.core.explain import (
     why_not,
 )
 from balancerd.core.model import PowerState, Snapshot, VMState
-from balancerd.core.past.history import History, Outcome, PastMove
+from balancerd.core.outcome import Outcome
+from balancerd.core.past.history import History, PastMove
 from balancerd.core.policies.policy import Policy
 from tests.sites import NOW, changed, planned, policy, rule, site, under_way
 

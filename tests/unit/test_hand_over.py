@@ -29,7 +29,8 @@ from balancerd.core.executing.reconcile import Act
 from balancerd.core.executing.verification import CONFIRMED_AFTER
 from balancerd.core.model import Method, Snapshot
 from balancerd.core.observation import JobReport, Location, Preflight, Presence, Side
-from balancerd.core.past.history import History, Outcome
+from balancerd.core.outcome import Outcome
+from balancerd.core.past.history import History
 from balancerd.core.past.record import Intent, IntentKind
 from balancerd.core.plan import Move, Plan
 from balancerd.core.policies.policy import Policy

@@ -6,7 +6,8 @@ from operator import attrgetter
 
 import pytest
 
-from balancerd.core.past.history import History, Outcome, PastMove, rests_until
+from balancerd.core.outcome import Outcome
+from balancerd.core.past.history import History, PastMove, rests_until
 from balancerd.core.policies.limits import Limits
 from balancerd.core.units import doubled
 

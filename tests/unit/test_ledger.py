@@ -16,10 +16,12 @@ from balancerd.adapters.sqlite.maintenance import LedgerRetention
 from balancerd.adapters.sqlite.packing import unpack
 from balancerd.adapters.sqlite.reader import Reader
 from balancerd.adapters.sqlite.schema import LEDGER
+from balancerd.adapters.sqlite.values import Values
 from balancerd.core.lessons import Basis, Lessons
 from balancerd.core.model import Method, PowerState, VMState
 from balancerd.core.observation import JobProgress, JobReport
-from balancerd.core.past.history import REMEMBERED, WEEK, Outcome, PastMove, rests_until
+from balancerd.core.outcome import Outcome
+from balancerd.core.past.history import REMEMBERED, WEEK, PastMove, rests_until
 from balancerd.core.past.record import (
     Conclusion,
     Cycle,
@@ -451,12 +453,12 @@ def test_a_plan_comes_back_with_its_snapshot_and_its_states(ledger: Ledger) -> N
     ledger.set_plan_state(number, PlanState.DONE, NOW + 9, "")
     assert ledger.open_plans() == ()
     reader = Reader(ledger.database)
-    found = reader.plan(number)
+    found = Values(reader.database).plan(number)
     assert found is not None
     row, read = found
     assert read == plan
     assert [state["state"] for state in row["states"]] == ["proposed", "running", "done"]
-    assert reader.snapshot(number) == SITE
+    assert Values(reader.database).snapshot(number) == SITE
     assert reader.plans()[0]["moves"] == len(plan.moves)
     assert reader.policy() == ("tested", 'summary = "x"')
 
@@ -476,7 +478,7 @@ def test_every_field_of_a_move_comes_back(ledger: Ledger) -> None:
         set_number=4,
     )
     number = ledger.record_plan(replace(plan, actions=(move,)), SITE, PlanState.RUNNING)
-    found = Reader(ledger.database).plan(number)
+    found = Values(ledger.database).plan(number)
     assert found is not None and found[1].moves == (move,)
 
 
@@ -496,29 +498,29 @@ def test_an_empty_plan_keeps_its_reason_and_loses_its_tables_to_the_next(ledger:
     empty = replace(planned(SITE, policy("spread")), actions=(), reason="all is well")
     first = ledger.record_plan(empty, SITE, PlanState.EMPTY)
     reader = Reader(ledger.database)
-    found = reader.plan(first)
+    found = Values(reader.database).plan(first)
     assert found is not None and found[1].assessments
     ledger.record_plan(empty, SITE, PlanState.EMPTY)
-    found = reader.plan(first)
+    found = Values(reader.database).plan(first)
     assert found is not None and not found[1].assessments
     assert found[1].reason == "all is well"
-    assert reader.snapshot(first) is None
+    assert Values(reader.database).snapshot(first) is None
 
 
 def test_the_newest_snapshot_is_the_last_one_recorded(ledger: Ledger) -> None:
     reader = Reader(ledger.database)
-    assert reader.snapshot() is None
+    assert Values(reader.database).snapshot() is None
     ledger.record_inventory(SITE)
     later = replace(SITE, at=NOW + 60)
     ledger.record_inventory(later)
-    assert reader.snapshot() == later
+    assert Values(reader.database).snapshot() == later
 
 
 def test_a_damaged_document_is_one_sentence(ledger: Ledger) -> None:
     ledger.record_inventory(SITE)
     ledger.database.execute("UPDATE newest_snapshot SET figures = x'00112233'")
     with pytest.raises(LedgerError, match="a document in the ledger is damaged"):
-        Reader(ledger.database).snapshot()
+        Values(ledger.database).snapshot()
 
 
 def test_a_text_of_a_policy_is_kept_once(ledger: Ledger) -> None:
@@ -708,7 +710,7 @@ def test_what_is_past_its_retention_goes_and_what_is_open_stays(ledger: Ledger) 
     assert ledger.open_plans() == (running,)
     reader = Reader(ledger.database)
     assert [row["id"] for row in reader.plans()] == [running]
-    assert reader.snapshot(running) is None
+    assert Values(reader.database).snapshot(running) is None
     assert reader.cycles() == []
     assert ledger.history(NOW).woken == {"h1": NOW}
     assert ledger.history(NOW).slept == {"h1": NOW - 8}
@@ -736,7 +738,7 @@ def test_a_simulated_record_has_its_last_snapshot(path: Path) -> None:
         ledger.record_inventory(replace(SITE, at=NOW - 300))
         ledger.record_inventory(SITE)
     with Database(path, LEDGER, Access.READ) as database:
-        assert Reader(database).snapshot() == SITE
+        assert Values(database).snapshot() == SITE
 
 
 @pytest.mark.parametrize("kept", [True, False])
@@ -747,7 +749,7 @@ def test_a_record_to_be_thrown_away_may_leave_out_the_plans_snapshots(
     with Ledger(path, durable=False, snapshots=kept) as ledger:
         ledger.record_inventory(SITE)
         number = ledger.record_plan(plan, SITE, PlanState.RUNNING)
-        assert Reader(ledger.database).snapshot(number) == (SITE if kept else None)
+        assert Values(ledger.database).snapshot(number) == (SITE if kept else None)
 
 
 def test_views_read_without_the_code(ledger: Ledger, path: Path) -> None:

@@ -13,7 +13,7 @@ from balancerd.adapters.sqlite.ledger import Ledger
 from balancerd.adapters.sqlite.samples import SamplesStore
 from balancerd.adapters.sqlite.schema import LEDGER
 from balancerd.core.model import Load, Method, PowerState, Snapshot
-from balancerd.core.past.history import Outcome
+from balancerd.core.outcome import Outcome
 from balancerd.core.past.record import Conclusion, Intent, IntentKind, PlanState
 from balancerd.core.plan import Move
 from tests.sites import NOW, done, planned, policy, site

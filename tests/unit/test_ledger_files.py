@@ -8,10 +8,8 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from sqlite_utils import Migrations
 
 from balancerd.adapters.sqlite.database import Access, Database
 from balancerd.adapters.sqlite.ledger import Ledger
@@ -369,19 +367,11 @@ def test_a_damaged_ledger_names_its_newest_backup(path: Path) -> None:
         Ledger(path).__enter__()
 
 
-def test_a_copy_is_kept_before_the_schema_changes(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_copy_is_kept_before_the_schema_changes(path: Path) -> None:
     """Kills: a change of the schema that cannot be taken back."""
     written(path)
-    newer = Migrations(LEDGER.migrations.name)
-    monkeypatch.setattr(newer, "_migrations", list(LEDGER.migrations._migrations))
-
-    @newer(name="002 without intents")
-    def _second(db: Any) -> None:
-        db.execute("DELETE FROM intents")
-
-    with Database(path, replace(LEDGER, migrations=newer)) as database:
+    newer = {**LEDGER.changes, "002 without intents": ["DELETE FROM intents"]}
+    with Database(path, replace(LEDGER, changes=newer)) as database:
         assert len(Reader(database).migrations()) == 0
     before = path.with_name("ledger.db.before-002")
     with Database(before, LEDGER, Access.READ) as database:

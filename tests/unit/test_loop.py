@@ -12,10 +12,12 @@ from balancerd.adapters.sqlite import operator
 from balancerd.adapters.sqlite.ledger import Ledger
 from balancerd.adapters.sqlite.reader import Reader
 from balancerd.adapters.sqlite.samples import SamplesStore
+from balancerd.adapters.sqlite.values import Values
 from balancerd.core.model import Snapshot
 from balancerd.core.observation import Observation
+from balancerd.core.outcome import Outcome
 from balancerd.core.past.breakers import RULES, Scope
-from balancerd.core.past.history import History, Outcome
+from balancerd.core.past.history import History
 from balancerd.core.past.record import (
     Conclusion,
     Intent,
@@ -280,7 +282,7 @@ def test_a_plan_that_is_carried_out_at_once_was_never_proposed(site: Site) -> No
     approval that would be refused."""
     while not site.world.migrating():
         site.cycles(1, seconds=1.0)
-    found = Reader(site.ledger.database).plan(1)
+    found = Values(site.ledger.database).plan(1)
     assert found is not None
     (state,) = found[0]["states"]
     assert (state["state"], state["detail"]) == ("running", f"by policy {site.policy.name}")
@@ -389,7 +391,7 @@ def test_a_restart_remembers_the_demand_of_vms(site: Site) -> None:
     site.begin_again()
     site.loop.start()
     site.cycles(2)
-    snapshot = Reader(site.ledger.database).snapshot()
+    snapshot = Values(site.ledger.database).snapshot()
     assert snapshot is not None
     assert all(forecast.spread < 0.01 for forecast in snapshot.forecasts.values())
 

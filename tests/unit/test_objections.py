@@ -12,9 +12,10 @@ from balancerd.adapters.sqlite.proof import verify
 from balancerd.adapters.sqlite.reader import Reader
 from balancerd.adapters.sqlite.samples import SamplesStore
 from balancerd.core.executing.execution import Stage
-from balancerd.core.observation import Against, JobReport, Presence
+from balancerd.core.observation import JobReport, Presence
+from balancerd.core.outcome import Against, Outcome
 from balancerd.core.past.breakers import breakers
-from balancerd.core.past.history import History, Outcome, PastMove, rests_until
+from balancerd.core.past.history import History, PastMove, rests_until
 from balancerd.core.past.objections import objections
 from balancerd.core.past.record import Conclusion, Intent, IntentKind
 from balancerd.core.placing.constraints import refuses

@@ -15,8 +15,8 @@ from balancerd.core.model import (
     VMState,
 )
 from balancerd.core.moving.copying import SWITCH_OVER
-from balancerd.core.observation import Against
-from balancerd.core.past.history import History, Outcome, PastMove
+from balancerd.core.outcome import Against, Outcome
+from balancerd.core.past.history import History, PastMove
 from balancerd.core.placing.survey import lay_out
 from balancerd.core.units import GIB
 from tests.sites import NOW, changed, done, planned, policy, rule, site, told, under_way

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from balancerd.cli.simulate import DEMO
-from balancerd.config import SHIPPED_POLICIES, load_policy
+from balancerd.config import load_policy
 from balancerd.core.policies.choices import Mode, Objective
 from balancerd.core.policies.policy import Policy
+from balancerd.places import SHIPPED_POLICIES
 
 SHIPPED = sorted(SHIPPED_POLICIES.glob("*.toml"))
 

@@ -11,7 +11,6 @@ from balancerd.core.executing.messages import Ask, Conclude, EndPlan, Intend, In
 from balancerd.core.executing.preflight import objection
 from balancerd.core.model import Method
 from balancerd.core.observation import (
-    Against,
     Base,
     Image,
     JobReport,
@@ -22,7 +21,7 @@ from balancerd.core.observation import (
     Presence,
     Side,
 )
-from balancerd.core.past.history import Outcome
+from balancerd.core.outcome import Against, Outcome
 from balancerd.core.units import GIB, MIB
 from tests.executions import START, Run, move
 from tests.sites import policy

@@ -15,7 +15,7 @@ from balancerd.core.executing.reconcile import (
     may_watch,
 )
 from balancerd.core.observation import Presence
-from balancerd.core.past.history import Outcome
+from balancerd.core.outcome import Outcome
 
 P = Presence
 DESTROYS = {Act.DESTROY_SOURCE, Act.UNDEFINE_SOURCE, Act.DESTROY_TARGET, Act.UNDEFINE_TARGET}

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from balancerd.core.model import Forecast, Load, Snapshot
-from balancerd.core.past.history import History, Outcome, PastMove
+from balancerd.core.outcome import Outcome
+from balancerd.core.past.history import History, PastMove
 from balancerd.core.plan import Plan
 from balancerd.core.policies.policy import Policy
 from tests.sites import NOW, done, planned, policy, site, told

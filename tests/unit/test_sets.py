@@ -7,7 +7,8 @@ import pytest
 from balancerd.core.executing.execution import Stage
 from balancerd.core.executing.messages import Ask, Intended, StartMigration
 from balancerd.core.model import Cluster
-from balancerd.core.past.history import History, Outcome, PastMove
+from balancerd.core.outcome import Outcome
+from balancerd.core.past.history import History, PastMove
 from balancerd.core.placing.constraints import Gate
 from balancerd.core.plan import Move
 from balancerd.core.policies.limits import Limits

@@ -11,7 +11,7 @@ from balancerd.adapters.sim.faults import SKEWS
 from balancerd.core.executing.reconcile import judge
 from balancerd.core.model import Method
 from balancerd.core.observation import Presence
-from balancerd.core.past.history import Outcome
+from balancerd.core.outcome import Outcome
 from balancerd.ports import BackendError
 from tests.worlds import a_flavour, a_host_group, a_scenario, a_world, live, send, watched
 

@@ -16,7 +16,7 @@ from balancerd.core.executing.messages import (
 from balancerd.core.executing.migration import SILENCE, UNANSWERED
 from balancerd.core.executing.verification import CONFIRMED_AFTER, PATIENCE
 from balancerd.core.observation import JobProgress, JobReport, Location, Presence
-from balancerd.core.past.history import Outcome
+from balancerd.core.outcome import Outcome
 from balancerd.core.past.record import Intent, IntentKind
 from balancerd.core.policies.limits import Limits
 from balancerd.core.units import GIB

@@ -6,7 +6,8 @@ import pytest
 
 from balancerd.core.model import Forecast, Snapshot
 from balancerd.core.ordering.order import Step
-from balancerd.core.past.history import History, Outcome, PastMove
+from balancerd.core.outcome import Outcome
+from balancerd.core.past.history import History, PastMove
 from balancerd.core.placing.survey import lay_out
 from balancerd.core.planner.worth import Worth, waiting, worth
 from balancerd.core.policies.policy import Policy

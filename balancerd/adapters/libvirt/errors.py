@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import libvirt
 
-from balancerd.core.observation import Against
+from balancerd.core.outcome import Against
 from balancerd.ports import BackendError
 
 

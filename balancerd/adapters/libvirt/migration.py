@@ -27,7 +27,8 @@ from balancerd.adapters.libvirt.locate import condition_of, find
 from balancerd.adapters.libvirt.order import Order, flags_of, milliseconds, parameters_of
 from balancerd.adapters.libvirt.states import BLOCKED, RUNNING, Job
 from balancerd.core.model import WITH_DISKS, Method
-from balancerd.core.observation import Against, JobProgress, JobReport
+from balancerd.core.observation import JobProgress, JobReport
+from balancerd.core.outcome import Against
 from balancerd.ports import BackendError
 from balancerd.steady import CLOCK
 

@@ -6,19 +6,20 @@ Everything here ends well or raises `LedgerError` with one sentence that names t
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
-from typing import Any, Self
-
-import sqlite_utils
-from sqlite_utils import Migrations
+from typing import TYPE_CHECKING, Any, Self
 
 from balancerd.core.units import MIB
 from balancerd.ports import LedgerError
+
+if TYPE_CHECKING:  # imported by who makes a file: all others would wait for it in vain
+    import sqlite_utils
+    from sqlite_utils import Migrations
 
 _MAGIC = b"SQLite format 3\0"
 _APPLICATION_ID = slice(68, 72)  # of the file header, big-endian
@@ -35,6 +36,8 @@ _CAUSES = {
     "SQLITE_IOERR": "the disk does not take or give the data",
 }
 
+_CHANGES = "_sqlite_migrations"  # the table in which sqlite-utils keeps what was applied
+_HAS_CHANGES = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = ?"
 _DAMAGE = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 
 Parameters = Sequence[Any] | Mapping[str, Any]
@@ -44,13 +47,14 @@ class DamagedError(LedgerError):
     """The content of the file makes no sense any more."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Form:
     """What tells a kind of file from all others, and how its schema came to be."""
 
     name: str
     application_id: int
-    migrations: Migrations
+    migration_set: str  # as sqlite-utils calls it in the file
+    changes: Mapping[str, Sequence[str]]  # the statements of each change of the schema, in order
 
 
 class Access(StrEnum):
@@ -120,14 +124,13 @@ class Database:
         self.connection.execute(f"PRAGMA synchronous = {self._synchronous}")
         self.connection.execute(f"PRAGMA journal_size_limit = {64 * MIB}")
         self.connection.execute("PRAGMA foreign_keys = ON")
-        utils = sqlite_utils.Database(self.connection, execute_plugins=False)
-        applied = {migration.name for migration in self.form.migrations.applied(utils)}
-        unknown = applied - _known(self.form)
+        applied = self._applied()
+        unknown = applied - self.form.changes.keys()
         if unknown:
             raise LedgerError(
                 f'{self.path} was written by a newer balancerd (schema "{max(unknown)}"); use that'
             )
-        if applied == _known(self.form) and _tables(self.connection) != _tables_of(self.form):
+        if applied == set(self.form.changes) and _tables(self.connection) != _tables_of(self.form):
             raise LedgerError(
                 f"{self.path} was written by another version of balancerd, whose {self.form.name}"
                 " had other tables; move it away, and a new one is begun"
@@ -135,12 +138,24 @@ class Database:
 
     def _renew(self) -> None:
         """Apply the changes of the schema that the file does not have yet, a copy kept of it."""
-        utils = sqlite_utils.Database(self.connection, execute_plugins=False)
-        pending = self.form.migrations.pending(utils)
-        if pending and self.form.migrations.applied(utils):
-            before = pending[0].name.split()[0]
+        import sqlite_utils
+
+        applied = self._applied()
+        pending = [name for name in self.form.changes if name not in applied]
+        if pending and applied:
+            before = pending[0].split()[0]
             self.copy_to(self.path.with_name(f"{self.path.name}.before-{before}"))
-        self.form.migrations.apply(utils)
+        utils = sqlite_utils.Database(self.connection, execute_plugins=False)
+        _migrations(self.form).apply(utils)
+
+    def _applied(self) -> set[str]:
+        """The changes of the schema that the file has."""
+        if not self.connection.execute(_HAS_CHANGES, (_CHANGES,)).fetchone()[0]:
+            return set()
+        rows = self.connection.execute(
+            f"SELECT name FROM {_CHANGES} WHERE migration_set = ?", (self.form.migration_set,)
+        )
+        return {name for (name,) in rows}
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -319,20 +334,36 @@ def check_content(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _tables(connection: sqlite3.Connection) -> set[tuple[str, str]]:
-    """Name and definition of every table."""
+    """Name and definition of every table of ours."""
     rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'")
-    return {(name, sql) for name, sql in rows if not name.startswith("sqlite_")}
+    return {
+        (name, sql) for name, sql in rows if name != _CHANGES and not name.startswith("sqlite_")
+    }
 
 
 @cache
 def _tables_of(form: Form) -> set[tuple[str, str]]:
     """The tables of a file of this form that is new."""
     with closing(sqlite3.connect(":memory:")) as connection:
-        form.migrations.apply(sqlite_utils.Database(connection, execute_plugins=False))
+        for statements in form.changes.values():
+            for statement in statements:
+                connection.execute(statement)
         return _tables(connection)
 
 
-def _known(form: Form) -> set[str]:
-    """Names of all schema changes this balancerd knows."""
-    nothing = sqlite_utils.Database(memory=True, execute_plugins=False)
-    return {migration.name for migration in form.migrations.pending(nothing)}
+def _migrations(form: Form) -> "Migrations":
+    """The changes of the schema as sqlite-utils applies them: each once, and written down."""
+    from sqlite_utils import Migrations
+
+    found = Migrations(form.migration_set)
+    for name, statements in form.changes.items():
+        found(name=name)(_change(statements))
+    return found
+
+
+def _change(statements: Sequence[str]) -> Callable[["sqlite_utils.Database"], None]:
+    def apply(db: "sqlite_utils.Database") -> None:
+        for statement in statements:
+            db.execute(statement)
+
+    return apply

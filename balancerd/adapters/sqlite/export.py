@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from balancerd.adapters.sqlite.database import Database
-from balancerd.core.past.history import Outcome
+from balancerd.core.outcome import Outcome
 from balancerd.core.units import format_time
 
 Event = dict[str, Any]

@@ -10,8 +10,9 @@ from balancerd.adapters.sqlite.lessons import basis_of, to_text
 from balancerd.adapters.sqlite.proof import line_of
 from balancerd.core.files.codec import from_milliseconds, to_milliseconds
 from balancerd.core.model import Method
-from balancerd.core.observation import Against, JobReport
-from balancerd.core.past.history import NEVER_BEGUN, REMEMBERED, Outcome, PastMove
+from balancerd.core.observation import JobReport
+from balancerd.core.outcome import NEVER_BEGUN, Against, Outcome
+from balancerd.core.past.history import REMEMBERED, PastMove
 from balancerd.core.past.record import Conclusion, Intent, IntentKind
 from balancerd.ports import LedgerError
 

@@ -6,7 +6,7 @@ from sqlite3 import Row
 from balancerd.adapters.sqlite.database import Database
 from balancerd.core.files.codec import decode, encode, from_milliseconds
 from balancerd.core.lessons import Basis, Lesson, Lessons
-from balancerd.core.past.history import Outcome
+from balancerd.core.outcome import Outcome
 from balancerd.core.past.record import Conclusion, IntentKind
 
 READ_AT_MOST = 5000  # migrations; what is older has faded anyway

@@ -9,7 +9,7 @@ from sqlite3 import Row
 from balancerd.adapters.sqlite import audit
 from balancerd.adapters.sqlite.audit import Verdict
 from balancerd.adapters.sqlite.database import Database
-from balancerd.core.observation import Against
+from balancerd.core.outcome import Against
 
 _TOLD = """SELECT conclusions.*, events.detail AS told FROM conclusions
     LEFT JOIN events ON events.id = event ORDER BY conclusions.id"""

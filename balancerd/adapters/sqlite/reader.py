@@ -11,21 +11,13 @@ from typing import Any
 
 from balancerd.adapters.sqlite import audit, operator, proof
 from balancerd.adapters.sqlite.database import Database
-from balancerd.adapters.sqlite.deeds import PastDeeds
-from balancerd.adapters.sqlite.intents import RecentMoves
 from balancerd.adapters.sqlite.lock import is_locked
-from balancerd.adapters.sqlite.plans import tables_of
-from balancerd.adapters.sqlite.power import PowerTimes
-from balancerd.adapters.sqlite.snapshots import snapshot_of
-from balancerd.core.files.cluster_file import cluster_file
-from balancerd.core.files.plan_document import plan_of
-from balancerd.core.model import Snapshot
-from balancerd.core.past.history import WEEK, History
 from balancerd.core.past.record import UNSETTLED, Cycle, Pause
-from balancerd.core.plan import Plan
+from balancerd.core.past.vetoes import DEED
 from balancerd.core.units import HOUR, format_time
 
 Item = dict[str, Any]
+MEASURED = 0.01  # seconds to which hosts' clocks are known
 _BOOLEANS = {
     "can_sleep",
     "parked",
@@ -103,6 +95,19 @@ class Reader:
         )
         return tuple(f"{moves}: {detail}" for moves, detail, _ in rows)
 
+    def is_untroubled(self, since: float) -> bool:
+        """Whether every host is known, no clock is seen to be off, and since this time nothing
+        failed and nobody but balancerd did anything to a VM: then nothing rests."""
+        row = self.database.row(
+            "SELECT coalesce((SELECT hosts_unknown FROM cycles ORDER BY id DESC LIMIT 1), 0)"
+            " OR EXISTS (SELECT 1 FROM conclusions WHERE at >= :since AND outcome <> 'done')"
+            " OR EXISTS (SELECT 1 FROM events WHERE at >= :since AND kind = :deed)"
+            " OR EXISTS (SELECT 1 FROM hosts WHERE gone_at IS NULL"
+            " AND abs(json_extract(definition, '$.clock_ahead_seconds')) > :measured)",
+            {"since": since, "deed": DEED, "measured": MEASURED},
+        )
+        return row is not None and not row[0]
+
     def newest_cycle(self) -> Cycle | None:
         """The daemon's last completed cycle."""
         row = self.database.row(
@@ -137,47 +142,23 @@ class Reader:
             " WHERE gone_at IS NULL ORDER BY vms.name"
         )
 
+    def plan_state(self, number: int) -> str | None:
+        """How a plan stands; None where there is none of this number."""
+        row = self.database.row("SELECT state FROM plans WHERE id = ?", (number,))
+        return None if row is None else str(row[0])
+
+    def hosts_ever_seen(self) -> list[str]:
+        """The names of all hosts that the record knows of, those that are gone included."""
+        return [name for (name,) in self.database.rows("SELECT name FROM hosts ORDER BY name")]
+
+    def vms_ever_seen(self) -> list[str]:
+        """The names of all VMs that the record knows of, those that are gone included."""
+        return [name for (name,) in self.database.rows("SELECT name FROM vms ORDER BY name")]
+
     def plans(self, since: float = 0.0, limit: int = -1) -> list[Item]:
         """Plans, newest first."""
         return self._items(
             f"SELECT {_PLAN} FROM plans WHERE at >= ? ORDER BY id DESC LIMIT ?", (since, limit)
-        )
-
-    def plan(self, number: int | None = None) -> tuple[Item, Plan] | None:
-        """One plan, or the newest: its row with the states it went through, and its value."""
-        which = "id = ?" if number is not None else "? IS NULL ORDER BY id DESC LIMIT 1"
-        row = self.database.row(f"SELECT * FROM plans WHERE {which}", (number,))
-        if row is None:
-            return None
-        states = self._items(
-            "SELECT at, state, detail FROM plan_states WHERE plan = ? ORDER BY id", (row["id"],)
-        )
-        return {"id": row["id"], "state": row["state"], "states": states}, self._plan(row)
-
-    def _plan(self, row: Row) -> Plan:
-        actions = self._items(
-            "SELECT * FROM plan_actions WHERE plan = ? ORDER BY number", (row["id"],)
-        )
-        refusals = self.database.rows(
-            'SELECT vm, host, rule AS "constraint", detail, remedy FROM refusals'
-            " WHERE plan = ? ORDER BY id",
-            (row["id"],),
-        )
-        return plan_of(
-            {
-                **_item(row),
-                "moves": [_move(action) for action in actions if action["kind"] == "move"],
-                "power_actions": [
-                    {
-                        key: action[key]
-                        for key in ("kind", "number", "host", "reason", "wave", "after")
-                    }
-                    for action in actions
-                    if action["kind"] != "move"
-                ],
-                "refusals": [dict(refusal) for refusal in refusals],
-                **({} if row["tables"] is None else tables_of(row["tables"])),
-            }
         )
 
     def migrations(
@@ -214,19 +195,6 @@ class Reader:
             "SELECT * FROM cycles WHERE at >= ? ORDER BY id DESC LIMIT ?", (since, limit)
         )
 
-    def cluster_file(self, plan: int | None = None) -> Item | None:
-        """The cluster as last observed, or what a plan was made of; None where it is not kept."""
-        snapshot = self.snapshot(plan)
-        return None if snapshot is None else cluster_file(snapshot)
-
-    def snapshot(self, plan: int | None = None) -> Snapshot | None:
-        """The same as a value."""
-        table = "newest_snapshot" if plan is None else "snapshots WHERE plan = ?"
-        found = self.database.row(
-            f"SELECT figures, definitions FROM {table}", () if plan is None else (plan,)
-        )
-        return None if found is None else snapshot_of(*found)
-
     def policy(self, plan: int | None = None) -> tuple[str, str] | None:
         """Name and text of the policy that was last put in force, or that a plan was made under."""
         row = self.database.row(
@@ -236,21 +204,6 @@ class Reader:
             {"plan": plan},
         )
         return None if row is None else (row[0], row[1])
-
-    def history(self, now: float) -> History:
-        """What deciding remembered at a moment; hosts that are empty by now, though not then."""
-        power, deeds = PowerTimes(self.database), PastDeeds(self.database).since(now - WEEK)
-        empty = self.database.rows(
-            "SELECT name, empty_since_at FROM hosts WHERE empty_since_at <= ?", (now,)
-        )
-        return History(
-            moves=tuple(m for m in RecentMoves(self.database).until(now) if m.at <= now),
-            woken={host: at for host, at in power.woken().items() if at <= now},
-            slept={host: at for host, at in power.slept().items() if at <= now},
-            put_to_sleep={host: at for host, at in power.put_to_sleep().items() if at <= now},
-            idle_since=dict(tuple(row) for row in empty),
-            deeds={vm: d for vm, d in deeds.items() if d.at <= now},
-        )
 
     def vms_on_draining_hosts(self) -> frozenset[str]:
         """The VMs that a drain is about."""
@@ -267,10 +220,10 @@ class Reader:
         return int(row[0]) if row else 0
 
     def _items(self, sql: str, parameters: Any = ()) -> list[Item]:
-        return [_item(row) for row in self.database.rows(sql, parameters)]
+        return [item_of(row) for row in self.database.rows(sql, parameters)]
 
 
-def _item(row: Row) -> Item:
+def item_of(row: Row) -> Item:
     """A row as it is printed."""
     return dict(_shown(row.keys(), row))
 
@@ -287,11 +240,3 @@ def _shown(names: Iterable[str], values: Iterable[Any]) -> Iterable[tuple[str, A
             yield name, json.loads(value)
         else:
             yield name, value
-
-
-def _move(action: Item) -> Item:
-    """A row of `plan_actions` as a move of a plan's document."""
-    names = {"host": "from", "target": "to"}
-    return {
-        names.get(key, key): value for key, value in action.items() if key not in ("plan", "kind")
-    }

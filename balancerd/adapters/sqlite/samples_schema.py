@@ -5,12 +5,7 @@ old ticks are dropped from one place. A series of one subject is found through t
 There are no foreign keys: their check would double the time of a tick.
 """
 
-from sqlite_utils import Database, Migrations
-
 from balancerd.adapters.sqlite.database import Form
-
-MIGRATIONS = Migrations("balancerd samples")
-SAMPLES = Form("samples file", 0x42414C53, MIGRATIONS)  # "BALS"
 
 _SPAN = """CREATE TABLE {name} ( -- {what}
         from_at INTEGER NOT NULL, -- seconds since the epoch
@@ -65,8 +60,5 @@ _STATEMENTS = (
         FROM hours JOIN subjects ON subjects.id = subject""",
 )
 
-
-@MIGRATIONS(name="001 tables and views")
-def _first(db: Database) -> None:
-    for statement in _STATEMENTS:
-        db.execute(statement)
+_CHANGES = {"001 tables and views": _STATEMENTS}
+SAMPLES = Form("samples file", 0x42414C53, "balancerd samples", _CHANGES)  # "BALS"

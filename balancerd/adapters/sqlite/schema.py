@@ -6,12 +6,7 @@ in the names of the columns; truth is 0 or 1. Comments inside the statements are
 and shown with the table.
 """
 
-from sqlite_utils import Database, Migrations
-
 from balancerd.adapters.sqlite.database import Form
-
-MIGRATIONS = Migrations("balancerd ledger")
-LEDGER = Form("ledger", 0x42414C4C, MIGRATIONS)  # "BALL"
 
 
 def _moment(name: str, null: str = "NOT NULL") -> str:
@@ -335,8 +330,5 @@ _VIEWS = (
         GROUP BY host, power""",
 )
 
-
-@MIGRATIONS(name="001 tables, triggers and views")
-def _first(db: Database) -> None:
-    for statement in (*_TABLES, *_TRIGGERS, *_VIEWS):
-        db.execute(statement)
+_CHANGES = {"001 tables, triggers and views": (*_TABLES, *_TRIGGERS, *_VIEWS)}
+LEDGER = Form("ledger", 0x42414C4C, "balancerd ledger", _CHANGES)  # "BALL"

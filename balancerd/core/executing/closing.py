@@ -13,7 +13,7 @@ from balancerd.core.executing.messages import CloseWanted, Command, Unsettled
 from balancerd.core.executing.verification import conclude
 from balancerd.core.many_fields import replace as altered
 from balancerd.core.observation import Presence
-from balancerd.core.past.history import Outcome
+from balancerd.core.outcome import Outcome
 from balancerd.core.units import format_size
 
 TOLD_AFTER = 120.0  # seconds of asking in vain
@@ -71,9 +71,15 @@ def may_press(task: Task) -> str:
 
 def may_close(task: Task) -> str:
     """Why a migration may not be left to people, and what they can do; "" when it may."""
-    if task.stage is Stage.VERIFYING:
-        has_job = task.pair is not None and task.pair[0] is Presence.RUNNING_WITH_JOB
-        return f"a job holds it on {task.move.source}: wait for its end" if has_job else ""
+    if task.stage is not Stage.VERIFYING:
+        return _until_it_ends(task)
+    if task.pair and task.pair[0] is Presence.RUNNING_WITH_JOB:
+        return f"wait for the end of its job on {task.move.source}"
+    return ""
+
+
+def _until_it_ends(task: Task) -> str:
+    """What can be done about a migration that has not ended."""
     if task.stage is not Stage.RUNNING:
         return f"it is {task.stage}: wait for its end"
     if task.switched:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from balancerd.core.executing.reconcile import WAIT, Act, Finding
 from balancerd.core.observation import Presence
-from balancerd.core.past.history import Outcome
+from balancerd.core.outcome import Outcome
 
 P = Presence
 PATIENCE = 120.0  # seconds; hosts give each other up after 30

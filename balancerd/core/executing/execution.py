@@ -16,7 +16,8 @@ from balancerd.core.executing.reconcile import Act
 from balancerd.core.many_fields import replace as altered
 from balancerd.core.model import Method, Snapshot
 from balancerd.core.observation import JobReport, Presence
-from balancerd.core.past.history import History, Outcome
+from balancerd.core.outcome import Outcome
+from balancerd.core.past.history import History
 from balancerd.core.past.record import PlanState
 from balancerd.core.plan import Action, Move, Plan
 from balancerd.core.policies.choices import Mode

@@ -35,9 +35,10 @@ from balancerd.core.executing.messages import (
 from balancerd.core.executing.throttle import Traffic, divide, over_budget
 from balancerd.core.many_fields import replace as altered
 from balancerd.core.model import Method, Snapshot
-from balancerd.core.observation import Against, JobReport
+from balancerd.core.observation import JobReport
+from balancerd.core.outcome import Against, Outcome
 from balancerd.core.past.breakers import Breakers, State, breakers
-from balancerd.core.past.history import History, Outcome, PastMove
+from balancerd.core.past.history import History, PastMove
 from balancerd.core.past.objections import Objections, objections
 from balancerd.core.past.record import Intent, IntentKind, PlanState
 from balancerd.core.placing.constraints import Gate

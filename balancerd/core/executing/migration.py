@@ -56,7 +56,7 @@ from balancerd.core.many_fields import replace as altered
 from balancerd.core.model import Method
 from balancerd.core.moving.method import memory_in_use
 from balancerd.core.observation import JobReport, Presence
-from balancerd.core.past.history import Outcome
+from balancerd.core.outcome import Outcome
 from balancerd.core.past.record import Conclusion, Intent, IntentKind
 
 ABORT_AGAIN = 30.0  # seconds after which an abort that changed nothing is asked for once more

@@ -17,7 +17,8 @@ from balancerd.core.executing.messages import (
 )
 from balancerd.core.many_fields import replace as altered
 from balancerd.core.model import PowerState
-from balancerd.core.past.history import Outcome, may_be_woken
+from balancerd.core.outcome import Outcome
+from balancerd.core.past.history import may_be_woken
 from balancerd.core.past.record import Conclusion, Intent, IntentKind
 from balancerd.core.plan import Move, Sleep
 from balancerd.core.sensing.whereabouts import ACTIVE

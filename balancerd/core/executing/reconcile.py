@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from balancerd.core.observation import Presence
-from balancerd.core.past.history import Outcome
+from balancerd.core.outcome import Outcome
 
 
 class Act(StrEnum):

@@ -18,8 +18,8 @@ from balancerd.core.executing.messages import Acted, Ask, Command, Conclude, Loc
 from balancerd.core.executing.reconcile import DOWN, GONE, Act, Finding, judge, may_watch
 from balancerd.core.many_fields import replace as altered
 from balancerd.core.model import PowerState
-from balancerd.core.observation import Against, JobReport, Presence
-from balancerd.core.past.history import Outcome
+from balancerd.core.observation import JobReport, Presence
+from balancerd.core.outcome import Against, Outcome
 from balancerd.core.past.record import Conclusion
 from balancerd.core.policies.limits import Limits
 

@@ -22,27 +22,23 @@ def read_json(text: str | bytes, source: str, read: Callable[[Any], T]) -> T:
     """What `read` makes of a JSON text; CodecError says what is wrong where in `source`."""
     try:
         text = text if isinstance(text, str) else text.decode("utf-8-sig")
-        data = _parsed(text)
+        data = json.loads(text, parse_constant=_refuse_constant)
     except UnicodeDecodeError:
         raise CodecError(f"{source}: not JSON: not UTF-8 text") from None
+    except json.JSONDecodeError as error:
+        what = f"not JSON: {error.msg[:1].lower()}{error.msg[1:]} (column {error.colno})"
+        raise CodecError(f"{source}:{error.lineno}: {what}") from None
+    except RecursionError:
+        raise CodecError(f"{source}: not JSON: nested too deeply") from None
     except CodecError as error:
         raise CodecError(f"{source}: {error}") from None
+    except ValueError:  # Python refuses to read an integer of thousands of digits
+        raise CodecError(f"{source}: not JSON: a number has too many digits") from None
     try:
         return read(data)
     except CodecError as error:
         line = line_of(text, error.path)
-        raise CodecError(f"{source}: line {line}: {error}") from None
-
-
-def _parsed(text: str) -> Any:
-    try:
-        return json.loads(text, parse_constant=_refuse_constant)
-    except json.JSONDecodeError as error:
-        raise CodecError(
-            f"line {error.lineno}, column {error.colno}: not JSON: {error.msg}"
-        ) from None
-    except RecursionError:
-        raise CodecError("not JSON: nested too deeply") from None
+        raise CodecError(f"{source}:{line}: {error}") from None
 
 
 def _refuse_constant(name: str) -> Any:

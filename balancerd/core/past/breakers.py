@@ -12,8 +12,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TypeVar
 
-from balancerd.core.observation import Against
-from balancerd.core.past.history import WEEK, History, Outcome, PastMove
+from balancerd.core.outcome import Against, Outcome
+from balancerd.core.past.history import WEEK, History, PastMove
 from balancerd.core.policies.limits import Limits
 from balancerd.core.same import Growing
 from balancerd.core.units import HOUR, doubled

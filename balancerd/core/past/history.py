@@ -5,7 +5,6 @@ Rebuilt from the ledger, so that a restart forgets nothing.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from functools import lru_cache
 from math import inf
 from types import MappingProxyType
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from balancerd.core.lessons import UNTAUGHT, Lessons
-from balancerd.core.observation import Against
+from balancerd.core.outcome import NEVER_BEGUN, Against, Outcome
 from balancerd.core.past.vetoes import Deed
 from balancerd.core.policies.limits import LONGEST_REST, Limits
 from balancerd.core.policies.policy import Policy
@@ -25,21 +24,6 @@ WEEK = 7 * DAY
 # A rest counts the moves of the week before the one it follows, and a way back waits for twice as
 # long: nothing of that may be forgotten while it lasts, or the rest would shrink.
 REMEMBERED = WEEK + 2 * LONGEST_REST
-
-
-class Outcome(StrEnum):
-    """How an intent ended. Only what both hosts said decides it."""
-
-    DONE = "done"
-    FAILED = "failed"
-    ABORTED = "aborted"
-    NOT_STARTED = "not started"
-    OBJECTED = "objected"  # the hosts' own facts spoke against it: it was not even tried
-    LOST = "lost"  # runs on neither host
-    QUARANTINED = "quarantined"  # a person has to decide
-
-
-NEVER_BEGUN = frozenset({Outcome.NOT_STARTED, Outcome.OBJECTED})
 
 
 @dataclass(frozen=True, slots=True)

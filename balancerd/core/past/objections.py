@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from balancerd.core.observation import Against
-from balancerd.core.past.history import History, Outcome, PastMove
+from balancerd.core.outcome import Against, Outcome
+from balancerd.core.past.history import History, PastMove
 from balancerd.core.policies.limits import Limits
 from balancerd.core.same import Growing
 from balancerd.core.units import doubled, format_time

@@ -6,8 +6,7 @@ from enum import StrEnum
 
 from balancerd.core.lessons import MODEL_ONLY, Basis
 from balancerd.core.model import Method
-from balancerd.core.observation import Against
-from balancerd.core.past.history import Outcome
+from balancerd.core.outcome import Against, Outcome
 
 UNSETTLED = "unsettled"  # kind of a line of the audit: people were told of a VM
 

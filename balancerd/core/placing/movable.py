@@ -10,8 +10,9 @@ from balancerd.core.columns import loads_of
 from balancerd.core.model import VM, Cluster, ExclusionKind, Snapshot
 from balancerd.core.moving.method import UNSAMPLED, way_of
 from balancerd.core.moving.tie import ties
+from balancerd.core.outcome import Outcome
 from balancerd.core.past.breakers import Scope, State, breaker
-from balancerd.core.past.history import WEEK, History, Outcome, PastMove, rests_until
+from balancerd.core.past.history import WEEK, History, PastMove, rests_until
 from balancerd.core.plan import Refusal
 from balancerd.core.policies.limits import Limits
 from balancerd.core.policies.policy import Policy

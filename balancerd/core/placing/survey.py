@@ -14,8 +14,9 @@ import numpy as np
 
 from balancerd.core.columns import Forecasts, Loads, loads_of, taken
 from balancerd.core.model import ABSURD_BYTES, ABSURD_CORES, Cluster, Host, Snapshot
+from balancerd.core.outcome import Outcome
 from balancerd.core.past.breakers import State, all_done, breakers
-from balancerd.core.past.history import History, Outcome, rests_until
+from balancerd.core.past.history import History, rests_until
 from balancerd.core.past.objections import ANY, Objection, Objections, objections
 from balancerd.core.placing.groups import Blocks, blocks_of, groups_of
 from balancerd.core.placing.inventory import Guests, Hosts, guests_of, hosts_of

@@ -13,7 +13,8 @@ from types import MappingProxyType
 
 from balancerd.core.model import Load, Snapshot
 from balancerd.core.ordering.order import Step, Want, schedule
-from balancerd.core.past.history import History, Outcome, PastMove
+from balancerd.core.outcome import Outcome
+from balancerd.core.past.history import History, PastMove
 from balancerd.core.planner.draft import Draft
 
 

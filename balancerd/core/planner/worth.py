@@ -14,7 +14,8 @@ import numpy as np
 
 from balancerd.core.moving.cost import Costs, costs_of
 from balancerd.core.ordering.order import Step
-from balancerd.core.past.history import NEVER_BEGUN, History, Outcome
+from balancerd.core.outcome import NEVER_BEGUN, Outcome
+from balancerd.core.past.history import History
 from balancerd.core.placing.layout import Floats, Layout
 from balancerd.core.units import format_duration
 

@@ -10,7 +10,7 @@ import pytest
 
 from balancerd.adapters.sqlite.ledger import Ledger
 from balancerd.core.model import Method
-from balancerd.core.past.history import Outcome
+from balancerd.core.outcome import Outcome
 from balancerd.core.past.record import Conclusion, Cycle, Intent, IntentKind
 from balancerd.core.past.vetoes import DEED
 from tests.records import POLICY, balancerctl
