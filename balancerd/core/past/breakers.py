@@ -9,13 +9,14 @@ forgets nothing.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TypeVar
 
 from balancerd.core.outcome import Against, Outcome
 from balancerd.core.past.history import WEEK, History, PastMove
 from balancerd.core.policies.limits import Limits
-from balancerd.core.same import Growing
+from balancerd.core.same import Growing, Same
 from balancerd.core.units import HOUR, doubled
 
 Name = TypeVar("Name")
@@ -120,9 +121,15 @@ class Breakers:
 
 def breakers(history: History, limits: Limits, now: float) -> Breakers:
     """All breakers, out of the past."""
-    moves = history.moves
-    if all_done(moves):
+    if all_done(history.moves):
         return Breakers()
+    return _breakers(Same(history.moves), Same(limits), now)
+
+
+@lru_cache(maxsize=1)
+def _breakers(past: Same[tuple[PastMove, ...]], by: Same[Limits], now: float) -> Breakers:
+    """One cycle asks for them at several doors."""
+    moves, limits = past.value, by.value
     return Breakers(
         vms=_not_closed(Scope.VM, moves, lambda move: (move.vm,), limits, now),
         pairs=_not_closed(Scope.PAIR, moves, lambda m: ((m.source, m.target),), limits, now),

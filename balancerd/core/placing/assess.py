@@ -18,10 +18,9 @@ import numpy as np
 
 from balancerd.core.columns import Floats, loads_of, taken
 from balancerd.core.model import ABSURD_CORES, Gap, Host, Load, PowerState, Snapshot
-from balancerd.core.past.history import History
 from balancerd.core.placing import wavers
 from balancerd.core.placing.layout import Layout
-from balancerd.core.placing.survey import lay_out
+from balancerd.core.placing.survey import ground
 from balancerd.core.plan import Assessment, Verdict
 from balancerd.core.policies.policy import Policy
 from balancerd.core.same import Same
@@ -43,7 +42,7 @@ class Strain:
 
 def assess(snapshot: Snapshot, policy: Policy, now: float) -> tuple[Assessment, ...]:
     """The verdict on every host, in order of their names."""
-    return assess_layout(lay_out(snapshot, policy, History(), now), now)
+    return assess_layout(ground(snapshot, policy), now)
 
 
 def assess_layout(layout: Layout, now: float) -> tuple[Assessment, ...]:

@@ -1,7 +1,7 @@
 """Rules about VMs among each other: which VMs move as one, and which belong to which group."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -47,7 +47,10 @@ class Groups:
 def blocks_of(vms: tuple[str, ...], snapshot: Snapshot, rules: Sequence[ConstraintRule]) -> Blocks:
     """Sets of VMs on one host that "together" rules tie to each other; VMs under way stay alone."""
     tying = [r for r in rules if r.kind == "together" and r.scope == "host" and r.weight is None]
-    return _tied(vms, snapshot, tying) if tying else _alone(Same(vms))
+    if not tying:
+        return _alone(Same(vms))
+    cluster = snapshot.cluster
+    return _tied(Same(vms), Same(cluster.placement), Same(cluster.flights), Alike(tuple(tying)))
 
 
 @lru_cache(maxsize=1)
@@ -55,8 +58,13 @@ def _alone(vms: Same[tuple[str, ...]]) -> Blocks:
     return Blocks.named(tuple((vm,) for vm in vms.value), vms.value)
 
 
-def _tied(vms: Sequence[str], snapshot: Snapshot, rules: Sequence[ConstraintRule]) -> Blocks:
-    placement, flights = snapshot.cluster.placement, snapshot.cluster.flights
+@lru_cache(maxsize=1)
+def _tied(
+    vms: Same[tuple[str, ...]],
+    placement: Same[Mapping[str, str]],
+    flights: Same[Mapping[str, str]],
+    rules: Alike[ConstraintRule],
+) -> Blocks:
     leader: dict[str, str] = {}
 
     def find(vm: str) -> str:
@@ -64,16 +72,16 @@ def _tied(vms: Sequence[str], snapshot: Snapshot, rules: Sequence[ConstraintRule
             vm = leader[vm]
         return vm
 
-    here = set(vms) - flights.keys()
-    for rule in rules:
+    here = set(vms.value) - flights.value.keys()
+    for rule in rules.value:
         first: dict[str, str] = {}
         for vm in meant(here, rule.vms):
-            a, b = find(first.setdefault(placement[vm], vm)), find(vm)
+            a, b = find(first.setdefault(placement.value[vm], vm)), find(vm)
             leader[max(a, b)] = min(a, b)
     blocks: defaultdict[str, list[str]] = defaultdict(list)
-    for vm in vms:
+    for vm in vms.value:
         blocks[find(vm)].append(vm)
-    return Blocks.named(tuple(tuple(blocks[vm]) for vm in sorted(blocks)), vms)
+    return Blocks.named(tuple(tuple(blocks[vm]) for vm in sorted(blocks)), vms.value)
 
 
 @lru_cache(maxsize=1)

@@ -65,24 +65,26 @@ def _never(vm: str, constraint: str, detail: str, remedy: str = "") -> Refusal:
 
 
 def _by_no_method(snapshot: Snapshot, policy: Policy) -> dict[str, Refusal]:
-    """VMs that no method which the policy allows can move. Where all disks are shared, plain
-    pre-copy does for VMs that write no more of their memory than is taken for granted."""
+    """VMs that no method which the policy allows can move."""
     vms, loads = snapshot.cluster.vms, loads_of(snapshot)
     rate = float(policy.limits.bandwidth)
     rows = np.flatnonzero(loads.dirty_rate > UNSAMPLED * rate)
-    writing = {loads.names[row] for row in rows.tolist()}
-    stuck: dict[str, Refusal] = {}
-    for name in sorted((writing & vms.keys()) | _with_local_disks(Same(vms))):
-        way = way_of(vms[name], loads.get(name), policy, rate)
-        if isinstance(way, Refusal):
-            stuck[name] = way
-    return stuck
+    writing = {loads.names[row] for row in rows.tolist()} & vms.keys()
+    ways = {name: way_of(vms[name], loads.get(name), policy, rate) for name in writing}
+    return {
+        **_bound_by_disks(Same(vms), Same(policy)),
+        **{name: way for name, way in ways.items() if isinstance(way, Refusal)},
+    }
 
 
 @lru_cache(maxsize=2)
-def _with_local_disks(vms: Same[Mapping[str, VM]]) -> frozenset[str]:
-    shared = attrgetter("shared")
-    return frozenset(name for name, vm in vms.value.items() if not all(map(shared, vm.disks)))
+def _bound_by_disks(vms: Same[Mapping[str, VM]], policy: Same[Policy]) -> Mapping[str, Refusal]:
+    """VMs with local disks that the policy lets nobody copy. All else about a VM that writes no
+    more of its memory than is taken for granted, pre-copy does for."""
+    shared, rate = attrgetter("shared"), float(policy.value.limits.bandwidth)
+    local = (vm for vm in vms.value.values() if not all(map(shared, vm.disks)))
+    ways = {vm.name: way_of(vm, None, policy.value, rate) for vm in local}
+    return {name: way for name, way in ways.items() if isinstance(way, Refusal)}
 
 
 _REMEDIES = {

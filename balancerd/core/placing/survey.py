@@ -44,6 +44,11 @@ def lay_out(snapshot: Snapshot, policy: Policy, history: History, now: float) ->
     return _with_past(Same(snapshot), Same(policy), Same(history), now).copy()
 
 
+def ground(snapshot: Snapshot, policy: Policy) -> Layout:
+    """The same without what was done before, to look at only: nobody changes this layout."""
+    return _drawn_up(Same(snapshot), Same(policy))
+
+
 @lru_cache(maxsize=1)
 def _with_past(
     snapshot: Same[Snapshot], policy: Same[Policy], history: Same[History], now: float

@@ -27,7 +27,7 @@ from balancerd.core.model import PowerState, Snapshot
 from balancerd.core.past.history import History
 from balancerd.core.placing.assess import assess_layout
 from balancerd.core.placing.constraints import contradictions
-from balancerd.core.placing.layout import Layout, is_sane
+from balancerd.core.placing.layout import Bools, Layout, is_sane
 from balancerd.core.placing.objective import score
 from balancerd.core.placing.survey import lay_out
 from balancerd.core.plan import Plan, Refusal, Verdict
@@ -109,7 +109,8 @@ def _decide(draft: Draft, stages: Mapping[Objective, Stage]) -> None:
     draft.urgent = len(draft.steps)
     wake(draft)
     _improve(draft, stages)
-    repair(draft, again=True)
+    if draft.steps or draft.wakes:
+        repair(draft, again=True)
     sleep(draft)
 
 
@@ -148,14 +149,13 @@ def _improve(draft: Draft, stages: Mapping[Objective, Stage]) -> None:
     stage = stages.get(draft.policy.objective)
     if stage is None:
         return
-    begun, layout = list(draft.steps), draft.layout.copy()
+    begun, layout, awake = list(draft.steps), draft.layout.copy(), draft.awake()
     kept = len(begun)
-    before = score(draft.layout, draft.awake())
     stage(draft)
     if len(draft.steps) == kept:
         return
     moves = sum(len(layout.blocks[step.block]) for step in draft.steps[kept:])
-    reason = _too_little(draft, before) or _too_dear(draft, layout, kept)
+    reason = _too_little(draft, layout, awake) or _too_dear(draft, layout, kept)
     if reason:
         draft.declined = f"{counted(moves, 'move')} would {reason}"
         draft.layout, draft.steps = layout, begun
@@ -165,15 +165,16 @@ def _improve(draft: Draft, stages: Mapping[Objective, Stage]) -> None:
         resume(draft, begun, former)
 
 
-def _too_little(draft: Draft, before: float) -> str:
-    """What a gain in score is short of; "" if it is enough.
+def _too_little(draft: Draft, layout: Layout, awake: Bools) -> str:
+    """What the gain in score since `layout`, with those hosts on, is short of; "" if it is enough.
 
     Packing and easing weigh every move by the policy's `[costs]` themselves: on a large site what
     one plan may move is always a small share.
     """
     if draft.policy.objective in (Objective.PACK, Objective.QUIET):
         return ""
-    after, gain = score(draft.layout, draft.awake()), draft.policy.limits.gain
+    before, gain = score(layout, awake), draft.policy.limits.gain
+    after = score(draft.layout, draft.awake())
     if before - after >= gain * before:
         return ""
     return (

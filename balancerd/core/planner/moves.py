@@ -61,11 +61,14 @@ class _Transport:
         ]
 
 
-def moves_of(draft: Draft, origin: Layout, wakes: Mapping[int, int]) -> tuple[list[Move], float]:
+def moves_of(
+    draft: Draft, origin: Layout, wakes: Mapping[int, int], before: float
+) -> tuple[list[Move], float]:
     """A move for every VM of every step, numbered after the wakes in the order in which they
-    begin; and the score once all are done. `wakes` are numbers of actions, by host."""
+    begin; and the score once all are done, `before` the first. `wakes` are numbers of actions, by
+    host."""
     if not draft.steps:
-        return [], score(origin, draft.awake())
+        return [], before
     start = origin.copy()
     start.receives = start.receives.copy()
     start.receives[list(draft.wakes)] = True

@@ -21,6 +21,14 @@ def repair(draft: Draft, *, again: bool = False) -> None:
     """Decide the moves that rules and drains ask for; `again` says nothing new of what is left."""
     told, counts = list(draft.told), draft.counts.copy()
     reasons = _wanted(draft)
+    if reasons:
+        _mend(draft, reasons)
+    if again:
+        draft.told, draft.counts = told, counts
+
+
+def _mend(draft: Draft, reasons: dict[int, str]) -> None:
+    """All blocks together as far as the plan may move them; what finds no way so, one by one."""
     wants = _targets(draft, _within_room(draft, reasons))
     steps, refused = schedule(draft.layout, wants)
     draft.steps += steps
@@ -28,8 +36,6 @@ def repair(draft: Draft, *, again: bool = False) -> None:
         draft.note(refusal)
     if len(steps) < len(reasons):
         _one_by_one(draft, reasons)
-    if again:
-        draft.told, draft.counts = told, counts
 
 
 def _one_by_one(draft: Draft, reasons: dict[int, str]) -> None:

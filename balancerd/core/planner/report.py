@@ -30,8 +30,10 @@ def condemned(draft: Draft, certificate: Certificate) -> Plan:
 def finished(draft: Draft) -> Plan:
     """The draft as a plan not yet checked."""
     before = score(draft.origin, draft.awake())
-    actions, after = _actions(draft)
+    actions, after = _actions(draft, before)
     plan = _plan(draft, actions, _sentence(draft, before, after), before, after)
+    if not actions:
+        return replace(plan, after=plan.before)
     on = draft.awake()
     on[list(draft.sleeps)] = False
     return replace(plan, after=_figures(draft.layout, on))
@@ -56,15 +58,16 @@ def _plan(
     )
 
 
-def _actions(draft: Draft) -> tuple[tuple[Action, ...], float]:
-    """Wakes, then moves, then sleeps, numbered from 1; and the score when all is done."""
+def _actions(draft: Draft, before: float) -> tuple[tuple[Action, ...], float]:
+    """Wakes, then moves, then sleeps, numbered from 1; and the score when all is done, from what it
+    is before."""
     names = draft.origin.hosts
     wakes = {
         host: Wake(number, names[host], draft.wakes[host])
         for number, host in enumerate(sorted(draft.wakes), start=1)
     }
     moves, value = moves_of(
-        draft, draft.origin, {host: wake.number for host, wake in wakes.items()}
+        draft, draft.origin, {host: wake.number for host, wake in wakes.items()}, before
     )
     moves += cold_moves(draft, moves, 1 + len(wakes) + len(moves), value)
     first = 1 + len(wakes) + len(moves)

@@ -9,10 +9,10 @@ Whether everything at once can be kept is the planner's question. Soft rules con
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import inf
 
-from balancerd.core.model import Cluster
+from balancerd.core.model import VM, Cluster, Host
 from balancerd.core.moving.graphs import overcrowded
 from balancerd.core.placing.groups import domains_of, scope_of
 from balancerd.core.placing.inventory import guests_of
@@ -36,7 +36,15 @@ def contradictions(cluster: Cluster, policy: Policy) -> tuple[Refusal, ...]:
 
     One that names a VM as well means that nothing good can come of moving it.
     """
-    site = _Site(cluster, policy)
+    return _contradictions(Same(cluster.hosts), Same(cluster.vms), Same(policy))
+
+
+@lru_cache(maxsize=1)
+def _contradictions(
+    hosts: Same[Mapping[str, Host]], vms: Same[Mapping[str, VM]], policy: Same[Policy]
+) -> tuple[Refusal, ...]:
+    """Wherever the VMs are and whatever they do."""
+    site = _Site(Cluster(hosts.value, vms.value, {}), policy.value)
     return tuple(
         Refusal(vm, "", "contradiction", detail, "change one of the rules")
         for search in _SEARCHES
