@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection
 from math import sqrt
 
 from balancerd.core.model import PowerState, Snapshot, VMState
-from balancerd.core.observation import Observation
+from balancerd.core.observation import Observation, VMReadings
 from balancerd.core.placing.layout import memory_capacity
 from balancerd.core.policies.policy import Policy
 from balancerd.core.policies.tables import Detection
@@ -17,7 +17,7 @@ def frozen(seen: Observation, power: Callable[[str], PowerState], detection: Det
     """Why nothing may begin on what was seen: a split brain, or too many hosts that are silent."""
     runs: defaultdict[str, set[str]] = defaultdict(set)
     for reading in seen.readings:
-        for vm in reading.vms:
+        for vm in VMReadings.of(reading.vms).shown:
             if vm.state is VMState.RUNNING:
                 runs[vm.vm.uuid].add(reading.host)
     for uuid, hosts in sorted(runs.items()):

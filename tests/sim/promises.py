@@ -54,7 +54,7 @@ class Promises:
         """At every step: no VM runs twice or is gone, and no rule, limit or set is broken."""
         for violation in self.world.violations:
             raise BrokenError(f"{violation.kind}: {violation.detail}")
-        places = {vm.name: self.world.running(vm.name) for vm in self.world.site.vms}
+        places = self.world.all_running()
         for vm, running in places.items():
             if len(running) > 1:
                 raise BrokenError(f"{vm} runs on {' and '.join(running)}")

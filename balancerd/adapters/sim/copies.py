@@ -85,6 +85,14 @@ class Copies:
             if name == vm and state is Presence.RUNNING:
                 yield host
 
+    def all_running(self) -> list[list[int]]:
+        """The same of every VM."""
+        found = [[] if host == NOWHERE else [host] for host in self._machines.place.tolist()]
+        for (vm, host), state in self.oddities.items():
+            if state is Presence.RUNNING:
+                found[vm].append(host)
+        return found
+
     def begin(self, vm: int, target: int) -> None:
         """A migration begins: what the target had of the VM is its incoming half from now on."""
         if self.oddities.pop((vm, target), None) is not None:

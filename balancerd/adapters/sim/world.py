@@ -161,6 +161,14 @@ class World:
         index = self._state.vm[vm]
         return tuple(sorted(map(self._state.host_name, self._state.copies.running(index))))
 
+    def all_running(self) -> dict[str, tuple[str, ...]]:
+        """The same of every VM."""
+        name, places = self._state.host_name, self._state.copies.all_running()
+        return {
+            vm: tuple(sorted(map(name, hosts)))
+            for vm, hosts in zip(self._state.vm, places, strict=True)
+        }
+
     def copies(self, vm: str) -> dict[str, Presence]:
         """What there is of a VM on each host that has any of it, whoever can see it."""
         index = self._state.vm[vm]

@@ -19,11 +19,43 @@ from balancerd.core.sensing.counters import Doubt, Seen
 
 @dataclass(frozen=True, slots=True)
 class Points:
-    """A rate of each subject and the span of time it is the mean of; `at` is the span's end."""
+    """Rates, oldest first, and the spans of time they are the means of; `at` is a span's end.
+
+    A row for each reading, a column for each subject.
+    """
 
     at: Floats
     span: Floats
     cpu: Floats
+
+    @classmethod
+    def none(cls, subjects: int) -> "Points":
+        """No reading yet of so many."""
+        empty = np.empty((0, subjects))
+        return cls(empty, empty, empty)
+
+    def of(self, rows: Ints) -> "Points":
+        """Those of these subjects; NaN for row -1."""
+        return Points(*(_with_none(figures)[:, rows] for figures in self._figures))
+
+    def after(self, begin: float) -> "Points":
+        """The readings of which at least one is later."""
+        late = (self.at > begin).any(axis=1)
+        return self if late.all() else Points(*(figures[late] for figures in self._figures))
+
+    def then(self, newest: "Points") -> "Points":
+        """With another reading."""
+        pairs = zip(self._figures, newest._figures, strict=True)
+        return Points(*(np.concatenate(pair) for pair in pairs))
+
+    @property
+    def _figures(self) -> tuple[Floats, ...]:
+        return self.at, self.span, self.cpu
+
+
+def _with_none(figures: Floats) -> Floats:
+    """With one more subject, of which nothing is known."""
+    return np.append(figures, np.full((len(figures), 1), np.nan), axis=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +74,15 @@ class Tracks:
     block: Floats
     strained_seconds: Floats
     void: Floats
-    points: tuple[Points, ...]  # oldest first
+    points: Points
     loads: Loads
 
     @classmethod
     def none(cls) -> "Tracks":
         """Of nobody."""
         empty = np.empty(0)
-        return cls((), empty, empty, empty, empty, empty, empty, empty, (), Loads.of({}))
+        tracks = empty, empty, empty, empty, empty, empty, empty
+        return cls((), *tracks, Points.none(0), Loads.of({}))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -62,9 +95,6 @@ class Tracks:
             return self
         rows = self.loads.rows(names)
         place = (*self.place, "")
-        points = (
-            Points(taken(p.at, rows), taken(p.span, rows), taken(p.cpu, rows)) for p in self.points
-        )
         return Tracks(
             place=tuple(place[index] for index in rows.tolist()),
             at=taken(self.at, rows),
@@ -74,7 +104,7 @@ class Tracks:
             block=taken(self.block, rows),
             strained_seconds=taken(self.strained_seconds, rows),
             void=taken(self.void, rows),
-            points=tuple(points),
+            points=self.points.of(rows),
             loads=_taken_loads(self.loads, names, rows),
         )
 
@@ -108,7 +138,7 @@ class _Step:
 
     taken: Bools
     lost: Bools  # measured before, and void now
-    newest: Points  # NaN where no rate is known
+    newest: Points  # one reading; NaN where no rate is known
     doubts: dict[str, Doubt]
 
 
@@ -121,8 +151,8 @@ def follow(tracks: Tracks, seen: Seen, window: float) -> tuple[Tracks, dict[str,
     step = _step(old, seen)
     fresh = step.taken
     void = np.where(step.lost, seen.at, old.void)
-    points = (*_recent(old.points, seen, window), step.newest)
-    begin = np.fmax(step.newest.at - window, void)
+    points = _recent(old.points, seen, window).then(step.newest)
+    begin = np.fmax(step.newest.at[0] - window, void)
     followed = Tracks(
         place=_where(fresh, seen.place, old.place),
         at=np.where(fresh, seen.at, old.at),
@@ -151,7 +181,11 @@ def _step(old: Tracks, seen: Seen) -> _Step:
     return _Step(
         taken=newer & ~doubtful,
         lost=based & ~grown & seen.forgets,
-        newest=Points(np.where(measured, seen.at, np.nan), span, np.minimum(cpu, seen.size)),
+        newest=Points(
+            np.where(measured, seen.at, np.nan)[np.newaxis],
+            span[np.newaxis],
+            np.minimum(cpu, seen.size)[np.newaxis],
+        ),
         doubts={
             seen.names[row]: Doubt(f"used {cpu[row]:.1f} cores of {seen.size[row]:.1f}")
             for row in np.flatnonzero(doubtful).tolist()
@@ -172,39 +206,33 @@ def _where(which: Bools, new: tuple[str, ...], old: tuple[str, ...]) -> tuple[st
     return tuple(here if new_one else there for new_one, here, there in pairs)
 
 
-def _recent(points: tuple[Points, ...], seen: Seen, window: float) -> tuple[Points, ...]:
+def _recent(points: Points, seen: Seen, window: float) -> Points:
     """The points of which at least one may still be within the window that ends now."""
     if not seen.told.any():
         return points
-    begin = float(seen.at[seen.told].min()) - window
-    return tuple(point for point in points if (point.at > begin).any())
+    return points.after(float(seen.at[seen.told].min()) - window)
 
 
-def _loads(
-    old: Tracks, seen: Seen, step: _Step, points: tuple[Points, ...], begin: Floats
-) -> Loads:
+def _loads(old: Tracks, seen: Seen, step: _Step, points: Points, begin: Floats) -> Loads:
     """Means over the newest point and those later than `begin`; over time, so that a long gap
     weighs as much as the many readings it swallowed. Without a rate the load stays what it was."""
-    known = ~np.isnan(step.newest.at)
-    total, length, since = np.zeros(len(known)), np.zeros(len(known)), np.zeros(len(known))
-    count = np.zeros(len(known), dtype=np.int64)
-    for point in points:
-        inside = known if point is step.newest else point.at > begin
-        total += np.where(inside, point.cpu * point.span, 0.0)
-        length += np.where(inside, point.span, 0.0)
-        since = np.where(inside & (count == 0), point.at - point.span, since)
-        count += inside
-    before, span = old.loads, step.newest.span
+    known = ~np.isnan(step.newest.at[0])
+    inside = points.at > begin
+    inside[-1] = known
+    total = np.where(inside, points.cpu * points.span, 0.0).sum(axis=0)
+    length = np.where(inside, points.span, 0.0).sum(axis=0)
+    since = np.where(inside, points.at - points.span, np.inf).min(axis=0)
+    before, span = old.loads, step.newest.span[0]
     network, block = _rate(old.network, seen.network, span), _rate(old.block, seen.block, span)
     return Loads(
         names=seen.names,
-        cpu=np.where(known, step.newest.cpu, np.where(step.lost, np.nan, before.cpu)),
+        cpu=np.where(known, step.newest.cpu[0], np.where(step.lost, np.nan, before.cpu)),
         cpu_mean=np.where(known, total / np.where(known, length, 1.0), before.cpu_mean),
         memory=np.where(known, seen.memory, before.memory),
         steal=np.where(known, _steal(old, seen, span), before.steal),
         network=np.where(known, network, before.network),
         block=np.where(known, block, before.block),
-        readings=np.where(known, count, before.readings),
+        readings=np.where(known, inside.sum(axis=0), before.readings),
         since=np.where(known, since, before.since),
         dirty_rate=np.where(known, seen.dirty_rate, before.dirty_rate),
         shortage=np.where(known, _shortage(old, seen, span), before.shortage),

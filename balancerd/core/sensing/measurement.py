@@ -113,11 +113,12 @@ def _follow_vms(known: Known, showing: Showing, window: float) -> tuple[Tracks, 
 def _remembered(known: Known, tracks: Tracks) -> tuple[Pasts, Profile]:
     """Each VM's past and profile with its newest rate; VMs that are gone are forgotten."""
     pasts, profile = known.pasts.among(tracks.names), known.profile.among(tracks.names)
-    if not tracks.points or np.isnan(tracks.points[-1].at).all():
+    points = tracks.points
+    if not len(points.at) or np.isnan(points.at[-1]).all():
         return pasts, profile
-    newest = tracks.points[-1]
-    cpu = np.where(np.isnan(newest.at), np.nan, newest.cpu)
-    return remember(pasts, newest.at, newest.cpu), profile.read(float(np.nanmax(newest.at)), cpu)
+    at, newest = points.at[-1], points.cpu[-1]
+    cpu = np.where(np.isnan(at), np.nan, newest)
+    return remember(pasts, at, newest), profile.read(float(np.nanmax(at)), cpu)
 
 
 def _forecasts(
