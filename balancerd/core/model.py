@@ -112,13 +112,19 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """A disk or other storage of a VM. `shared`: every host of the site reaches the same bytes."""
+    """A disk or other storage of a VM. `shared`: every host of the site reaches the same bytes.
+
+    `file`: it is an image file. Nothing else is ever copied: what another host has under a device's
+    name is anybody's.
+    """
 
     source: str
     shared: bool
     size: int = 0
     allocated: int = 0  # bytes that its own image takes, roughly; 0: not told, or it is shared
     based: bool = False  # it lies on another image, and holds only what differs from that
+    file: bool = True
+    read_only: bool = False
     safe_cache: bool = True  # cache mode none/directsync, or a storage that does not care
     storage: tuple[str, ...] = ()  # the shared paths and pools it lies on; none: any host has it
 

@@ -249,8 +249,6 @@ class Overlays:
     """What both hosts say of the disks of a VM whose base images stay where they are."""
 
     bases: tuple[Base, ...] = ()
-    occupied: tuple[str, ...] = ()  # where the target has a file already that would be the disk's
-    unmade: tuple[str, ...] = ()  # where no storage pool of the target lets one be made
     writers: tuple[str, ...] = ()  # VMs that write a base, with the host they run on
 
 
@@ -270,6 +268,9 @@ class Preflight:
     cpu_comparable: bool | None = None  # the target's CPU has all that the VM was given
     absent_disks: tuple[str, ...] = ()  # sources of disks that the target surely has not got
     unseen_disks: tuple[str, ...] = ()  # those of which the target cannot tell
+    stranded: tuple[str, ...] = ()  # disks that only the source has, and that would stay there
+    occupied: tuple[str, ...] = ()  # where the target has a file already that would be the disk's
+    unmade: tuple[str, ...] = ()  # where no storage pool of the target lets one be made
     image_locks: bool | None = None  # a second QEMU could not open its disks for writing
     persistent: bool | None = None  # the source has a definition of it, which outlives its end
     pages: tuple[Pages, ...] = ()

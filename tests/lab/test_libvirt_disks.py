@@ -222,3 +222,34 @@ def test_a_drained_guest_takes_its_overlay_to_where_its_base_is(
     assert [(m["target"], m["outcome"]) for m in before] in ([], [("h3", "objected")])
     assert all(BASE in m["detail"] for m in before)
     went_on(guest)
+
+
+def test_the_disk_of_another_vm_is_not_written_over(rig: Rig, service: MakeService) -> None:
+    """It is shut off, so that nothing locks its image, and libvirt would copy ours into it. Dies
+    when what the target has at a disk's path is not looked at."""
+    guest = rig.start("on-base", "h1", GuestSpec(disk=Disk("local", 32, "raw")))
+    h2, h3 = rig.host("h2"), rig.host("h3")
+    theirs = images(h2) / "on-base.raw"
+    theirs.write_bytes(b"theirs" * 1000)
+    definition = GuestSpec(disk=Disk("local", 32, "raw")).xml("other")
+    h2.ask(lambda c: c.defineXML(definition.replace("other.raw", "on-base.raw")).name())
+    running = service(f"{calm('quiet')}\n[methods]\nstorage = true\n{NOT_TO_H3}")
+    running.start()
+    running.ctl("drain", "h1")
+    running.until(running.migrations, 60, "a move is thought of")
+    running.after_cycles(2)
+    [tried] = running.migrations()
+    assert (tried["outcome"], tried["target"]) == ("objected", "h2")
+    assert "h2 has a file /lab/local/on-base.raw already" in tried["detail"]
+    assert (guest.where(), theirs.read_bytes()) == (["h1"], b"theirs" * 1000)
+    h2.ask(lambda c: c.lookupByName("other").undefine())
+    h2.delete_images("on-base.*")
+    assert h3.guests() == {}
+
+
+NOT_TO_H3 = """
+[[constraint]]
+name = "not to h3"
+kind = "avoid"
+hosts = ["h3"]
+"""

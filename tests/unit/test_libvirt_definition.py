@@ -6,9 +6,10 @@ from hypothesis import strategies as st
 
 from balancerd.adapters.libvirt.definition import (
     Layer,
+    Places,
     Storage,
-    disk_paths,
     local_chains,
+    places,
     unreadable,
     vm_of,
 )
@@ -174,13 +175,34 @@ def test_images_that_are_no_files_of_a_known_format_are_not_told(document: str) 
 def test_a_local_disk_that_is_only_read_is_needed_on_the_target_as_it_is() -> None:
     """Dies if it counts as copied: libvirt copies none, and the start would fail."""
     read = disk("<source file='/var/lib/a.iso'/>", rest="<readonly/>")
-    assert disk_paths(guest(devices=disk(TOP) + read), NFS) == (["/var/lib/a.iso"], ["/var/lib/a"])
+    found = places(guest(devices=disk(TOP) + read), NFS)
+    assert found == Places(needed=("/var/lib/a.iso",), copied=("/var/lib/a",))
+
+
+@pytest.mark.parametrize(
+    ("device", "source"),
+    [
+        (disk("<source dev='/dev/sdb'/>", "block"), "/dev/sdb"),
+        (disk("<source pool='own' volume='a'/>", "volume"), "own/a"),
+        (
+            disk("<source protocol='nbd' name='a'><host name='localhost'/></source>", "network"),
+            "nbd:a",
+        ),
+    ],
+)
+def test_what_is_no_file_and_only_its_host_has_is_never_copied(device: str, source: str) -> None:
+    """Dies if it counts as a file: what the target has by its name would be written over."""
+    assert places(guest(devices=device), NFS) == Places(fixed=(source,))
+    assert not only_disk(guest(devices=device)).file
+    assert places(guest(devices=disk("<source dev='/srv/vms/a'/>", "block")), NFS).fixed == ()
 
 
 def test_network_disks_are_shared_unless_their_server_is_the_host_itself() -> None:
     rbd = "<source protocol='rbd' name='vms/a'><host name='mon1'/></source>"
     nbd = "<source protocol='nbd' name='a'><host transport='unix' socket='/run/nbd'/></source>"
-    assert only_disk(guest(devices=disk(rbd, "network"))) == Disk("rbd:vms/a", shared=True)
+    assert only_disk(guest(devices=disk(rbd, "network"))) == Disk(
+        "rbd:vms/a", shared=True, file=False
+    )
     assert not only_disk(guest(devices=disk(nbd, "network"))).shared
 
 

@@ -235,6 +235,28 @@ def test_a_vm_whose_memory_is_saved_on_its_host_is_not_carried_cold() -> None:
     assert not end.begun
 
 
+def test_no_device_of_its_host_goes_along_with_the_disks_of_a_vm() -> None:
+    """Dies when one that came since it was planned is: the target's of that name would be lost."""
+    connection, files = libvirt.open("test:///default"), ""
+    for kind, name, source in (("file", "vda", "/a"), ("block", "vdb", "/dev/sdb")):
+        attribute = "file" if kind == "file" else "dev"
+        files += (
+            f"<disk type='{kind}'><source {attribute}='{source}'/><target dev='{name}'/></disk>"
+        )
+    domain = connection.createXML(
+        "<domain type='test'><name>a</name><memory>1024</memory><os><type>hvm</type></os>"
+        f"<devices>{files}</devices></domain>"
+    )
+    here = HostConfig("here", "test:///default")
+    end = Migration(
+        Order("a", "", here, here, Method.STORAGE, 0, 0.3), lambda _: None, Figures
+    ).run()
+    domain.destroy()
+    connection.close()
+    assert end.error == "/dev/sdb is no file that could be copied"
+    assert not end.begun
+
+
 def test_only_a_vm_that_is_handed_over_arrives_paused() -> None:
     paused = libvirt.VIR_MIGRATE_PAUSED
     given = Order("a", "u", H1, H2, Method.PRE_COPY, 0, 0.3, hand_over=True)

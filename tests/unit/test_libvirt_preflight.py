@@ -30,7 +30,13 @@ def connection() -> Iterator[libvirt.virConnect]:
     opened.close()
 
 
-def ask_here(connection: libvirt.virConnect, vm: str, uuid: str, target: str) -> Preflight:
+def ask_here(
+    connection: libvirt.virConnect,
+    vm: str,
+    uuid: str,
+    target: str,
+    method: Method = Method.PRE_COPY,
+) -> Preflight:
     """The test driver asked as the source, and as the target where that is "here", too."""
 
     def config_of(host: str) -> HostConfig:
@@ -42,7 +48,7 @@ def ask_here(connection: libvirt.virConnect, vm: str, uuid: str, target: str) ->
         assert host == HERE.name
         return question(connection)
 
-    return ask_both(ask, config_of, vm, uuid, "here", target, Method.PRE_COPY)
+    return ask_both(ask, config_of, vm, uuid, "here", target, method)
 
 
 def test_a_name_is_free_for_the_vm_itself_and_for_nobody_else(
@@ -72,6 +78,30 @@ def test_a_disk_in_a_pool_is_seen_once_it_is_there(connection: libvirt.virConnec
     assert _sees(connection, path) is False
     connection.storagePoolLookupByName("default-pool").createXML(VOLUME, 0)
     assert _sees(connection, path) is True
+
+
+DISKS = """<domain type='test'><name>owner</name><memory>1024</memory><os><type>hvm</type></os>
+<devices><disk type='file'><source file='/default-pool/{file}'/><target dev='vda'/></disk>
+<disk type='file'><source file='/elsewhere/b'/><target dev='vdb'/></disk>
+<disk type='block'><source dev='/dev/sdb'/><target dev='vdc'/></disk></devices></domain>"""
+
+
+@pytest.mark.parametrize("file", ["free.img", "taken.img"])
+def test_a_disk_is_copied_to_where_there_is_a_place_for_it_and_nothing_else(
+    connection: libvirt.virConnect, file: str
+) -> None:
+    """Dies if a file in its place, which libvirt writes over, is passed over."""
+    pool = connection.storagePoolLookupByName("default-pool")
+    pool.createXML(VOLUME.replace("a.img", "taken.img"), 0)
+    domain = connection.createXML(DISKS.format(file=file))
+    found = ask_here(connection, "owner", "", "here", Method.STORAGE)
+    plain = ask_here(connection, "owner", "", "here", Method.PRE_COPY)
+    domain.destroy()
+    assert found.occupied == (("/default-pool/taken.img",) if file == "taken.img" else ())
+    assert found.unmade == ("/elsewhere/b",)
+    assert found.stranded == ("/dev/sdb",)
+    assert plain.stranded == ("/dev/sdb", f"/default-pool/{file}", "/elsewhere/b")
+    assert (plain.occupied, plain.unmade) == ((), ())
 
 
 TOP = Layer("/default-pool/top.img", "qcow2", shared=False)

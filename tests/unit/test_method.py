@@ -71,6 +71,17 @@ def test_local_disks_go_along_and_count() -> None:
     assert method(policy(), 10.0, disks=(SHARED, LOCAL)) == "local storage"
 
 
+def test_neither_a_device_nor_what_is_only_read_is_copied_whatever_the_policy_says() -> None:
+    """Dies if either is planned: libvirt refuses the one, and writes over the target's other."""
+    copying = policy(methods={"storage": True, "overlay": True})
+    device, read = replace(LOCAL, file=False), replace(LOCAL, read_only=True)
+    for disks, remedy in (((LOCAL, device), "put it"), ((SHARED, read), "eject it")):
+        refusal = way(copying, 10.0, disks=disks)
+        assert isinstance(refusal, Refusal)
+        assert (refusal.constraint, refusal.remedy[: len(remedy)]) == ("local storage", remedy)
+    assert method(copying, 10.0, disks=(LOCAL, read)) is Method.STORAGE
+
+
 @pytest.mark.parametrize("tag", ["yes", None])
 @pytest.mark.parametrize("allowed", [True, False])
 def test_an_overlay_goes_without_its_base_only_by_the_policys_and_the_vms_leave(

@@ -59,6 +59,9 @@ def test_nothing_is_said_against_a_clear_way_nor_for_want_of_knowledge() -> None
         ({"name_free": False}, "this name"),
         ({"uuid_free": False}, "this UUID"),
         ({"absent_disks": ("/srv/a",)}, "has not got /srv/a"),
+        ({"stranded": ("/dev/sdb",)}, "only h1 has /dev/sdb"),
+        ({"unmade": ("/srv/a",)}, "h2 has no storage pool"),
+        ({"occupied": ("/srv/a",)}, "h2 has a file /srv/a already"),
         ({"cpu_comparable": False}, "CPU of h2"),
         ({"skew": 90.0}, "the clock of h2 is 1m30s ahead of that of h1"),
         ({"skew": -90.0}, "the clock of h2 is 1m30s behind that of h1"),
@@ -98,8 +101,6 @@ SAME = Overlays(bases=(Base("/srv/base", BASE, BASE),))
     ("told", "words"),
     [
         (None, "h1 and h2 do not tell"),
-        (replace(SAME, unmade=("/srv/a",)), "h2 has no storage pool"),
-        (replace(SAME, occupied=("/srv/a",)), "h2 has a file /srv/a already"),
         (replace(SAME, writers=("b on h2",)), "written to by b on h2"),
         (Overlays(bases=(Base("/srv/base", BASE, None),)), "h2 tells nothing of /srv/base"),
         (Overlays(bases=(Base("/srv/base", None, BASE),)), "h1 tells nothing of /srv/base"),

@@ -104,16 +104,27 @@ def local_disks(document: str, storage: Storage) -> tuple[str, ...]:
     )
 
 
-def disk_paths(document: str, storage: Storage) -> tuple[list[str], list[str]]:
-    """Paths of the disks: those that the target has to have, and those that can be copied there."""
-    needed: list[str] = []
-    local: list[str] = []
+@dataclass(frozen=True, slots=True)
+class Places:
+    """What a VM's disks are called, by what becomes of them where it moves."""
+
+    needed: tuple[str, ...] = ()  # paths that the target has to have
+    copied: tuple[str, ...] = ()  # paths of files that only this host has, and that can be copied
+    fixed: tuple[str, ...] = ()  # what else is written to and only this host has
+
+
+def places(document: str, storage: Storage) -> Places:
+    """Where the disks of a domain are."""
+    found: dict[str, list[str]] = {"needed": [], "copied": [], "fixed": []}
     for disk in parse(document).iterfind("devices/disk"):
-        place = _place(disk)
-        if disk.get("type") in ("file", "block") and place:
-            stays = _is_shared(disk, storage) or disk.find("readonly") is not None
-            (needed if stays else local).append(place)
-    return needed, local
+        place, kind = _place(disk), disk.get("type")
+        if not place:
+            continue
+        if disk.find("readonly") is not None or _is_shared(disk, storage):
+            found["needed"] += [place] if kind in ("file", "block") else []
+        else:
+            found["copied" if kind == "file" else "fixed"].append(place)
+    return Places(**{name: tuple(paths) for name, paths in found.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +199,8 @@ def _disks(root: Element, storage: Storage) -> Iterator[Disk]:
                 size=storage.sizes.get(place, 0),
                 allocated=0 if shared else _roughly(storage.allocated.get(place, 0)),
                 based=len(layers) > 1,
+                file=disk.get("type") == "file",
+                read_only=disk.find("readonly") is not None,
                 safe_cache=_has_safe_cache(disk, storage),
                 storage=tuple(sorted({_lies_on(layer, storage) for layer in layers} - {""})),
             )

@@ -19,7 +19,7 @@ import libvirt
 from balancerd.adapters.libvirt import overlays
 from balancerd.adapters.libvirt.acts import Refused, set_bandwidth
 from balancerd.adapters.libvirt.connection import connected
-from balancerd.adapters.libvirt.definition import Storage, local_disks
+from balancerd.adapters.libvirt.definition import Storage, local_disks, places
 from balancerd.adapters.libvirt.errors import code, not_encrypted, telling
 from balancerd.adapters.libvirt.facts import storage_of
 from balancerd.adapters.libvirt.jobs import Figures, figures_of, read_job
@@ -164,10 +164,13 @@ class Migration:
         """The disks to be copied, for a migration with storage."""
         if self.order.method not in WITH_DISKS:
             return ()
-        disks = local_disks(domain.XMLDesc(0), self._storage(domain))
+        name, storage = self.order.source.name, self._storage(domain)
+        definition = domain.XMLDesc(0)
+        disks, fixed = local_disks(definition, storage), places(definition, storage).fixed
         if not disks:
-            name = self.order.source.name
             raise BackendError(name, "migrate", "the VM has no local disk to copy")
+        if fixed:  # libvirt would write over what the target has under that name
+            raise BackendError(name, "migrate", f"{fixed[0]} is no file that could be copied")
         return disks
 
     def _storage(self, domain: libvirt.virDomain) -> Storage:

@@ -53,18 +53,11 @@ def writers(connection: libvirt.virConnect, host: str, paths: Iterable[str]) -> 
 
 
 def told(
-    here: Mapping[str, Image | None],
-    there: Mapping[str, Image | None],
-    tops: Mapping[str, bool | None],
-    writing: Iterable[str],
+    here: Mapping[str, Image | None], there: Mapping[str, Image | None], writing: Iterable[str]
 ) -> Overlays:
-    """Both hosts' answers put together; `tops`: whether the target has what would be the disks."""
-    return Overlays(
-        bases=tuple(Base(path, here[path], there.get(path)) for path in here),
-        occupied=tuple(path for path, seen in tops.items() if seen),
-        unmade=tuple(path for path, seen in tops.items() if seen is None),
-        writers=tuple(writing),
-    )
+    """Both hosts' answers put together."""
+    bases = tuple(Base(path, here[path], there.get(path)) for path in here)
+    return Overlays(bases, tuple(writing))
 
 
 def _image(connection: libvirt.virConnect, path: str) -> Image | None:

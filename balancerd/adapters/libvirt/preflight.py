@@ -8,14 +8,14 @@ stays None.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 from xml.etree.ElementTree import Element, tostring
 
 import libvirt
 
 from balancerd.adapters.libvirt import overlays
-from balancerd.adapters.libvirt.definition import disk_paths, local_chains
+from balancerd.adapters.libvirt.definition import Places, local_chains, places
 from balancerd.adapters.libvirt.errors import code
 from balancerd.adapters.libvirt.facts import cpu_model, host_uuid, storage_of
 from balancerd.adapters.libvirt.hosts import HostConfig
@@ -44,8 +44,7 @@ class Leaving:
     side: Side
     definition: str = ""
     cpu: str = ""  # the host's own, as `facts.cpu_model` names it
-    shared_disks: tuple[str, ...] = ()  # paths that the target has to have
-    local_disks: tuple[str, ...] = ()  # paths that only this host has, and that can be copied
+    disks: Places = field(default_factory=Places)
     bases: Mapping[str, Image | None] | None = None  # by path; None: not asked for, or not told
     writers: tuple[str, ...] = ()  # VMs here that write to one of those
     image_locks: bool | None = None
@@ -62,6 +61,8 @@ class Arriving:
     cpu_comparable: bool | None = None
     absent_disks: tuple[str, ...] = ()
     unseen_disks: tuple[str, ...] = ()
+    occupied: tuple[str, ...] = ()
+    unmade: tuple[str, ...] = ()
     pages: tuple[Pages, ...] = ()
     overlays: Overlays | None = None
 
@@ -106,6 +107,9 @@ def ask_both(
         cpu_comparable=arriving.cpu_comparable,
         absent_disks=arriving.absent_disks,
         unseen_disks=arriving.unseen_disks,
+        stranded=leaving.disks.fixed + (() if method in WITH_DISKS else leaving.disks.copied),
+        occupied=arriving.occupied,
+        unmade=arriving.unmade,
         image_locks=leaving.image_locks,
         persistent=leaving.persistent,
         pages=arriving.pages,
@@ -128,13 +132,11 @@ def ask_source(
         return Leaving(side)
     definition = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE)
     storage = storage_of(config, connection)
-    shared, local = disk_paths(definition, storage)
     found = Leaving(
         side,
         definition,
         cpu_model(parse(capabilities)),
-        tuple(shared),
-        tuple(local),
+        places(definition, storage),
         image_locks=_image_locks(definition, side.hypervisor),
         persistent=bool(domain.isPersistent()),
     )
@@ -158,7 +160,8 @@ def ask_target(
 ) -> Arriving:
     """The target's part. libvirtError when the host fails.
 
-    A local disk is as good as there for a migration that copies it, if there is a pool to put it.
+    A local disk is as good as there for a migration that copies it, where there is a pool to put
+    it and no file in its place.
     """
     capabilities = connection.getCapabilities()
     found = Arriving(
@@ -168,9 +171,8 @@ def ask_target(
     )
     if not leaving.definition:
         return found
-    wanted = (*leaving.shared_disks, *leaving.local_disks)
-    seen = {path: _sees(connection, path) for path in wanted}
-    copied = leaving.local_disks if method in WITH_DISKS else ()
+    copied = leaving.disks.copied if method in WITH_DISKS else ()
+    seen = {path: _sees(connection, path) for path in (*leaving.disks.needed, *copied)}
     return replace(
         found,
         cpu_comparable=_cpu_comparable(
@@ -178,22 +180,21 @@ def ask_target(
         ),
         absent_disks=tuple(p for p, there in seen.items() if there is False and p not in copied),
         unseen_disks=tuple(p for p, there in seen.items() if there is None),
+        occupied=tuple(path for path in copied if seen[path]),
+        unmade=tuple(path for path in copied if seen[path] is None),
         pages=pages(leaving.definition, connection, capabilities),
-        overlays=_overlays(config.name, connection, leaving, seen),
+        overlays=_overlays(config.name, connection, leaving),
     )
 
 
-def _overlays(
-    host: str, connection: libvirt.virConnect, leaving: Leaving, seen: Mapping[str, bool | None]
-) -> Overlays | None:
+def _overlays(host: str, connection: libvirt.virConnect, leaving: Leaving) -> Overlays | None:
     """What both hosts tell of base images; None where they do not matter, or the source does not
     know them."""
     if leaving.bases is None:
         return None
     there = overlays.images(connection, leaving.bases)
     writing = (*leaving.writers, *overlays.writers(connection, host, leaving.bases))
-    tops = {path: seen[path] for path in leaving.local_disks}
-    return overlays.told(leaving.bases, there, tops, writing)
+    return overlays.told(leaving.bases, there, writing)
 
 
 def _image_locks(definition: str, hypervisor: int | None) -> bool | None:

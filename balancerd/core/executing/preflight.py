@@ -44,6 +44,7 @@ def _objections(found: Preflight, method: Method, memory: float, policy: Policy)
         yield f"a VM of this UUID and another name is on {target.host}"
     if found.absent_disks:
         yield f"{target.host} has not got {', '.join(found.absent_disks)}"
+    yield from _copies(found)
     if method is Method.COLD:
         return
     if method is Method.OVERLAY:
@@ -81,16 +82,24 @@ def _live(found: Preflight, method: Method, memory: float, policy: Policy) -> It
         yield from _handing_over(found, method)
 
 
+def _copies(found: Preflight) -> Iterator[str]:
+    """What would be lost, or not be there, though libvirt says nothing: it takes the source's local
+    device for the target's of that name, and writes a disk over whatever file has its path."""
+    here, there = found.source.host, found.target.host
+    for path in found.stranded:
+        yield f"only {here} has {path}, which it would leave there"
+    for path in found.unmade:
+        yield f"{there} has no storage pool in which {path} could be made"
+    for path in found.occupied:
+        yield f"{there} has a file {path} already, of which nobody knows what it holds: remove it"
+
+
 def _overlays(found: Overlays | None, here: str, there: str) -> Iterator[str]:
     """Here want of knowledge does speak against the start: libvirt compares nothing of two bases,
     and on one that differs the disk is ruined, without a word from anybody."""
     if found is None:
         yield f"{here} and {there} do not tell which images its disks lie on"
         return
-    for path in found.unmade:
-        yield f"{there} has no storage pool in which {path} could be made"
-    for path in found.occupied:
-        yield f"{there} has a file {path} already, of which nobody knows what it holds: remove it"
     for writer in found.writers:
         yield f"an image that its disks lie on is written to by {writer}"
     for base in found.bases:

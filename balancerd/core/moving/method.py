@@ -51,18 +51,28 @@ def _with_disks(
     vm: VM, local: list[Disk], policy: Policy, memory: Copy, rate: float, dirty: float
 ) -> Way | Refusal:
     """The disks first, then the memory."""
+    for disks, remedy in (
+        ([disk for disk in local if not disk.file], "put it on storage that all hosts reach"),
+        (local if all(disk.read_only for disk in local) else [], "eject it"),
+    ):
+        if disks:  # which libvirt would not copy, or not to where it may be written
+            return _local(vm, disks, remedy)
     based = any(disk.based for disk in local)
     if based and policy.methods.overlay and says_yes(vm, OVERLAY):
         method, size = Method.OVERLAY, sum(disk.allocated or disk.size for disk in local)
     elif policy.methods.storage:
         method, size = Method.STORAGE, sum(_in_full(disk) for disk in local)
     else:
-        paths = ", ".join(disk.source for disk in local)
-        return Refusal(vm.name, "", ExclusionKind.LOCAL_STORAGE, paths, "set methods.storage")
+        return _local(vm, local, "set methods.storage")
     if not memory.ends:
         return _too_fast(vm, dirty, rate)
     longer = replace(memory, seconds=memory.seconds + size / rate, bytes=memory.bytes + size)
     return Way(method, longer)
+
+
+def _local(vm: VM, disks: list[Disk], remedy: str) -> Refusal:
+    paths = ", ".join(disk.source for disk in disks)
+    return Refusal(vm.name, "", ExclusionKind.LOCAL_STORAGE, paths, remedy)
 
 
 def _in_full(disk: Disk) -> int:
