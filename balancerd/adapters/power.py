@@ -146,9 +146,11 @@ def run(host: str, act: str, argv: list[str], timeout: float) -> Ended:
     try:
         code = process.wait(timeout)
     except subprocess.TimeoutExpired:
-        with suppress(ProcessLookupError):  # it ended at this very moment
+        # It may have ended at this very moment, have become another user (sudo), or not let go.
+        with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(CLOSING_SECONDS)
         raise PowerError(f"{host}: {act}: {argv[0]} did not end in {timeout:g} s") from None
     finally:
         texts = output.text(), errors.text()

@@ -205,6 +205,8 @@ def at_home(rig: Rig, name: str, spec: GuestSpec) -> Guest:
     if not _comes_home(guest, spec):
         rig.reset()
         guest = rig.start(name, SOURCE, spec)
+    for other in (TARGET, THIRD):  # what an earlier case left there would be in the way of the next
+        rig.host(other).delete_images(f"{name}.*")
     guest.set_load(Load())
     return guest
 

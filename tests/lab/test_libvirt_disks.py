@@ -249,7 +249,7 @@ def test_the_disk_of_another_vm_is_not_written_over(rig: Rig, service: MakeServi
 
 NOT_TO_H3 = """
 [[constraint]]
-name = "not to h3"
+vms = ["on-base"]
 kind = "avoid"
 hosts = ["h3"]
 """

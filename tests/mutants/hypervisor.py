@@ -47,6 +47,14 @@ HYPERVISOR = (
         protects="no copy is touched of which it is not established whose it is",
     ),
     Mutant(
+        "an act that was given up",
+        "adapters/libvirt/backend.py",
+        "if time.monotonic() > ordered + ASK_SECONDS:",
+        "if False:",
+        ORDERS,
+        protects="no copy is touched by an order that whoever gave it takes for undone",
+    ),
+    Mutant(
         "only what is not active is undefined",
         "adapters/libvirt/acts.py",
         "if domain.isActive() or found not in _NOT_ACTIVE:",

@@ -254,7 +254,16 @@ HOST_DEVICES = [
     ),
     ("<filesystem type='mount'><source dir='/srv/x'/></filesystem>", "directory /srv/x"),
     ("<tpm model='tpm-tis'><backend type='passthrough'/></tpm>", "TPM"),
+    ("<tpm model='tpm-tis'><backend type='external'/></tpm>", "TPM"),
     ("<disk type='nvme'><source type='pci'/></disk>", "nvme disk"),
+    ("<serial type='dev'><source path='/dev/ttyS0'/></serial>", "serial port /dev/ttyS0"),
+    (
+        "<parallel type='dev'><source path='/dev/parport0'/></parallel>",
+        "parallel port /dev/parport0",
+    ),
+    ("<input type='evdev'><source dev='/dev/input/event1'/></input>", "input /dev/input/event1"),
+    ("<input type='passthrough'><source evdev='/dev/input/e'/></input>", "input /dev/input/e"),
+    ("<smartcard mode='host'/>", "smartcard"),
 ]
 
 

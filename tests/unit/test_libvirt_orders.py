@@ -1,5 +1,7 @@
 """What libvirt is asked for, what is told back, and acts that take a last look."""
 
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,13 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from balancerd.adapters.libvirt import HostConfig, LibvirtBackend, acts, mirrors
+from balancerd.adapters.libvirt import backend as backends
 from balancerd.adapters.libvirt.definition import Storage, local_disks
 from balancerd.adapters.libvirt.jobs import Figures
+from balancerd.adapters.libvirt.locate import find
 from balancerd.adapters.libvirt.migration import START_SECONDS, Migration
 from balancerd.adapters.libvirt.order import Order, flags_of, mebibytes, parameters_of
 from balancerd.adapters.libvirt.reports import Reports
 from balancerd.core.model import Method
-from balancerd.core.observation import JobReport
+from balancerd.core.observation import JobReport, Presence
 from balancerd.ports import BackendError
 
 MIB = 2**20
@@ -286,6 +290,51 @@ def test_an_act_without_an_identity_is_refused() -> None:
         pytest.raises(BackendError, match="has not been established"),
     ):
         backend.destroy("test", "here")
+
+
+def test_an_act_that_was_given_up_is_not_done_when_its_host_answers_after_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Dies when it is: whoever ordered it was told otherwise, and the VM may be another's by then.
+    A libvirtd that stood still takes up a connection that waited for it, however long."""
+    answers, tried = threading.Event(), threading.Event()
+
+    def find_late(connection: libvirt.virConnect, vm: str, uuid: str) -> libvirt.virDomain | None:
+        answers.wait(10)
+        found = find(connection, vm, uuid)
+        tried.set()
+        return found
+
+    monkeypatch.setattr(backends, "ASK_SECONDS", 0.2)
+    monkeypatch.setattr(backends, "find", find_late)
+    connection = libvirt.open("test:///default")
+    uuid = connection.lookupByName("test").UUIDString()
+    with LibvirtBackend([HostConfig("here", "test:///default")]) as backend:
+        backend._remember("test", uuid)
+        with pytest.raises(BackendError, match="no answer within"):
+            backend.set_autostart("test", "here", autostart=True)
+        answers.set()
+        assert tried.wait(10)
+        monkeypatch.setattr(backends, "find", find)
+        monkeypatch.setattr(backends, "ASK_SECONDS", 5.0)
+        settled(lambda: backend.locate("test", uuid, ["here"]).presence["here"])
+    assert not connection.lookupByName("test").autostart()
+    connection.close()
+
+
+def settled(presence: Callable[[], Presence]) -> None:
+    """Wait until the lane is free again."""
+    end = time.monotonic() + 10
+    while presence() is Presence.UNREACHABLE:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(("version", "keeps"), [(8_008_000, False), (8_009_000, True)])
+def test_the_state_of_a_tpm_is_kept_by_every_libvirt_that_can(version: int, keeps: bool) -> None:
+    """Dies if a leftover's removal deletes what the copy that runs may share with it."""
+    assert acts.keeping(version) & libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM
+    assert bool(acts.keeping(version) & libvirt.VIR_DOMAIN_UNDEFINE_KEEP_TPM) is keeps
 
 
 def test_an_order_that_is_not_carried_out_says_that_no_job_is_its_own() -> None:

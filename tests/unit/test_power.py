@@ -97,6 +97,22 @@ def test_a_command_that_hangs_is_ended_with_all_it_started(tmp_path: Path) -> No
     assert not late.exists()
 
 
+def test_a_command_that_cannot_be_killed_is_given_up_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Dies if it is waited for: what sudo runs is another user's, and what hangs in the kernel does
+    not end."""
+
+    def refused(_group: int, _number: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "killpg", refused)
+    begun = time.monotonic()
+    with pytest.raises(PowerError, match="did not end"):
+        power(on="sleep 9", timeout=0.1).wake("h1")
+    assert time.monotonic() - begun < 8
+
+
 def test_a_state_command_that_hangs_is_ended_and_tells_nothing() -> None:
     driver = power("sleep 60", timeout=0.2)
     assert driver.state("h1") is UNKNOWN

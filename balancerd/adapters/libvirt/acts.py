@@ -18,6 +18,8 @@ class Refused(Exception):  # noqa: N818  it is no error: the state forbids it
     """The state of the VM is not one in which this may be done."""
 
 
+KEEPS_TPM_SINCE = 8_009_000  # libvirt 8.9; those before know no such flag, and refuse it
+
 _NOT_ACTIVE = frozenset({Presence.SHUTOFF, Presence.MIGRATED, Presence.FAILED, Presence.CRASHED})
 _HALVES = frozenset({Presence.OUTGOING, Presence.INCOMING, Presence.HANDED_OVER})
 
@@ -52,14 +54,22 @@ def destroy(domain: libvirt.virDomain) -> None:
 
 
 def undefine(domain: libvirt.virDomain) -> None:
-    """Remove the definition of a copy that is not active. Its disks and its NVRAM stay.
+    """Remove the definition of a copy that is not active. Its disks, its NVRAM and its TPM's state
+    stay: where those are shared, the copy that runs has them, too.
 
     libvirt refuses where a saved state, snapshots or checkpoints would be lost; so do we.
     """
     found = presence(condition_of(domain))
     if domain.isActive() or found not in _NOT_ACTIVE:
         raise Refused(f"it is {found.value}")
-    domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM)
+    connection: libvirt.virConnect = domain.connect()  # type: ignore[no-untyped-call]
+    domain.undefineFlags(keeping(connection.getLibVersion()))
+
+
+def keeping(version: int) -> int:
+    """The flags by which a libvirtd of this version keeps what belongs to a VM."""
+    tpm = libvirt.VIR_DOMAIN_UNDEFINE_KEEP_TPM if version >= KEEPS_TPM_SINCE else 0
+    return libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM | tpm
 
 
 def set_bandwidth(domain: libvirt.virDomain, bandwidth: int) -> None:

@@ -292,6 +292,7 @@ class LibvirtBackend:
         `identified`: only to the VM that was located, never to a namesake. `needed`: the VM must
         be there; else its absence is as good.
         """
+        ordered = time.monotonic()
         with self._lock:
             uuid = self._uuids.get(vm, "")
         if identified and not uuid:
@@ -300,6 +301,9 @@ class LibvirtBackend:
         def perform(connection: libvirt.virConnect) -> None:
             with telling(host, act):
                 domain = find(connection, vm, uuid)
+                if time.monotonic() > ordered + ASK_SECONDS:
+                    # Whoever ordered it was told that it was not done, and has gone on from there.
+                    raise BackendError(host, act, "the host answered too late: it is not done")
                 if domain is not None:
                     work(domain)
                 elif needed:

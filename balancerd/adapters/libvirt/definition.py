@@ -271,22 +271,40 @@ def _has_safe_cache(disk: Element, storage: Storage) -> bool:
 def _host_devices(root: Element) -> Iterator[str]:
     """What ties the VM to the host it is on, as a person would name it."""
     devices = root.find("devices")
-    for device in () if devices is None else devices:
-        kind = device.get("type", "")
-        if device.tag == "hostdev":
-            yield f"{kind} {_address(device.find('source'))}".strip()
-        elif device.tag == "interface" and kind in ("hostdev", "vdpa"):
-            yield f"network {kind} {_address(device.find('source'))}".strip()
-        elif device.tag == "disk" and kind in ("nvme", "vhostuser", "vhostvdpa"):
-            yield f"{kind} disk"
-        elif device.tag == "filesystem":
-            yield f"directory {attribute(device.find('source'), 'dir')}".strip()
-        elif device.tag == "shmem" and attribute(device, "role") != "peer":
-            yield f"shared memory {attribute(device, 'name')}".strip()
-        elif device.tag == "tpm" and attribute(device.find("backend"), "type") == "passthrough":
-            yield "TPM"
+    yield from filter(None, map(_of_the_host, () if devices is None else devices))
     if root.find("launchSecurity") is not None:
         yield f"memory encryption {attribute(root.find('launchSecurity'), 'type')}".strip()
+
+
+def _of_the_host(device: Element) -> str:
+    """What one device is of the host's own; "" for one that any host can make up."""
+    kind, source = device.get("type", ""), device.find("source")
+    match device.tag:
+        case "hostdev":
+            name = f"{kind} {_address(source)}"
+        case "interface" if kind in ("hostdev", "vdpa"):
+            name = f"network {kind} {_address(source)}"
+        case "disk" if kind in ("nvme", "vhostuser", "vhostvdpa"):
+            name = f"{kind} disk"
+        case "filesystem":
+            name = f"directory {attribute(source, 'dir')}"
+        case "shmem" if attribute(device, "role") != "peer":
+            name = f"shared memory {attribute(device, 'name')}"
+        case "tpm" if _backend(device) in ("passthrough", "external"):
+            name = "TPM"
+        case "serial" | "parallel" | "channel" if kind == "dev":
+            name = f"{device.tag} port {attribute(source, 'path')}"
+        case "input" if kind in ("passthrough", "evdev"):
+            name = f"input {attribute(source, 'evdev') or attribute(source, 'dev')}"
+        case "smartcard" if device.get("mode") in ("host", "host-certificates"):
+            name = "smartcard"
+        case _:
+            name = ""
+    return name.strip()
+
+
+def _backend(tpm: Element) -> str:
+    return attribute(tpm.find("backend"), "type")
 
 
 def _left_behind(root: Element, storage: Storage) -> Iterator[str]:
@@ -297,9 +315,9 @@ def _left_behind(root: Element, storage: Storage) -> Iterator[str]:
         path = path or attribute(variables.find("source"), "file")
         if variables.get("type") != "network" and not storage.prefix(path):
             yield f"firmware variables {path}".strip()
-    for backend in root.iterfind("devices/tpm/backend"):
-        path = attribute(backend.find("source"), "path")
-        if backend.get("type") != "passthrough" and not storage.prefix(path):
+    for tpm in root.iterfind("devices/tpm"):
+        path = attribute(tpm.find("backend/source"), "path")
+        if _backend(tpm) == "emulator" and not storage.prefix(path):
             yield "what its emulated TPM holds"
     for path in filter(None, (e.text for e in root.iterfind("devices/memory/source/path"))):
         if not storage.prefix(path):
