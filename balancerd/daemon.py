@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -39,13 +39,40 @@ LEAST_WATCHDOG = 120  # seconds; a cycle may have to wait for a host's deadline
 
 
 class Alarm(StrEnum):
-    """What may ring."""
+    """What may ring, the most urgent first."""
 
-    CYCLE = "cycle"
-    MAINTENANCE = "maintenance"
-    RELOAD = "reload"
     STOP = "stop"
+    RELOAD = "reload"
     NEWS = "news"  # a migration ended; its VM may stand still until that was seen to
+    MAINTENANCE = "maintenance"
+    CYCLE = "cycle"
+
+
+class Alarms:
+    """What has rung and was not served yet: each but once, however often it rang.
+
+    Where cycles take longer than the time between them, whoever wants an end would else have to
+    wait until all that rang before had been served.
+    """
+
+    def __init__(self) -> None:
+        self._rung: queue.SimpleQueue[Alarm] = queue.SimpleQueue()
+        self._waiting: set[Alarm] = set()
+
+    def ring(self, alarm: Alarm) -> None:
+        """From any thread, and from a signal handler."""
+        self._rung.put(alarm)
+
+    def next(self, patience: float) -> Alarm | None:
+        """The most urgent one, waited for if need be; None where nothing rings in time. For one
+        thread alone."""
+        with suppress(queue.Empty):
+            self._waiting.add(self._rung.get(timeout=0.0 if self._waiting else patience))
+            while True:
+                self._waiting.add(self._rung.get_nowait())
+        first = next((alarm for alarm in Alarm if alarm in self._waiting), None)
+        self._waiting -= {first}
+        return first
 
 
 class Exit:
@@ -59,7 +86,7 @@ class Daemon:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._alarms: queue.SimpleQueue[Alarm] = queue.SimpleQueue()
+        self._alarms = Alarms()
         self._stopping = False
 
     def run(self) -> None:
@@ -80,7 +107,7 @@ class Daemon:
             signal.SIGHUP: Alarm.RELOAD,
         }
         before = {
-            number: signal.signal(number, lambda n, _: self._alarms.put(bells[signal.Signals(n)]))
+            number: signal.signal(number, lambda n, _: self._alarms.ring(bells[signal.Signals(n)]))
             for number in bells
         }
         try:
@@ -92,7 +119,7 @@ class Daemon:
     def _serve(self, setup: Setup) -> Setup:
         """Run under one configuration; the setup to go on with, if not stopping."""
         configuration = setup.configuration
-        ring = partial(self._alarms.put, Alarm.NEWS)
+        ring = partial(self._alarms.ring, Alarm.NEWS)
         with composed(setup, ring) as service, self._clockwork(configuration):
             watchdog = max(LEAST_WATCHDOG, CYCLES_PER_WATCHDOG * configuration.cycle)
             notify(
@@ -115,8 +142,8 @@ class Daemon:
         )
         cron = CronTrigger.from_crontab(configuration.maintenance, timezone=configuration.timezone)
         interval = IntervalTrigger(seconds=configuration.cycle)
-        scheduler.add_job(self._alarms.put, interval, args=[Alarm.CYCLE])
-        scheduler.add_job(self._alarms.put, cron, args=[Alarm.MAINTENANCE])
+        scheduler.add_job(self._alarms.ring, interval, args=[Alarm.CYCLE])
+        scheduler.add_job(self._alarms.ring, cron, args=[Alarm.MAINTENANCE])
         scheduler.start()
         try:
             yield
@@ -142,10 +169,7 @@ class Daemon:
     def _next_alarm(self, service: Service) -> Alarm | None:
         """The next alarm, None for a step. A clock that was set back must not stop the cycles."""
         overdue = time.monotonic() - service.cycled > 2 * service.setup.configuration.cycle
-        try:
-            return self._alarms.get(timeout=STEP_SECONDS)
-        except queue.Empty:
-            return Alarm.CYCLE if overdue else None
+        return self._alarms.next(STEP_SECONDS) or (Alarm.CYCLE if overdue else None)
 
     def _reload(self, service: Service) -> Setup | None:
         """Read the files again; the old ones stay in force where the new ones cannot be used."""

@@ -175,6 +175,33 @@ def test_a_migration_outlives_a_killed_balancerd_and_is_recorded_once(
     unharmed(*guests.values())
 
 
+def test_a_balancerd_that_is_stopped_ends_at_once_and_its_migration_without_it(
+    rig: Rig, service: MakeService
+) -> None:
+    """As systemd stops it. Dies if it waits for the migration, gives it up, or takes it for ended;
+    and if the next one believes anything but what the hosts say of what it did not see."""
+    guests = full(rig)
+    running = service(relief(limits=SLOWLY))
+    running.start()
+    running.until(lambda: any(map(is_copied, guests.values())), 90, "migration")
+    begun = time.monotonic()
+    assert running.stop(signal.SIGTERM) == 0
+    assert time.monotonic() - begun < 10
+    assert "stopped; migrations that run go on by themselves" in running.log.read_text()
+    migration = the_only_one(running)
+    assert migration["outcome"] == "under way"
+    guest, target = guests[migration["vm"]], migration["target"]
+    assert is_copied(guest), "it goes on"
+    rig.wait_for(lambda: guest.where() == [target], 90, "it arrives though nobody looks")
+    running.launch()
+    settled(running)
+    migration = the_only_one(running)
+    assert (migration["outcome"], migration["adopted"]) == ("done", True)
+    assert guest.where() == [target]
+    assert running.stop(signal.SIGTERM) == 0
+    unharmed(*guests.values())
+
+
 def test_a_vm_that_arrived_paused_while_balancerd_was_dead_is_let_go_on_by_the_next(
     rig: Rig, service: MakeService
 ) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from balancerd.daemon import Alarm, Alarms
 from tests.records import balancerctl
 
 BALANCERD = Path(sys.executable).parent / "balancerd"
@@ -111,6 +112,16 @@ def once(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [BALANCERD, *map(str, arguments)], capture_output=True, text=True, timeout=30
     )
+
+
+def test_an_end_waits_for_nothing_that_rang_before_and_what_rang_twice_is_served_once() -> None:
+    """Dies if alarms are served in the order they came: cycles that take longer than the time
+    between them would have SIGTERM wait behind all of a night's."""
+    alarms = Alarms()
+    for alarm in (*[Alarm.CYCLE] * 1000, Alarm.MAINTENANCE, Alarm.NEWS, Alarm.STOP, Alarm.CYCLE):
+        alarms.ring(alarm)
+    served = [alarms.next(0.0) for _ in range(5)]
+    assert served == [Alarm.STOP, Alarm.NEWS, Alarm.MAINTENANCE, Alarm.CYCLE, None]
 
 
 def test_it_is_ready_then_feeds_the_watchdog_with_cycles_and_ends_on_sigterm(
