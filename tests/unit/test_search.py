@@ -141,6 +141,23 @@ def test_two_hosts_give_way_to_one_only_where_that_leaves_as_much_room_as_is_ask
     assert roomy.best(set(), 0.3) == Swap((1, 0), (3, 2))
 
 
+def test_it_is_told_what_a_swap_leaves_of_the_resource_that_is_scarcer_then() -> None:
+    """Dies if what hosts on one side hold is left out, or the mean is taken."""
+    site = swaps(holds=np.array([[1.0, 0.9, 0.8, 0.7], [1.0] * 4]), spare=np.array([0.5, 0.9]))
+    assert site.left(Swap((1,), (3, 2))) == pytest.approx(-0.1)
+    assert site.left(Swap((0,), (3,))) == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize(("seed", "solved"), [(3, 23100), (6, 23097)])
+def test_hosts_that_leave_too_little_room_keep_no_others_from_changing_parts(
+    seed: int, solved: int
+) -> None:
+    """Objectives of a solver after 100 s. Dies if one search in vain for places, with whatever
+    little effort, speaks against all swaps that leave less room; and if the one that promises
+    most, and leaves hardly any, is tried with all hosts until the work is done."""
+    assert placement.pack(instances.pack(seed))["objective"] <= solved
+
+
 RELIEVED = "h1 10c 64G: a 6c 8G, b 3c 4G | h2 10c 64G: d 1c 4G | h3 10c 64G: e 2c 4G"
 
 

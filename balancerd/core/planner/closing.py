@@ -20,6 +20,7 @@ from balancerd.core.units import counted, format_size
 
 SETTLE = 1_500_000  # pairs weighed to make room for what is on one host
 SWAP = 600_000  # pairs weighed to empty one host in the place of another
+MORE = 1e-6  # hosts' worth, by which there is more room
 SWAPS = 2_400_000  # pairs weighed in vain for all of this, after which no such attempt is made
 Obstacle = tuple[str, str, str]  # why a host stays on: the kind, its numbers, what would help
 
@@ -39,9 +40,9 @@ class Closing:
     moved_for: dict[int, int] = field(default_factory=dict)  # blocks, and the host they moved for
     in_vain: int = 0  # work done for hosts that could not be closed
     swaps_in_vain: int = 0  # and for those that could not be in the place of others
-    cramped: float = 0.0  # spare room, in hosts' worth, with which no places were found
+    cramped: list[float] = field(default_factory=list)  # hosts' worth spare that did not suffice
     may_close: Bools = field(init=False)
-    unplaced: Bools = field(init=False)  # those for whose VMs no places were found so far
+    unplaced: Bools = field(init=False)  # those for whose VMs no places were found when last tried
     useful: Floats = field(init=False)  # reference cores of each host that could be put to use
 
     def __post_init__(self) -> None:
@@ -66,7 +67,7 @@ class Closing:
     def close(self, host: int, budget: int) -> None:
         """Empty a host if there is room elsewhere and that is worth it; `budget`: pairs weighed."""
         search, layout = self.search, self.search.layout
-        self.closable[host] = False
+        self.closable[host] = self.unplaced[host] = False
         was_open, before, work = bool(search.open_[host]), layout.place.copy(), search.work
         moves, moved = self._leaving(host), self._moved()
         most = self._most(moved)
@@ -79,6 +80,8 @@ class Closing:
                 self.emptied[host] = was_open
                 self._moved_for(host)
                 return
+            if self.unplaced[host]:
+                self.cramped.append(float(self.filling.spare().min()))
             _take_back(search, before)
             if host not in self.obstacles:
                 self.draft.counts.update(search.turning_down(search.on(host)))
@@ -98,20 +101,30 @@ class Closing:
         return int(layout.sizes[(layout.place == host) & (home == host)].sum())
 
     def swap(self) -> bool:
-        """Empty others in the place of hosts that were, as long as that costs less; whether any."""
-        tried, swapped = set[Swap](), False
+        """Empty others in the place of hosts that were, as long as that costs less; whether any.
+
+        What promises most leaves least room. After one in vain, those come first that leave more.
+        """
+        tried, swapped, enough = set[Swap](), False, self._too_little() + MORE
+        least = enough
         while self.in_vain + self.swaps_in_vain < SWAPS:
-            found = self._swaps().best(tried, self.cramped)
-            if found is None:
+            swaps, work = self._swaps(), self.search.work
+            found = swaps.best(tried, least)
+            if found is None and not least:
                 break
-            tried.add(found)
-            work = self.search.work
-            if self._swapped(found):
-                tried.clear()
-                swapped = True
+            if found is None:
+                least = enough = 0.0
+            elif self._swapped(found):
+                tried, swapped, least = set(), True, enough
             else:
+                tried.add(found)
+                least = max(least, swaps.left(found) + MORE)
                 self.swaps_in_vain += self.search.work - work
         return swapped
+
+    def _too_little(self) -> float:
+        """With how much to spare two hosts could not be emptied: with one it may be its own VMs."""
+        return sorted(self.cramped)[-2] if len(self.cramped) > 1 else 0.0
 
     def _swaps(self) -> Swaps:
         """What might be swapped: blocks of hosts kept on would be at home again, others leave."""
@@ -240,7 +253,6 @@ class Closing:
                 return "no room", f"no other host may take {vm}", f"balancerctl why-not {vm} HOST"
         if not settle(search, budget):
             self.unplaced[host] = True
-            self.cramped = max(self.cramped, float(self.filling.spare().min()))
             detail = f"its {counted(len(blocks), 'block')} of VMs and what makes way find no places"
             return "no room", detail, ""
         asked, saved = search.cost() - cost, float(self.host_price[host])

@@ -56,6 +56,11 @@ class Swaps:
                 return found
             gain[row, column] = -np.inf
 
+    def left(self, swap: Swap) -> float:
+        """What is spare after a swap, in hosts' worth."""
+        room = self.spare + self.holds[:, swap.kept].sum(axis=1)
+        return float((room - self.holds[:, swap.hosts].sum(axis=1)).min())
+
     def _sides(self, hosts: Ints, saved: Floats) -> tuple[list[tuple[int, ...]], Floats, Floats]:
         """The ones and pairs of hosts on one side; what each saves, and holds (resource, side)."""
         ones = hosts[np.argsort(-saved[hosts], kind="stable")]
