@@ -108,6 +108,7 @@ def _again(search: Search, host: int, *, wishful: bool = False) -> bool:
     while _sent(search, choice):
         if wishful:  # once: what gives way may come here
             _make_way(search, choice.blocks)
+        if wishful or choice.is_all:
             break
         choice = _cheapest_set(search, host, wishful=False)
         roomy &= choice.roomy
@@ -132,13 +133,15 @@ def _make_way(search: Search, blocks: Ints) -> None:
 class _Choice:
     """Blocks that leave a host together, and what each (row) costs on each target (column) by now.
 
-    `roomy`: for each block that is worth it there is room, at no more than its price.
+    `roomy`: for each block that is worth it there is room, at no more than its price; `is_all`: no
+    other block is worth it once these have left, as it would have been one of them.
     """
 
     blocks: Ints
     targets: Ints
     burden: Floats
     roomy: bool
+    is_all: bool = True
 
 
 def _cheapest_set(search: Search, host: int, *, wishful: bool) -> _Choice:
@@ -157,7 +160,8 @@ def _cheapest_set(search: Search, host: int, *, wishful: bool) -> _Choice:
     sets = sets_of(len(blocks))
     gain = search.relief(blocks, host, sets) - sets @ np.minimum(burden, HUGE)
     best = sets[int(np.argmax(gain))] > 0
-    return _Choice(blocks[best], targets, costs[best], roomy)
+    is_all = len(blocks) < CHOICE and int(best.sum()) < TOGETHER and not search.swayed
+    return _Choice(blocks[best], targets, costs[best], roomy, is_all)
 
 
 def _worth_moving(search: Search, host: int) -> Ints:
