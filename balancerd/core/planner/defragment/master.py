@@ -7,7 +7,7 @@ systems anew: no inverse is carried along that could drift.
 
 import numpy as np
 
-from balancerd.core.placing.layout import Floats
+from balancerd.core.placing.layout import Floats, Ints
 
 PIVOTS = 2000  # in one call; far more than are ever needed
 TINY = 1e-7
@@ -41,20 +41,19 @@ class Master:
     def solve(self) -> tuple[Floats, float]:
         """The duals of the limits at the optimum, and its value."""
         for _ in range(PIVOTS):
-            matrix = self._matrix()
+            matrix = self._matrix_of(self._basis)
             duals = np.asarray(np.linalg.solve(matrix.T, self._basic_values()), dtype=np.float64)
             entering = self._entering(duals)
             if entering is None:
                 break
-            column = self._column(entering)
-            amount = np.maximum(0.0, np.linalg.solve(matrix, self._right))
-            direction = np.asarray(np.linalg.solve(matrix, column), dtype=np.float64)
-            self._basis[_leaving(amount, direction)] = entering
+            sides = np.column_stack([self._right, self._matrix_of(np.array([entering]))])
+            amount, direction = np.linalg.solve(matrix, sides).T
+            self._basis[_leaving(np.maximum(0.0, amount), direction)] = entering
         return np.maximum(0.0, duals[:-1]), float(duals @ self._right)
 
     def shares(self) -> dict[int, float]:
         """The columns in the mixture, each with its share."""
-        amounts = np.linalg.solve(self._matrix(), self._right)
+        amounts = np.linalg.solve(self._matrix_of(self._basis), self._right)
         return {
             int(number): float(amount)
             for number, amount in zip(self._basis, amounts, strict=True)
@@ -69,13 +68,13 @@ class Master:
             return None
         return best if gains[best] >= -duals[slack] else -1 - slack
 
-    def _matrix(self) -> Floats:
-        return np.column_stack([self._column(int(number)) for number in self._basis])
-
-    def _column(self, number: int) -> Floats:
-        if number >= 0:
-            return np.asarray(self._columns[:, number], dtype=np.float64)
-        return np.asarray(np.eye(1, len(self._right), -1 - number)[0], dtype=np.float64)
+    def _matrix_of(self, numbers: Ints) -> Floats:
+        """These columns, and slacks, beside each other."""
+        matrix = self._columns[:, np.maximum(numbers, 0)]
+        slacks = np.flatnonzero(numbers < 0)
+        matrix[:, slacks] = 0.0
+        matrix[-1 - numbers[slacks], slacks] = 1.0
+        return matrix
 
     def _basic_values(self) -> Floats:
         return np.where(self._basis >= 0, self._values[np.maximum(self._basis, 0)], 0.0)

@@ -106,14 +106,14 @@ def _response(options: Options, offered: Offers, worth: float) -> tuple[Floats, 
     filling = offered.filling.argmax(axis=1)
     change = np.column_stack([options.shifted[scene], options.shifts[scene]])
     gain = -options.before[scene]
-    ends = np.append(options.first_node, len(options.nodes))
-    owner = np.repeat(np.arange(len(scene)), ends[scene + 1] - ends[scene])
-    rows = np.concatenate([np.arange(ends[s], ends[s + 1]) for s in scene])
-    chosen = option[options.nodes[rows]]
+    first = options.first_node[scene]
+    widths = np.append(options.first_node, len(options.nodes))[scene + 1] - first
+    begins = np.cumsum(widths) - widths  # of each class's nodes among those of all
+    chosen = option[options.nodes[np.arange(widths.sum()) + np.repeat(first - begins, widths)]]
     left = options.left[chosen]
-    np.add.at(change[:, :-1], owner, left - options.filled[filling[options.over[chosen]]])
-    np.add.at(change[:, -1], owner, left.sum(axis=1))
-    np.add.at(gain, owner, options.rooms[chosen])
+    change[:, :-1] += np.add.reduceat(left - options.filled[filling[options.over[chosen]]], begins)
+    change[:, -1] += np.add.reduceat(left.sum(axis=1), begins)
+    gain += np.add.reduceat(options.rooms[chosen], begins)
     return change, gain - worth * change[:, -1]
 
 
