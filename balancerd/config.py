@@ -37,9 +37,10 @@ SOLVER = "highspy"  # what the engines "exact" and "shadow" need; an extra of th
 def _uri(text: str) -> str:
     try:
         parts = urlsplit(text)
-        secret = parts.password is not None
+        secret, _ = parts.password is not None, parts.port
     except ValueError:
-        raise ValueError(f'"{text}" is not a URI') from None
+        hint = ": write an IPv6 address in brackets" if "::" in text and "[" not in text else ""
+        raise ValueError(f'"{text}" is not a URI{hint}') from None
     if secret:
         raise ValueError("must not contain a password: there are no secrets in this file")
     if not parts.scheme or "://" not in text:
@@ -212,6 +213,14 @@ class Configuration(Schema):
                 *_twice("uri", [host.uri for host in hosts]),
                 *(
                     (
+                        (index, "uri"),
+                        f'to the other hosts, "{host.uri}" means themselves: write a peer_uri, too',
+                    )
+                    for index, host in enumerate(hosts)
+                    if len(hosts) > 1 and not host.peer_uri and _means_whoever_reads_it(host.uri)
+                ),
+                *(
+                    (
                         (index, "power_curve"),
                         f'there is no [curve] "{name}"{nearest(name, tuple(curves))}',
                     )
@@ -249,6 +258,13 @@ class Configuration(Schema):
         if isinstance(host.power_curve, str):
             return self.curve[host.power_curve]
         return host.power_curve or ()
+
+
+def _means_whoever_reads_it(uri: str) -> bool:
+    """Whether a URI leads to the machine on which it is read, whichever that is."""
+    parts = urlsplit(uri)
+    local = parts.hostname in (None, "localhost", "127.0.0.1", "::1")
+    return local and not parts.scheme.startswith("test")  # libvirt's own test driver has no peers
 
 
 def _twice(key: str, values: list[str]) -> list[tuple[tuple[str | int, ...], str]]:

@@ -56,6 +56,14 @@ def problems(text: str) -> list[str]:
     return list(caught.value.problems)
 
 
+def test_a_host_that_is_reached_on_the_spot_needs_a_uri_for_the_others_alone() -> None:
+    local = FULL.replace('"qemu+ssh://root@h2/system"', '"qemu:///system"\npeer_uri = "{}"')
+    assert read(local.format("qemu+tls://h2/system")).host[1].uri == "qemu:///system"
+    alone = 'site = "a"\npolicy = "p"\n[[host]]\nname = "h"\nuri = "qemu:///system"\n'
+    assert read(alone).host[0].peer_uri is None
+    assert read(FULL.replace("tcp://10.9.0.1", "tcp://[fd00::1]:49152")).host[0].migration_uri
+
+
 def test_a_full_configuration_is_read() -> None:
     site = read(FULL)
     assert site.host[0].memory == 240 * 2**30
@@ -133,6 +141,16 @@ bandwidth = "10 Gbit"
         ('b = "core"', 'b = "r1"', 'link[0]: leads from "r1" to itself'),
         ("root@h1", "root:secret@h1", "must not contain a password"),
         ("tcp://10", "tcp//10", 'host[0].migration_uri: "tcp//10.9.0.1" is not a URI'),
+        (
+            "tcp://10.9.0.1",
+            "tcp://fd00::1",
+            '"tcp://fd00::1" is not a URI: write an IPv6 address in brackets',
+        ),
+        (
+            "qemu+ssh://root@h2/system",
+            "qemu:///system",
+            'host[1].uri: to the other hosts, "qemu:///system" means themselves: write a peer_uri',
+        ),
         ("tcp://10.9.0.1", "tcp://[10", 'host[0].migration_uri: "tcp://[10" is not a URI'),
         ('"0 4 * * sun"', '"0 4 * * 0"', 'weekdays must be written as names ("sun", "mon-fri")'),
         ('"0 4 * * sun"', '"0 4 * * sat,6"', "weekdays must be written as names"),
