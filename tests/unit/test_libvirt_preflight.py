@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import libvirt
 import pytest
@@ -10,6 +10,7 @@ import pytest
 from balancerd.adapters.libvirt import HostConfig, overlays
 from balancerd.adapters.libvirt.definition import Layer
 from balancerd.adapters.libvirt.errors import not_encrypted
+from balancerd.adapters.libvirt.facts import storage_of
 from balancerd.adapters.libvirt.preflight import _image_locks, _sees, ask_both
 from balancerd.adapters.libvirt.volumes import volume_at
 from balancerd.adapters.libvirt.xml import parse
@@ -129,6 +130,92 @@ def test_images_are_made_for_all_disks_or_for_none(connection: libvirt.virConnec
     with pytest.raises(BackendError, match="no storage pool lets /elsewhere/b"):
         overlays.make(connection, "here", {(first,): 4096, (nowhere,): 4096})
     assert volume_at(connection, first.path) is None
+
+
+@pytest.mark.parametrize("late", [1, 2, 3])
+def test_images_that_came_too_late_are_not_left_on_a_host_that_hung(
+    connection: libvirt.virConnect, late: int
+) -> None:
+    """Dies if the migration goes on with them, or if they are in the way of the next one."""
+    asked: list[int] = []
+
+    def still() -> None:
+        asked.append(1)
+        if len(asked) == late:
+            raise BackendError("here", "migrate", "too late")
+
+    chains = {(replace(TOP, path=f"/default-pool/{name}"),): 4096 for name in ("x.img", "y.img")}
+    with pytest.raises(BackendError, match="too late"):
+        overlays.make(connection, "here", chains, still)
+    assert all(volume_at(connection, top.path) is None for (top,) in chains)
+
+
+class Pools:
+    """A host's storage pools as libvirt answers: with definitions, or an error's number."""
+
+    def __init__(self, *answers: str | int) -> None:
+        self._answers = answers
+
+    def getVersion(self) -> int:  # noqa: N802  libvirt's name
+        return QEMU
+
+    def isAlive(self) -> bool:  # noqa: N802  libvirt's name
+        return True
+
+    def listAllStoragePools(self, _flags: int) -> list["Pool"]:  # noqa: N802  libvirt's name
+        return [Pool(answer) for answer in self._answers]
+
+
+class Pool:
+    """One of them."""
+
+    def __init__(self, answer: str | int) -> None:
+        self._answer = answer
+
+    def XMLDesc(self, _flags: int) -> str:  # noqa: N802  libvirt's name
+        if isinstance(self._answer, int):
+            raise failed(self._answer)
+        return self._answer
+
+
+class NoPools(Pools):
+    """A host that answers with an error."""
+
+    def listAllStoragePools(self, _flags: int) -> list[Pool]:  # noqa: N802  libvirt's name
+        assert isinstance(self._answers[0], int)
+        raise failed(self._answers[0])
+
+
+class Dead(NoPools):
+    """A host whose connection broke."""
+
+    def isAlive(self) -> bool:  # noqa: N802  libvirt's name
+        return False
+
+
+def failed(number: int) -> libvirt.libvirtError:
+    error = libvirt.libvirtError("it failed")
+    error.err = (number, 0, "it failed", 2, "", "", "", 0, 0)
+    return error
+
+
+NETFS = "<pool type='netfs'><name>nfs</name><target><path>/srv/nfs</path></target></pool>"
+
+
+def test_a_shared_pool_is_never_overlooked_for_the_trouble_of_another() -> None:
+    """Dies if it is: the disks in it would be taken for local, and copied onto themselves."""
+    gone: Any = Pools(libvirt.VIR_ERR_NO_STORAGE_POOL, "<!DOCTYPE pool>", NETFS)
+    assert storage_of(HERE, gone).names() == ("/srv/nfs", "nfs")
+    for trouble in (
+        Pools(libvirt.VIR_ERR_INTERNAL_ERROR, NETFS),
+        NoPools(libvirt.VIR_ERR_OPERATION_FAILED),
+        Dead(libvirt.VIR_ERR_SYSTEM_ERROR),
+    ):
+        with pytest.raises(libvirt.libvirtError):
+            storage_of(HERE, cast(libvirt.virConnect, trouble))
+    for number in (libvirt.VIR_ERR_NO_CONNECT, libvirt.VIR_ERR_SYSTEM_ERROR):
+        without: Any = NoPools(number)  # no such driver, or no virtstoraged
+        assert storage_of(HERE, without).names() == ()
 
 
 @pytest.mark.parametrize(

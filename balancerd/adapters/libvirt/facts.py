@@ -7,6 +7,7 @@ from xml.etree.ElementTree import Element
 import libvirt
 
 from balancerd.adapters.libvirt.definition import Storage
+from balancerd.adapters.libvirt.errors import code
 from balancerd.adapters.libvirt.hosts import HostConfig
 from balancerd.adapters.libvirt.pages import pools
 from balancerd.adapters.libvirt.xml import XMLError, attribute, number, parse
@@ -17,6 +18,12 @@ SHARED_POOLS = ("netfs", "rbd", "iscsi", "iscsi-direct", "gluster", "sheepdog", 
 # Those that are a directory, in which all files are shared. (An iSCSI pool's is /dev/disk/by-path,
 # where local disks appear as well.)
 SHARED_DIRECTORIES = ("netfs", "vstorage")
+# There is no such driver, or the daemon that has it (virtstoraged) is not installed.
+_NO_STORAGE = (
+    libvirt.VIR_ERR_NO_SUPPORT,
+    libvirt.VIR_ERR_NO_CONNECT,
+    libvirt.VIR_ERR_SYSTEM_ERROR,
+)
 DROPS_CACHE_SINCE = 4_000_000  # QEMU's version as libvirt counts: 4.0
 
 
@@ -113,9 +120,28 @@ def storage_of(config: HostConfig, connection: libvirt.virConnect) -> Storage:
 
 
 def _pools(connection: libvirt.virConnect) -> list[Element]:
-    """The pools' definitions; a host without a storage driver has none."""
+    """The definitions of the pools that are active; a host without a storage driver has none.
+
+    libvirtError when they are not told: what lies in a shared pool that is passed over would be
+    taken for a local disk.
+    """
     try:
-        pools = connection.listAllStoragePools()
-        return [parse(pool.XMLDesc(0)) for pool in pools]
-    except (libvirt.libvirtError, XMLError):
-        return []
+        pools = connection.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE)
+    except libvirt.libvirtError as error:
+        if code(error) in _NO_STORAGE and connection.isAlive():
+            return []
+        raise
+    found = (_definition(pool) for pool in pools)
+    return [pool for pool in found if pool is not None]
+
+
+def _definition(pool: libvirt.virStoragePool) -> Element | None:
+    """None where it went away since, or cannot be read."""
+    try:
+        return parse(pool.XMLDesc(0))
+    except XMLError:
+        return None
+    except libvirt.libvirtError as error:
+        if code(error) == libvirt.VIR_ERR_NO_STORAGE_POOL:
+            return None
+        raise

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import libvirt
@@ -156,9 +157,13 @@ class Migration:
         if self.order.hand_over and condition_of(domain).state not in (RUNNING, BLOCKED):
             # It would arrive paused either way, and be taken for one that we are to resume.
             raise BackendError(name, "migrate", "it does not run: it cannot be handed over")
+        self._be_in_time(name)
+
+    def _be_in_time(self, host: str) -> None:
+        """Raise BackendError where a host hung: nothing may start when it comes back some day."""
         age = time.monotonic() - self._ordered
-        if age > START_SECONDS:  # the host hung; it must not start when it comes back some day
-            raise BackendError(name, "migrate", f"the host took {age:.0f} s to answer: too late")
+        if age > START_SECONDS:
+            raise BackendError(host, "migrate", f"the host took {age:.0f} s to answer: too late")
 
     def _disks_to_copy(self, domain: libvirt.virDomain) -> tuple[str, ...]:
         """The disks to be copied, for a migration with storage."""
@@ -181,7 +186,7 @@ class Migration:
         """libvirt makes missing images for disks that are copied in full, but none for these."""
         target, chains = self.order.target, overlays.chains_of(domain, self._storage(domain))
         with connected(target.name, target.uri) as there, telling(target.name, "migrate"):
-            overlays.make(there, target.name, chains)
+            overlays.make(there, target.name, chains, partial(self._be_in_time, target.name))
 
     def _watch(self) -> None:
         """Report progress until the call has returned."""

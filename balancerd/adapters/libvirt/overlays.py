@@ -7,7 +7,7 @@ differs. (Whoever wrote that block changed the file's time as well.)
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from xml.etree.ElementTree import Element, SubElement, tostring
 
@@ -18,7 +18,7 @@ from balancerd.adapters.libvirt.observe import statistics_of
 from balancerd.adapters.libvirt.volumes import pools_over, volume_at
 from balancerd.adapters.libvirt.xml import attribute, bytes_of, number, parse
 from balancerd.core.observation import Base, Image, Overlays
-from balancerd.ports import BackendError
+from balancerd.ports import BackendError, nothing
 
 Chain = Sequence[Layer]
 PIECES, PIECE = 16, 2**16  # how much of a base is compared: so many pieces of so many bytes
@@ -103,13 +103,20 @@ def chains_of(domain: libvirt.virDomain, storage: Storage) -> dict[Chain, int]:
     return {chain: int(domain.blockInfo(chain[0].path)[0]) for chain in chains}
 
 
-def make(connection: libvirt.virConnect, host: str, chains: Mapping[Chain, int]) -> None:
+def make(
+    connection: libvirt.virConnect,
+    host: str,
+    chains: Mapping[Chain, int],
+    still: Callable[[], None] = nothing,
+) -> None:
     """Make an empty image on its base for each disk. All of them, or none; BackendError where one
-    is there already."""
+    is there already. `still` raises where they are not wanted any more."""
     made: list[libvirt.virStorageVol] = []
     try:
         for chain, size in chains.items():
+            still()
             made.append(_made(connection, host, chain, size))
+        still()
     except BaseException:
         for volume in made:  # empty, and nobody knows of them yet
             with suppress(libvirt.libvirtError):
