@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import click
 
-from balancerd.adapters.sqlite.past import past_of
+from balancerd.adapters.sqlite.past import whole_past
 from balancerd.adapters.sqlite.reader import Reader
 from balancerd.cli.files import read_cluster
 from balancerd.cli.in_force import recorded_policy
@@ -47,7 +47,7 @@ class Source:
             if number is not None:
                 return _recorded(reader, self.record, number)
             seen = self.seen(reader)
-            past = History() if self.snapshot else past_of(reader.database, seen.at)
+            past = History() if self.snapshot else whole_past(reader.database, seen.at)
             return _planned(seen, self.rules(reader), past)
 
     def seen(self, reader: Reader, plan: int | None = None) -> Snapshot:
@@ -75,7 +75,7 @@ def source_options(command: Command) -> Command:
 def _recorded(reader: Reader, record: Path, number: int) -> Decision:
     _, plan = recorded_plan(reader, record, number)
     rules = recorded_policy(reader, number).at(plan.at)
-    return Decision(kept(reader, record, number), rules, past_of(reader.database, plan.at), plan)
+    return Decision(kept(reader, record, number), rules, whole_past(reader.database, plan.at), plan)
 
 
 def _planned(snapshot: Snapshot, policy: Policy, history: History) -> Decision:

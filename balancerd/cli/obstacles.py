@@ -3,7 +3,7 @@ laid hands on, and what failed too often."""
 
 from typing import Any
 
-from balancerd.adapters.sqlite.past import past_of
+from balancerd.adapters.sqlite.past import recent_past
 from balancerd.adapters.sqlite.reader import Reader
 from balancerd.adapters.sqlite.values import Values
 from balancerd.cli.in_force import policy_in_force
@@ -21,7 +21,7 @@ def obstacles(reader: Reader, now: float) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {"unknown": _unknown(reader, values)}
     if policy is None:
         return found
-    history, limits = past_of(reader.database, now), policy.at(now).limits
+    history, limits = recent_past(reader.database, now), policy.at(now).limits
     return found | {
         "clocks": _wrong_clocks(reader, policy.limits),
         "vetoes": _vetoes(history, limits, reader.vms_on_draining_hosts(), now),

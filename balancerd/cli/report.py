@@ -35,7 +35,7 @@ COMPARED = (("seconds", "seconds"), ("bytes", "bytes"), ("downtime_ms", "downtim
 def report(since: str | None, form: Form, record: Path) -> None:
     """Compare what was predicted of migrations with what they took, method by method."""
     with reading(record) as reader:
-        rows = reader.migrations(since_time(since, reader))
+        rows = reader.ends(since_time(since, reader))
     found = list(compared(rows))
     shown = [line for row in found for line in _lines(row)] if form is Form.TABLE else found
     write_listing(Listing(shown, REPORT, empty="no migration has ended"), form)
@@ -43,11 +43,10 @@ def report(since: str | None, form: Form, record: Path) -> None:
 
 def compared(migrations: Sequence[Row]) -> Iterator[Row]:
     """One row for each method: how migrations ended, and actual figures as shares of predicted.
-    The newest first, as the record has them."""
+    Those that ended come newest first, as the record has them."""
     methods: dict[str, list[Row]] = {}
     for row in migrations:
-        if row["ended_at"] is not None and row["outcome"] != Outcome.OBJECTED:
-            methods.setdefault(row["method"], []).append(row)
+        methods.setdefault(row["method"], []).append(row)
     for method, ended in sorted(methods.items()):
         done = [row for row in ended if row["outcome"] == Outcome.DONE]
         figures: dict[str, Any] = {

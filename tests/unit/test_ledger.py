@@ -14,6 +14,7 @@ from balancerd.adapters.sqlite.ledger import Ledger
 from balancerd.adapters.sqlite.lessons import PastLessons
 from balancerd.adapters.sqlite.maintenance import LedgerRetention
 from balancerd.adapters.sqlite.packing import unpack
+from balancerd.adapters.sqlite.past import whole_past
 from balancerd.adapters.sqlite.reader import Reader
 from balancerd.adapters.sqlite.schema import LEDGER
 from balancerd.adapters.sqlite.values import Values
@@ -32,6 +33,7 @@ from balancerd.core.past.record import (
     Request,
     Verb,
 )
+from balancerd.core.past.vetoes import DEED
 from balancerd.core.plan import Wake
 from balancerd.core.units import DAY, HOUR
 from balancerd.ports import LedgerError
@@ -191,6 +193,17 @@ def test_what_migrations_took_corrects_what_is_expected_after_a_restart_too(
     assert seconds.ratio == pytest.approx(2.0, rel=0.1)
     assert sent.ratio == 1.0
     assert PastLessons(other).now() == learned
+
+
+def test_whoever_asks_why_remembers_what_the_loop_did_at_that_moment(ledger: Ledger) -> None:
+    """Dies when he plans without its lessons, and so another plan, or with what came later."""
+    before = ledger.history(NOW)
+    conclude_each(ledger, Outcome.DONE, seconds=20.0, bytes=100, downtime=0.2)
+    ledger.record_event(NOW + 9, DEED, "b", "paused on h1")
+    ledger.record_power("h3", PowerState.OFF, NOW + 9)
+    assert whole_past(ledger.database, NOW + 10) == ledger.history(NOW + 10)
+    assert ledger.history(NOW + 10).moves
+    assert whole_past(ledger.database, NOW) == before
 
 
 @pytest.mark.parametrize(
@@ -490,7 +503,7 @@ def test_what_a_plan_says_of_several_hosts_is_kept_once(ledger: Ledger) -> None:
     _, columns = unpack(row["tables"])
     assert columns["hosts_before.row"].tolist() == [0, 1, 1]
     assert columns["hosts_before.vms"].tolist() == [1, 0]
-    found = Reader(ledger.database).plan(1)
+    found = Values(ledger.database).plan(1)
     assert found is not None and found[1].before == plan.before
 
 
@@ -566,6 +579,19 @@ def test_status_is_the_newest_cycle_and_what_is_open(ledger: Ledger) -> None:
     status = Reader(ledger.database).status(NOW)
     assert (status.running, status.cycle, status.pause) == (False, CYCLE, None)
     assert (status.under_way, status.waiting, status.draining) == (1, 1, ("h2",))
+
+
+def test_the_figures_of_migrations_are_of_those_that_ended_the_newest_first(
+    ledger: Ledger,
+) -> None:
+    """Dies when `report` counts what hosts objected to, or what is still under way."""
+    for seconds, outcome in (1.0, Outcome.DONE), (2.0, Outcome.OBJECTED), (3.0, Outcome.FAILED):
+        ledger.conclude(Conclusion(committed(ledger, migration()), NOW, outcome, seconds=seconds))
+    committed(ledger, migration("b"))
+    found = Reader(ledger.database).ends()
+    assert [(row["outcome"], row["seconds"]) for row in found] == [("failed", 3.0), ("done", 1.0)]
+    whole = Reader(ledger.database).migrations()[-1]
+    assert found[-1] == {key: whole[key] for key in found[-1]}
 
 
 # The audit

@@ -1,6 +1,7 @@
 """What others did to VMs, as the audit has it: the newest deed of each VM."""
 
 from collections.abc import Mapping
+from math import inf
 
 from balancerd.adapters.sqlite.database import Database
 from balancerd.core.past.vetoes import DEED, Deed
@@ -23,9 +24,15 @@ class PastDeeds:
         """By VM, those of this time and later."""
         if self._newest is None or self._rollbacks != self._database.rollbacks:
             self._rollbacks = self._database.rollbacks
-            rows = self._database.rows(
-                "SELECT subject, detail, at FROM events WHERE kind = ? AND at >= ? ORDER BY id",
-                (DEED, begin),
-            )
-            self._newest = {vm: Deed(vm, what, at) for vm, what, at in rows}
+            self._newest = deeds_between(self._database, begin, inf)
         return {vm: deed for vm, deed in self._newest.items() if deed.at >= begin}
+
+
+def deeds_between(database: Database, begin: float, end: float) -> dict[str, Deed]:
+    """By VM, the newest from the one time to the other."""
+    rows = database.rows(
+        "SELECT subject, detail, at FROM events WHERE kind = ? AND at >= ? AND at <= ?"
+        " ORDER BY at, id",  # by the index of times: there are far more lines than deeds
+        (DEED, begin, end),
+    )
+    return {vm: Deed(vm, what, at) for vm, what, at in rows}

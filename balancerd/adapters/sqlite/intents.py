@@ -1,6 +1,7 @@
 """Intents and how they ended, and the memory of recent migrations."""
 
 from bisect import insort
+from math import inf
 from operator import attrgetter, is_
 from sqlite3 import Row
 
@@ -174,15 +175,20 @@ class RecentMoves:
 
     def _read(self, since: float) -> None:
         self._rollbacks = self._database.rollbacks
-        rows = self._database.rows(
-            "SELECT intent, vm, host, target, predicted_bytes,"
-            " conclusions.at, outcome, conclusions.detail, bytes, against"
-            " FROM conclusions JOIN intents ON intents.id = intent"
-            " WHERE kind = 'migrate' AND conclusions.at > ?"
-            " ORDER BY conclusions.at, conclusions.id",
-            (since,),
-        )
-        self._moves = [_past_move(row, _conclusion(row)) for row in rows]
+        self._moves = moves_between(self._database, since, inf)
+
+
+def moves_between(database: Database, since: float, until: float) -> list[PastMove]:
+    """Migrations that ended after the one time and not after the other, oldest first."""
+    rows = database.rows(
+        "SELECT intent, vm, host, target, predicted_bytes,"
+        " conclusions.at, outcome, conclusions.detail, bytes, against"
+        " FROM conclusions JOIN intents ON intents.id = intent"
+        " WHERE kind = 'migrate' AND conclusions.at > ? AND conclusions.at <= ?"
+        " ORDER BY conclusions.at, conclusions.id",
+        (since, until),
+    )
+    return [_past_move(row, _conclusion(row)) for row in rows]
 
 
 def _conclusion(row: Row) -> Conclusion:

@@ -1,6 +1,7 @@
 """What the migrations on record teach: read once, then kept up with each conclusion."""
 
 import json
+from math import inf
 from sqlite3 import Row
 
 from balancerd.adapters.sqlite.database import Database
@@ -45,20 +46,22 @@ class PastLessons:
         """All lessons up to now."""
         if self._lessons is None or self._rollbacks != self._database.rollbacks:
             self._rollbacks = self._database.rollbacks
-            self._lessons, self._new = self._read(), []
+            self._lessons, self._new = lessons_until(self._database, inf), []
         if self._new:
             self._lessons, self._new = self._lessons.after(*self._new), []
         return self._lessons
 
-    def _read(self) -> Lessons:
-        rows = self._database.rows(
-            "SELECT vm, method, basis, conclusions.seconds, conclusions.bytes,"
-            " conclusions.downtime_ms FROM conclusions JOIN intents ON intents.id = intent"
-            " WHERE kind = 'migrate' AND outcome = 'done' AND NOT adopted"
-            " ORDER BY conclusions.id DESC LIMIT ?",
-            (READ_AT_MOST,),
-        )
-        return Lessons().after(*map(_lesson_of, reversed(rows)))
+
+def lessons_until(database: Database, until: float) -> Lessons:
+    """All lessons of migrations that ended by a time."""
+    rows = database.rows(
+        "SELECT vm, method, basis, conclusions.seconds, conclusions.bytes,"
+        " conclusions.downtime_ms FROM conclusions JOIN intents ON intents.id = intent"
+        " WHERE kind = 'migrate' AND outcome = 'done' AND NOT adopted AND conclusions.at <= ?"
+        " ORDER BY conclusions.id DESC LIMIT ?",
+        (until, READ_AT_MOST),
+    )
+    return Lessons().after(*map(_lesson_of, reversed(rows)))
 
 
 def _lesson_of(row: Row) -> Lesson:

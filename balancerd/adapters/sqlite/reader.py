@@ -31,6 +31,9 @@ _BOOLEANS = {
 _JSON = {"tags", "arguments", "after", "refusal_counts", "certificate", "definition", "basis"}
 _PLAN = """id, at, policy, objective, state, reason, score_before, score_after, moves,
     power_actions"""
+_FIGURES = """bytes, downtime_ms, seconds, predicted_bytes, predicted_downtime_ms,
+    predicted_seconds, predicted_least_bytes, predicted_most_bytes, predicted_least_downtime_ms,
+    predicted_most_downtime_ms, predicted_least_seconds, predicted_most_seconds"""
 _MIGRATION = """id, begun_at, ended_at, vm, source, target, method, outcome, bytes, iterations,
     downtime_ms, seconds, predicted_bytes, predicted_downtime_ms, predicted_seconds,
     predicted_least_bytes, predicted_most_bytes, predicted_least_downtime_ms,
@@ -65,7 +68,7 @@ class Reader:
             running=is_locked(self.database.path.parent),
             cycle=self.newest_cycle(),
             pause=operator.standing_pause(self.database, now),
-            under_way=self._count("open_intents"),
+            under_way=self._under_way(),
             waiting=len(operator.unanswered(self.database)),
             draining=tuple(sorted(operator.draining(self.database))),
             objections=self._objections(now - HOUR),
@@ -74,6 +77,8 @@ class Reader:
 
     def _unsettled(self) -> tuple[str, ...]:
         """What people were last told of each move that is waited for."""
+        if not self._under_way():
+            return ()
         rows = self.database.rows(
             "SELECT vm || ' to ' || target, detail, max(events.id) FROM open_intents JOIN events"
             " ON events.kind = ? AND subject = vm AND events.at >= open_intents.at"
@@ -172,6 +177,16 @@ class Reader:
             {"since": since, "vm": vm, "host": host, "limit": limit},
         )
 
+    def ends(self, since: float = 0.0) -> list[Item]:
+        """The figures of all migrations begun since a time that ended, newest first; of those that
+        hosts objected to there are none. Nothing else: in years there are very many."""
+        rows = self.database.rows(
+            f"SELECT method, outcome, {_FIGURES} FROM migrations WHERE begun_at >= ?"
+            " AND ended_at IS NOT NULL AND outcome <> 'objected' ORDER BY id DESC",
+            (since,),
+        )
+        return [dict(row) for row in rows]
+
     def events(self, since: float = 0.0, limit: int = -1, subject: str = "") -> list[Item]:
         """Lines of the audit, newest first."""
         return self._items(
@@ -215,8 +230,12 @@ class Reader:
         """Follow the whole chain of the audit."""
         return proof.verify(self.database)
 
-    def _count(self, table: str) -> int:
-        row = self.database.row(f"SELECT count(*) FROM {table}")
+    def _under_way(self) -> int:
+        """Intents without a conclusion. Each has one at most; to count both takes no time, and to
+        look for those without takes the longer, the longer the record is."""
+        row = self.database.row(
+            "SELECT (SELECT count(*) FROM intents) - (SELECT count(*) FROM conclusions)"
+        )
         return int(row[0]) if row else 0
 
     def _items(self, sql: str, parameters: Any = ()) -> list[Item]:
