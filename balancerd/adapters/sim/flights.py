@@ -107,7 +107,8 @@ class Flights:
         pause_limit: float,
     ) -> None:
         """A migration of `total` bytes starts; its first byte leaves after `setup` seconds."""
-        row = np.zeros(1, ROW)
+        rows = np.zeros(len(self.rows) + 1, ROW)  # `append` would ask what both have in common
+        rows[:-1], row = self.rows, rows[-1]
         path = self._network.path(source, target)
         none = len(self._network.capacities) - 1
         row["path"] = [*path, *[none] * (HOPS - len(path))]
@@ -117,7 +118,7 @@ class Flights:
         row["working_set"], row["pause_limit"], row["round"] = working_set, pause_limit, 1
         row["cap"] = min(cap, ENDLESS_RATE)
         self._row[vm] = len(self.rows)
-        self.rows = np.append(self.rows, row)
+        self.rows = rows
 
     def switch(self, index: int, now: float) -> bool:
         """Stop a VM's pre-copy: it goes on at the target as soon as it is handed over. False where

@@ -198,8 +198,7 @@ class Reader:
         order = np.argsort(host, kind="stable")
         same = self._settled is not None and np.array_equal(alone, self._settled)
         if others or not same or self._flagged != self._copies.autostart:
-            shown = [self._just_running(vm, int(place[vm])) for vm in here.tolist()]
-            shown += [other.shown for other in others]
+            shown = [*self._just_running(here, place), *(other.shown for other in others)]
             self._show(host[order], [shown[row] for row in order.tolist()])
             self._settled = None if others else alone
             self._flagged = frozenset(self._copies.autostart)
@@ -233,9 +232,15 @@ class Reader:
         untold = np.full(len(self._vms), np.nan)
         return np.array([found.get(name, untold) for name in COUNTERS])
 
-    def _just_running(self, vm: int, host: int) -> ShownVM:
-        facts = self._facts_of(vm, host)
-        return self._running[vm] if facts is self._vms[vm] else ShownVM(facts, VMState.RUNNING)
+    def _just_running(self, vms: Places, place: Places) -> list[ShownVM]:
+        """What is shown of VMs that just run where they are."""
+        shown = [self._running[vm] for vm in vms.tolist()]
+        if self._copies.autostart:
+            row = {vm: index for index, vm in enumerate(vms.tolist())}
+            for vm, host in self._copies.autostart:
+                if vm in row and place[vm] == host:
+                    shown[row[vm]] = ShownVM(self._starting[vm], VMState.RUNNING)
+        return shown
 
     def _facts_of(self, vm: int, host: int) -> VM:
         """A VM as it is defined on a host."""
