@@ -347,6 +347,19 @@ def test_only_a_host_that_was_sent_to_sleep_and_stayed_off_was_put_to_sleep(
     assert ledger.history(NOW).slept.keys() == {"h1", "h2", "h3", "h4"}
 
 
+def test_a_host_that_is_put_to_sleep_is_known_at_once_and_after_a_restart(
+    ledger: Ledger,
+) -> None:
+    """Dies when what is held in memory is not kept up with what is concluded."""
+    assert not ledger.history(NOW).put_to_sleep
+    for at, outcome in ((NOW - 90, Outcome.FAILED), (NOW - 60, Outcome.DONE)):
+        slept = committed(ledger, Intent(IntentKind.SLEEP, at - 30, "h1"))
+        ledger.conclude(Conclusion(slept, at, outcome))
+    assert ledger.history(NOW).put_to_sleep == {"h1": NOW - 60}
+    with Ledger(ledger.database.path) as reopened:
+        assert reopened.history(NOW).put_to_sleep == {"h1": NOW - 60}
+
+
 def test_a_host_that_was_never_off_was_not_woken(ledger: Ledger) -> None:
     """Dies when the first sight of a host counts as its waking: nothing could be put to sleep for
     the first half hour, and after every restart anew."""

@@ -59,15 +59,18 @@ class Inventory:
         cluster = snapshot.cluster
         placement = _placement(cluster)
         empty = self._empty_hosts(snapshot)
-        with self._database.transaction():
-            if not self._hosts and site:
-                self._write_site(site, snapshot.at)
-            self._write_hosts(cluster.hosts, snapshot.at)
-            self._write_vms(cluster.vms, snapshot.at)
-            if placement is not self._placement and placement != self._placement:
-                self._write_placement(placement, snapshot.at)
-            if empty != self._empty:
-                self._write_empty(empty)
+        stays = placement is self._placement or placement == self._placement
+        same = cluster.hosts is self._hosts and cluster.vms is self._vms
+        if not (same and stays and empty == self._empty):
+            with self._database.transaction():
+                if not self._hosts and site:
+                    self._write_site(site, snapshot.at)
+                self._write_hosts(cluster.hosts, snapshot.at)
+                self._write_vms(cluster.vms, snapshot.at)
+                if not stays:
+                    self._write_placement(placement, snapshot.at)
+                if empty != self._empty:
+                    self._write_empty(empty)
         self._hosts, self._vms = cluster.hosts, cluster.vms
         self._placement, self._empty = placement, empty
 

@@ -122,6 +122,7 @@ class Ledger:
         intent = intents.conclude(self.database, conclusion)
         self._moves.add(intent, conclusion)
         self._lessons.add(intent, conclusion)
+        self._power.add(intent, conclusion)
 
     def record_progress(self, intent: int, report: JobReport) -> None:
         """Note how far a migration is; a report without figures changes nothing."""
@@ -133,12 +134,13 @@ class Ledger:
 
     def record_inventory(self, snapshot: Snapshot) -> None:
         """Write what changed of hosts, VMs and placements, and keep the snapshot as the newest."""
+        if not self._durable:
+            self._inventory.record(snapshot, self._site)
+            self._newest = snapshot
+            return
         with self.database.transaction():
             self._inventory.record(snapshot, self._site)
-            if self._durable:
-                self._snapshots.keep_newest(snapshot)
-            else:
-                self._newest = snapshot
+            self._snapshots.keep_newest(snapshot)
 
     def record_plan(
         self, plan: Plan, snapshot: Snapshot, state: PlanState, detail: str = ""

@@ -1,7 +1,17 @@
 """Changes of hosts' power: when each host last came on or went off, and whose doing it was."""
 
+from sqlite3 import Row
+
 from balancerd.adapters.sqlite.database import Database
 from balancerd.core.model import PowerState
+from balancerd.core.past.history import Outcome
+from balancerd.core.past.record import Conclusion, IntentKind
+
+_SENT = (
+    "SELECT host, max(conclusions.at) AS at FROM intents"
+    " JOIN conclusions ON conclusions.intent = intents.id"
+    " WHERE kind = 'sleep' AND outcome = 'done' GROUP BY host"
+)
 
 
 class PowerTimes:
@@ -11,6 +21,7 @@ class PowerTimes:
         self._database = database
         self._times: dict[PowerState, dict[str, float]] = {}
         self._newest: dict[str, PowerState] = {}
+        self._sent: dict[str, float] = {}  # when we sent each host to sleep last
         self._rollbacks: int | None = None
 
     def record(self, host: str, state: PowerState, at: float) -> None:
@@ -21,6 +32,12 @@ class PowerTimes:
         self._database.insert("power_events", {"at": at, "host": host, "power": state})
         times[host] = max(at, times.get(host, at))
         self._newest[host] = state
+
+    def add(self, intent: Row, conclusion: Conclusion) -> None:
+        """Take in an action that was concluded just now."""
+        if intent["kind"] == IntentKind.SLEEP and conclusion.outcome is Outcome.DONE:
+            host, at = intent["host"], conclusion.at
+            self._sent[host] = max(at, self._sent.get(host, at))
 
     def woken(self) -> dict[str, float]:
         """When each host last came on. One that was always on, as far as we know, never did."""
@@ -35,13 +52,8 @@ class PowerTimes:
 
     def put_to_sleep(self) -> dict[str, float]:
         """When we sent each host to sleep that was not seen on since."""
-        done = self._database.rows(
-            "SELECT host, max(conclusions.at) FROM intents"
-            " JOIN conclusions ON conclusions.intent = intents.id"
-            " WHERE kind = 'sleep' AND outcome = 'done' GROUP BY host"
-        )
         came_on = self._of(PowerState.ON)
-        return {host: at for host, at in done if came_on.get(host, at) <= at}
+        return {host: at for host, at in self._sent.items() if came_on.get(host, at) <= at}
 
     def _of(self, state: PowerState) -> dict[str, float]:
         if self._rollbacks != self._database.rollbacks:
@@ -52,4 +64,6 @@ class PowerTimes:
                 self._times.setdefault(PowerState(power), {})[host] = at
             newest = self._database.rows("SELECT host, power, max(id) FROM power_events GROUP BY 1")
             self._newest = {host: PowerState(power) for host, power, _ in newest}
+            sent = self._database.rows(_SENT)
+            self._sent = {row["host"]: row["at"] for row in sent}
         return self._times.setdefault(state, {})
