@@ -6,7 +6,7 @@ first. A success closes it. All of it follows from the record of what was done, 
 forgets nothing.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
@@ -19,7 +19,8 @@ from balancerd.core.policies.limits import Limits
 from balancerd.core.same import Growing, Same
 from balancerd.core.units import HOUR, doubled
 
-Name = TypeVar("Name")
+Name = TypeVar("Name", bound=Hashable)
+Pair = tuple[str, str]
 
 
 class Scope(StrEnum):
@@ -129,12 +130,13 @@ def breakers(history: History, limits: Limits, now: float) -> Breakers:
 @lru_cache(maxsize=1)
 def _breakers(past: Same[tuple[PastMove, ...]], by: Same[Limits], now: float) -> Breakers:
     """One cycle asks for them at several doors."""
-    moves, limits = past.value, by.value
+    limits = by.value
+    vms, pairs, hosts = _pasts(past)
     return Breakers(
-        vms=_not_closed(Scope.VM, moves, lambda move: (move.vm,), limits, now),
-        pairs=_not_closed(Scope.PAIR, moves, lambda m: ((m.source, m.target),), limits, now),
-        hosts=_not_closed(Scope.HOST, moves, lambda m: (m.source, m.target), limits, now),
-        site=breaker(Scope.SITE, moves, limits, now),
+        vms=_not_closed(Scope.VM, vms, limits, now),
+        pairs=_not_closed(Scope.PAIR, pairs, limits, now),
+        hosts=_not_closed(Scope.HOST, hosts, limits, now),
+        site=breaker(Scope.SITE, past.value, limits, now),
     )
 
 
@@ -146,17 +148,34 @@ def _and_done(before: bool, moves: tuple[PastMove, ...]) -> bool:
 all_done = Growing(nothing=True, more=_and_done)
 
 
-def _not_closed(
-    scope: Scope,
-    moves: Sequence[PastMove],
-    names: Callable[[PastMove], tuple[Name, ...]],
-    limits: Limits,
-    now: float,
-) -> dict[Name, Breaker]:
-    failed = {n for move in moves if move.outcome is not Outcome.DONE for n in names(move)}
-    by_name: dict[Name, list[PastMove]] = {}
+Pasts = Mapping[Name, Sequence[PastMove]]
+
+
+@lru_cache(maxsize=1)
+def _pasts(past: Same[tuple[PastMove, ...]]) -> tuple[Pasts[str], Pasts[Pair], Pasts[str]]:
+    """The moves of each VM, pair and host of which one came to nothing."""
+    moves = past.value
+    return (
+        _by_name(moves, lambda move: (move.vm,)),
+        _by_name(moves, lambda move: ((move.source, move.target),)),
+        _by_name(moves, lambda move: (move.source, move.target)),
+    )
+
+
+def _by_name(
+    moves: Sequence[PastMove], names: Callable[[PastMove], tuple[Name, ...]]
+) -> Pasts[Name]:
+    by_name: dict[Name, list[PastMove]] = {
+        name: [] for move in moves if move.outcome is not Outcome.DONE for name in names(move)
+    }
     for move in moves:
-        for name in failed.intersection(names(move)):
-            by_name.setdefault(name, []).append(move)
-    found = {name: breaker(scope, past, limits, now) for name, past in by_name.items()}
+        for name in by_name.keys() & names(move):
+            by_name[name].append(move)
+    return by_name
+
+
+def _not_closed(
+    scope: Scope, pasts: Pasts[Name], limits: Limits, now: float
+) -> dict[Name, Breaker]:
+    found = {name: breaker(scope, past, limits, now) for name, past in pasts.items()}
     return {name: one for name, one in found.items() if one.state is not State.CLOSED}

@@ -68,7 +68,8 @@ def _by_no_method(snapshot: Snapshot, policy: Policy) -> dict[str, Refusal]:
     """VMs that no method which the policy allows can move."""
     vms, loads = snapshot.cluster.vms, loads_of(snapshot)
     rate = float(policy.limits.bandwidth)
-    rows = np.flatnonzero(loads.dirty_rate > UNSAMPLED * rate)
+    least = rate if policy.limits.downtime else UNSAMPLED * rate
+    rows = np.flatnonzero(loads.dirty_rate >= least)
     writing = {loads.names[row] for row in rows.tolist()} & vms.keys()
     ways = {name: way_of(vms[name], loads.get(name), policy, rate) for name in writing}
     return {
@@ -79,8 +80,8 @@ def _by_no_method(snapshot: Snapshot, policy: Policy) -> dict[str, Refusal]:
 
 @lru_cache(maxsize=2)
 def _bound_by_disks(vms: Same[Mapping[str, VM]], policy: Same[Policy]) -> Mapping[str, Refusal]:
-    """VMs with local disks that the policy lets nobody copy. All else about a VM that writes no
-    more of its memory than is taken for granted, pre-copy does for."""
+    """VMs with local disks that the policy lets nobody copy. The memory of a VM that writes less of
+    it than can be sent comes to an end by pre-copy, if there may be a pause at all."""
     shared, rate = attrgetter("shared"), float(policy.value.limits.bandwidth)
     local = (vm for vm in vms.value.values() if not all(map(shared, vm.disks)))
     ways = {vm.name: way_of(vm, None, policy.value, rate) for vm in local}

@@ -10,11 +10,14 @@ are followed alike; what is particular to either is in how `counters` reads them
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
 from balancerd.core.columns import Bools, Floats, Ints, Loads, taken
 from balancerd.core.sensing.counters import Doubt, Seen
+
+Column = TypeVar("Column", Floats, Ints)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +145,22 @@ class _Step:
     doubts: dict[str, Doubt]
 
 
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """New figures for some subjects, and for the others old ones."""
+
+    which: Bools
+    everybody: bool
+
+    @classmethod
+    def of(cls, which: Bools) -> "_Choice":
+        """For these subjects, which mostly are all."""
+        return cls(which, bool(which.all()))
+
+    def __call__(self, new: Column, old: Column) -> Column:
+        return new if self.everybody else np.where(self.which, new, old)
+
+
 def follow(tracks: Tracks, seen: Seen, window: float) -> tuple[Tracks, dict[str, Doubt]]:
     """The tracks of those seen, with one more reading; `window` is in seconds.
 
@@ -153,14 +172,15 @@ def follow(tracks: Tracks, seen: Seen, window: float) -> tuple[Tracks, dict[str,
     void = np.where(step.lost, seen.at, old.void)
     points = _recent(old.points, seen, window).then(step.newest)
     begin = np.fmax(step.newest.at[0] - window, void)
+    newer = _Choice.of(fresh)
     followed = Tracks(
         place=_where(fresh, seen.place, old.place),
-        at=np.where(fresh, seen.at, old.at),
-        cpu_seconds=np.where(fresh, seen.cpu_seconds, old.cpu_seconds),
-        steal_seconds=np.where(fresh, seen.steal_seconds, old.steal_seconds),
-        network=np.where(fresh, seen.network, old.network),
-        block=np.where(fresh, seen.block, old.block),
-        strained_seconds=np.where(fresh, seen.strained_seconds, old.strained_seconds),
+        at=newer(seen.at, old.at),
+        cpu_seconds=newer(seen.cpu_seconds, old.cpu_seconds),
+        steal_seconds=newer(seen.steal_seconds, old.steal_seconds),
+        network=newer(seen.network, old.network),
+        block=newer(seen.block, old.block),
+        strained_seconds=newer(seen.strained_seconds, old.strained_seconds),
         void=void,
         points=points,
         loads=_loads(old, seen, step, points, begin),
@@ -224,18 +244,19 @@ def _loads(old: Tracks, seen: Seen, step: _Step, points: Points, begin: Floats) 
     since = np.where(inside, points.at - points.span, np.inf).min(axis=0)
     before, span = old.loads, step.newest.span[0]
     network, block = _rate(old.network, seen.network, span), _rate(old.block, seen.block, span)
+    newer = _Choice.of(known)
     return Loads(
         names=seen.names,
-        cpu=np.where(known, step.newest.cpu[0], np.where(step.lost, np.nan, before.cpu)),
-        cpu_mean=np.where(known, total / np.where(known, length, 1.0), before.cpu_mean),
-        memory=np.where(known, seen.memory, before.memory),
-        steal=np.where(known, _steal(old, seen, span), before.steal),
-        network=np.where(known, network, before.network),
-        block=np.where(known, block, before.block),
-        readings=np.where(known, inside.sum(axis=0), before.readings),
-        since=np.where(known, since, before.since),
-        dirty_rate=np.where(known, seen.dirty_rate, before.dirty_rate),
-        shortage=np.where(known, _shortage(old, seen, span), before.shortage),
+        cpu=newer(step.newest.cpu[0], np.where(step.lost, np.nan, before.cpu)),
+        cpu_mean=newer(total / np.where(known, length, 1.0), before.cpu_mean),
+        memory=newer(seen.memory, before.memory),
+        steal=newer(_steal(old, seen, span), before.steal),
+        network=newer(network, before.network),
+        block=newer(block, before.block),
+        readings=newer(inside.sum(axis=0), before.readings),
+        since=newer(since, before.since),
+        dirty_rate=newer(seen.dirty_rate, before.dirty_rate),
+        shortage=newer(_shortage(old, seen, span), before.shortage),
     )
 
 
