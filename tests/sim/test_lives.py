@@ -3,6 +3,7 @@
 What a life is, `seeds.py` says. Set BALANCERD_SEEDS ("7000-7999") for others than these.
 """
 
+import gc
 import os
 from collections import Counter
 from collections.abc import Iterable
@@ -59,8 +60,8 @@ def test_no_life_breaks_an_invariant() -> None:
     """Dies with most guards of the executor removed; and where something happens in no life any
     more, so that nothing is said about it."""
     seeds = list(seeds_of(SEEDS))
-    with ProcessPoolExecutor() as pool:
-        lives = dict(zip(seeds, pool.map(run, seeds, chunksize=5), strict=True))
+    with ProcessPoolExecutor(initializer=gc.freeze) as pool:
+        lives = dict(zip(seeds, pool.map(run, seeds), strict=True))
     broken = [
         f"seed {seed}: {lived.fault} (python -m tests.sim.seeds {seed})"
         for seed, lived in lives.items()
