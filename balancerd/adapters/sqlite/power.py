@@ -4,7 +4,7 @@ from sqlite3 import Row
 
 from balancerd.adapters.sqlite.database import Database
 from balancerd.core.model import PowerState
-from balancerd.core.past.history import Outcome
+from balancerd.core.outcome import Outcome
 from balancerd.core.past.record import Conclusion, IntentKind
 
 _SENT = (
