@@ -223,6 +223,14 @@ SITE = (
         protects="a host that does not answer is not taken for one on which nothing runs",
     ),
     Mutant(
+        "a power driver that contradicts what is seen",
+        "actuator.py",
+        "if not command.wake and self._power.states([host]).get(host) is PowerState.OFF:",
+        "if False:",
+        ACTUATOR,
+        protects="no host sleeps whose power driver is known to ask about another machine",
+    ),
+    Mutant(
         "a host sleeps only after its idle time",
         "core/planner/power.py",
         "    return rested and draft.now - history.woken.get(name, -np.inf) >= rules.min_on\n",

@@ -1,11 +1,11 @@
 """The last step before the world: what cannot be recorded is not done; silent is not off."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
-from balancerd.actuator import Actuator
+from balancerd.actuator import ANOTHERS, Actuator
 from balancerd.adapters.sim.world import World
 from balancerd.adapters.sqlite.ledger import Ledger
 from balancerd.adapters.sqlite.reader import Reader
@@ -17,10 +17,12 @@ from balancerd.core.executing.messages import (
     SetDowntime,
     Settle,
     StartMigration,
+    StartRefused,
+    SwitchPower,
     Tuned,
 )
 from balancerd.core.executing.reconcile import Act
-from balancerd.core.model import Method
+from balancerd.core.model import Method, PowerState
 from balancerd.core.observation import Presence
 from balancerd.ports import LedgerError
 from balancerd.recorder import Recorder
@@ -100,6 +102,30 @@ def test_what_is_tried_again_and_again_has_one_line_in_the_audit_until_the_next_
     actuator.perform(StartMigration(1, 1, "v0", "a1", "a2", Method.PRE_COPY, 10**6, 0.1))
     actuator.perform(AbortMigration(1, "v0", "a1", "stalled"))
     assert len(Reader(ledger.database).events()) == 2
+
+
+class Crossed:
+    """A power driver whose commands for one host ask about another, which is off."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.wake, self.sleep, self.failures = world.wake, world.sleep, world.failures
+
+    def states(self, hosts: Iterable[str]) -> Mapping[str, PowerState]:
+        return dict.fromkeys(hosts, PowerState.OFF)
+
+
+def test_a_host_that_its_power_driver_does_not_know_is_not_put_to_sleep(ledger: FullAudit) -> None:
+    """Dies when the driver is not asked while it can be told that it is wrong: later on, nobody
+    could tell a host that is silent from one that is off."""
+    world = a_world()
+    crossed = Actuator(world, Crossed(world), Recorder(ledger), world)
+    asleep = crossed.perform(SwitchPower(1, 1, "a3", wake=False))
+    assert asleep == StartRefused(1, f"a3: {ANOTHERS}")
+    live(world, 600.0)
+    assert world.states(["a3"]) == {"a3": PowerState.ON}
+    assert crossed.perform(SwitchPower(1, 1, "a3", wake=True)) is None
+    assert over(world, ledger).perform(SwitchPower(1, 1, "a3", wake=False)) is None
 
 
 def test_a_host_that_is_silent_but_not_proven_off_may_have_the_vm(ledger: FullAudit) -> None:
