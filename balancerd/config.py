@@ -184,7 +184,9 @@ class Configuration(Schema):
     policy: FilePath = Field(description="the policy's file; relative to this one")
     cycle: Interval = Field(30.0, description="time from one cycle to the next")
     maintenance: Cron = Field(
-        "30 3 * * *", description="when the record is rolled up and pruned, as cron expression"
+        "30 3 * * *",
+        description="when the record is rolled up, pruned and copied, as cron expression; "
+        "migrations under way are waited for",
     )
     timezone: Zone = Field("UTC", description="IANA time zone of `maintenance`")
     tls: bool = Field(

@@ -159,7 +159,7 @@ class Daemon:
             case Alarm.RELOAD:
                 return self._reload(service)
             case Alarm.MAINTENANCE:
-                service.maintain()
+                service.maintain_soon()
             case Alarm.CYCLE:
                 service.cycle()
             case Alarm.NEWS | None:

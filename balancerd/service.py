@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -38,6 +39,7 @@ log = logging.getLogger("balancerd")
 
 STEP = 1.0  # seconds by which a clock that nobody set does not go wrong between two cycles
 FAILURES_IN_A_ROW = 3  # cycles that may fail before a fresh process is the better try
+MAINTENANCE_WAITS = 6 * 3600.0  # seconds for which migrations may put it off
 SIGN_OF_LIFE = 3600.0  # seconds after which the log says once more what it has said already
 
 
@@ -99,6 +101,7 @@ class Service:
     failures: int = 0
     cycled: float = field(default_factory=time.monotonic)
     sayings: Sayings = field(default_factory=Sayings)
+    maintenance_due: float | None = None  # since when, by the monotonic clock
 
     def cycle(self) -> None:
         """One cycle. One that breaks is told with its traceback; three in a row end the process."""
@@ -115,6 +118,7 @@ class Service:
         self.failures = 0
         self._tell(cycle)
         notify(WATCHDOG=1, STATUS=cycle.sentence)
+        self._maintain_if_due()
 
     def _tell(self, cycle: Cycle) -> None:
         """Into the log goes what is new. A site in peace has a line an hour, not one each cycle."""
@@ -135,14 +139,31 @@ class Service:
         if abs(step) > STEP:
             log.warning("the machine's clock was set by %+.0f s", step)
 
+    def maintain_soon(self) -> None:
+        """Maintain the record after the next cycle that leaves nothing under way. To copy a record
+        of years takes many seconds, and a VM that arrives paused waits for us."""
+        if self.maintenance_due is None:
+            self.maintenance_due = time.monotonic()
+
+    def _maintain_if_due(self) -> None:
+        due = self.maintenance_due
+        if due is None or (self.loop.busy() and time.monotonic() - due < MAINTENANCE_WAITS):
+            return
+        self.maintenance_due = None
+        self.maintain()
+
     def maintain(self) -> None:
         """Roll up, prune and back up the record; a failure costs space, not safety."""
         now, keep = CLOCK.now(), self.setup.configuration.retention
-        try:
-            self.samples.roll_up(now)
-            self.ledger.maintain(now, LedgerRetention(keep.ledger))
-        except LedgerError as error:
-            log.warning("maintenance: %s", error)
+        parts: tuple[Callable[[], None], ...] = (
+            partial(self.samples.roll_up, now),
+            partial(self.ledger.maintain, now, LedgerRetention(keep.ledger)),
+        )
+        for part in parts:
+            try:
+                part()
+            except LedgerError as error:
+                log.warning("maintenance: %s", error)
         used = footprint()
         log.info(
             "balancerd uses %s of memory, %.0f s of CPU so far, %d threads, %d files",

@@ -86,8 +86,10 @@ class Ledger:
 
         Tells the log the head of the audit, which proves later that no line was taken away.
         """
-        back_up(self.database, now)
-        prune(self.database, now, retention)
+        try:
+            back_up(self.database, now)
+        finally:  # a disk without room for a copy needs it all the more
+            prune(self.database, now, retention)
         _LOG.info("the audit has %d lines; its head is %s", *audit.head(self.database))
 
     def recover(self) -> tuple[Intent, ...]:
