@@ -136,7 +136,7 @@ bandwidth = "10 Gbit"
             '"h2"\nbandwidth',
             '"h3"\nbandwidth',
             'c.toml:34: link[1].b: "h3" is neither a host nor a rack, and no other link leads to '
-            'it (did you mean "h2"?)',
+            'it (did you mean "h1"?)',
         ),
         ('b = "core"', 'b = "r1"', 'link[0]: leads from "r1" to itself'),
         ("root@h1", "root:secret@h1", "must not contain a password"),
