@@ -21,9 +21,9 @@ from balancerd.core.plan import Move, Plan
 from balancerd.core.policies.policy import Policy
 from balancerd.loop import Loop
 from tests.lab.performance import lived, policy
-from tests.lab.rig import Authority, Guest, GuestSpec, Rig
+from tests.lab.rig import Authority, Disk, Guest, GuestSpec, Rig
 from tests.lab.stage import RealStage, went_on
-from tests.lab.test_libvirt_adapter import ALL, MIB, at_home, config, until, uuid_of
+from tests.lab.test_libvirt_adapter import ALL, MIB, at_home, config, ended, until, uuid_of
 
 BARE = "not set up for encrypted migrations"
 IN_MEMORY = b"rcupdate.rcu_expedited=1"  # of every guest: its kernel's options
@@ -190,3 +190,44 @@ def test_one_vm_is_told_that_its_hosts_lack_certificates_and_the_other_is_not_tr
     assert said.startswith("all ")
     assert BARE in said
     assert all(guest.where() == ["h1"] for guest in pair)
+
+
+def test_a_vm_that_is_shut_off_has_no_memory_to_encrypt(backend: LibvirtBackend, rig: Rig) -> None:
+    """Its definition goes over the hosts' own connection. Dies if a cold move needs certificates,
+    which no host has here, or if libvirt objects to being asked for them."""
+    for host in rig.hosts:
+        host.decertify()
+    rig.define("cold", "h1", GuestSpec(disk=Disk("shared")))
+    uuid = str(rig.host("h1").ask(lambda c: c.lookupByName("cold").UUIDString()))
+    backend.locate("cold", uuid, ALL)
+    backend.migrate("cold", "h1", "h2", Method.COLD, 50 * MIB, 0.3)
+    assert ended(backend).error == ""
+    presence = backend.locate("cold", uuid, ALL).presence
+    assert (presence["h1"], presence["h2"]) == (Presence.ABSENT, Presence.SHUTOFF)
+
+
+def test_a_disk_that_moves_along_cannot_be_read_on_the_way_either(
+    backend: LibvirtBackend, rig: Rig, authority: Authority
+) -> None:
+    """It has a connection of its own. Dies if only the memory's is encrypted."""
+    for host in rig.hosts:
+        host.certify(authority)
+    guest = rig.start("own", "h1", GuestSpec(disk=Disk("local", 32, "raw", allocated=True)))
+    uuid, found = uuid_of(guest), []
+    with LibvirtBackend([config(host) for host in rig.hosts]) as plain:
+        for each, source, target in ((plain, "h1", "h2"), (backend, "h2", "h1")):
+            mark = b"a mark on the disk of " + source.encode()
+            with (rig.host(source).disk / "local" / "own.raw").open("r+b") as image:
+                image.seek(16 * MIB)  # the guest uses but its beginning
+                image.write(mark * 1000)
+            rig.host(target).delete_images("own.*")
+            each.locate("own", uuid, ALL)
+            with rig.host("h1").listen("migration", mark) as wire:
+                each.migrate("own", source, target, Method.STORAGE, 50 * MIB, 0.3)
+                assert ended(each).error == ""
+                found.append(wire.stop())
+    assert guest.where() == ["h1"]
+    assert found[0].hits > 0
+    assert found[1].hits == 0
+    assert mark in (rig.host("h1").disk / "local" / "own.raw").read_bytes()
+    went_on(guest)
