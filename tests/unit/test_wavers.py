@@ -119,6 +119,13 @@ def test_more_than_any_waver_is_overload() -> None:
     assert judged(crowded(7.0, now=10.3)).verdict is Verdict.OVERLOADED
 
 
+def test_a_host_that_usually_uses_more_than_the_threshold_is_overloaded_however_roomy() -> None:
+    """Below a threshold of 80 % there is room for every waver: dies if that alone is looked at."""
+    rules = policy("quiet", detection={"waver_share": 0.02})
+    assert assess(crowded(7.7, now=8.8), rules, NOW)[0].verdict is Verdict.NORMAL
+    assert assess(crowded(8.2, now=8.8), rules, NOW)[0].verdict is Verdict.OVERLOADED
+
+
 def test_one_vm_that_uses_more_than_it_ever_strays_is_no_waver() -> None:
     """Dies if only the host's sum is looked at: a peak would be sat out."""
     snapshot = crowded(8.6, now=8.9)

@@ -36,14 +36,15 @@ def lacking(layout: Layout, ahead: float = 1.0) -> Floats:
 
 def explain(layout: Layout, row: int, cpu: float, most: float) -> bool:
     """Whether wavers of at most so many standard deviations make a host use so much CPU, and not
-    one VM that uses more than any waver has it use."""
+    one VM that uses more than any waver has it use; nor what is usual, if that is an overload."""
     here = layout.blocks_on(row)
     rise = layout.now[here] - layout.cpu[here]
     if (rise > most * np.sqrt(layout.variance[here])).any():
         return False
     variance = max(0.0, float(layout.used_variance[row] - layout.leaving_variance[row]))
     level = float(layout.used_cpu[row] - layout.leaving_cpu[row])
-    return cpu <= level + most * sqrt(variance)
+    limit = layout.policy.thresholds.cpu.overload * float(layout.cpu_capacity[row])
+    return level <= limit and cpu <= level + most * sqrt(variance)
 
 
 def freed(layout: Layout, host: int) -> Floats:
