@@ -199,7 +199,8 @@ def _disks(root: Element, storage: Storage) -> Iterator[Disk]:
                 size=storage.sizes.get(place, 0),
                 allocated=0 if shared else _roughly(storage.allocated.get(place, 0)),
                 based=len(layers) > 1,
-                file=disk.get("type") == "file",
+                # libvirt copies what it is told of as a disk: no base under a disk that stays.
+                file=disk.get("type") == "file" and (shared or not _is_shared(disk, storage)),
                 read_only=disk.find("readonly") is not None,
                 safe_cache=_has_safe_cache(disk, storage),
                 storage=tuple(sorted({_lies_on(layer, storage) for layer in layers} - {""})),
