@@ -53,10 +53,13 @@ class Doors:
         seen = replace(whole, readings=known)
         self._wait_for_those_that_hang(seen, meanwhile)
         self.observed = seen.at
-        self.frozen = frozen(seen, lambda h: self.world.states([h])[h], self.policy.detection)
+        power = self.world.states(host.name for host in self.world.site.hosts)
+        self.frozen = frozen(seen, power, self.policy.detection)
         ahead = self.ahead()
+        if not ahead:
+            return seen
         readings = tuple(replace(reading, at=reading.at + ahead) for reading in seen.readings)
-        return Observation(seen.at + ahead, readings) if ahead else seen
+        return Observation(seen.at + ahead, readings)
 
     def _wait_for_those_that_hang(self, seen: Observation, meanwhile: Callable[[], None]) -> None:
         """As long as the libvirt adapter does; what is under way goes on, and so does the loop."""

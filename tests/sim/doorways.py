@@ -1,7 +1,7 @@
 """What every act is held to besides, reckoned the long way from what the loop saw."""
 
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Mapping
 from math import sqrt
 
 from balancerd.core.model import PowerState, Snapshot, VMState
@@ -13,7 +13,7 @@ from balancerd.core.policies.tables import Detection
 ROUNDING = 1e-6
 
 
-def frozen(seen: Observation, power: Callable[[str], PowerState], detection: Detection) -> str:
+def frozen(seen: Observation, power: Mapping[str, PowerState], detection: Detection) -> str:
     """Why nothing may begin on what was seen: a split brain, or too many hosts that are silent."""
     runs: defaultdict[str, set[str]] = defaultdict(set)
     for reading in seen.readings:
@@ -23,9 +23,9 @@ def frozen(seen: Observation, power: Callable[[str], PowerState], detection: Det
     for uuid, hosts in sorted(runs.items()):
         if uuid and len(hosts) > 1:
             return f"{uuid} runs on {' and '.join(sorted(hosts))}"
-    asked = [one for one in seen.readings if power(one.host) is not PowerState.OFF]
+    asked = [one for one in seen.readings if power[one.host] is not PowerState.OFF]
     on_its_way = (PowerState.WAKING, PowerState.SLEEPING)  # then silence is to be expected
-    silent = [one.host for one in asked if one.error and power(one.host) not in on_its_way]
+    silent = [one.host for one in asked if one.error and power[one.host] not in on_its_way]
     if len(silent) > detection.unknown_hosts * len(asked):
         return f"{', '.join(silent)} of {len(asked)} hosts are silent"
     return ""

@@ -126,8 +126,8 @@ def test_an_act_in_a_split_brain_breaks_the_life(doors: Doors) -> None:
     assert one.vms and not two.vms
     twice = replace(seen, readings=(one, replace(two, vms=one.vms), *others))
     power = doors.world.states([reading.host for reading in seen.readings])
-    assert not frozen(seen, power.__getitem__, POLICY.detection)
-    doors.frozen = frozen(twice, power.__getitem__, POLICY.detection)
+    assert not frozen(seen, power, POLICY.detection)
+    doors.frozen = frozen(twice, power, POLICY.detection)
     with pytest.raises(BrokenError, match="runs on a1 and a2"):
         doors.sleep("a5")
 

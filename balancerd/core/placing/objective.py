@@ -30,12 +30,13 @@ class Carried:
     variance: Floats
     memory: Floats
     vms: Ints
+    is_all: bool = False  # each host of the layout, once and as it is there
 
     @classmethod
     def of(cls, layout: Layout) -> "Carried":
         """What every host carries as the layout is."""
         used = layout.used_cpu, layout.used_variance, layout.used_memory, layout.used_count
-        return cls(np.arange(len(layout.hosts), dtype=np.int64), *used)
+        return cls(np.arange(len(layout.hosts), dtype=np.int64), *used, is_all=True)
 
     def use(self, layout: Layout) -> tuple[Floats, ...]:
         """Shares of the hosts that are used: of CPU with its spread, of memory where it counts."""
@@ -142,7 +143,8 @@ def _from_mean(
     """For each resource how far hosts that are on lie from where the layout's mean is, and the
     squares: sums of these say how far from their own mean they lie, and lose no digits."""
     found, on = list[Floats](), awake[carried.rows]
-    for used, all_used in zip(use, Carried.of(layout).use(layout), strict=True):
+    everywhere = use if carried.is_all else Carried.of(layout).use(layout)
+    for used, all_used in zip(use, everywhere, strict=True):
         mean = np.minimum(all_used[awake], _MOST).mean() if awake.any() else 0.0
         away = np.where(on, np.minimum(used, _MOST) - mean, 0.0)
         found += [away, away * away]
