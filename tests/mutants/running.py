@@ -5,7 +5,7 @@ from tests.mutants.mutant import Mutant
 EXECUTOR, VERIFICATION = "tests/unit/test_executor.py", "tests/unit/test_verification.py"
 CONVERGENCE, RECONCILE = "tests/unit/test_convergence.py", "tests/unit/test_reconcile.py"
 THROTTLE, LOOP = "tests/unit/test_throttle.py", "tests/unit/test_loop.py"
-CLOSING = "tests/unit/test_closing.py"
+CLOSING, SERVICE = "tests/unit/test_closing.py", "tests/unit/test_service.py"
 ORDERS, HAND_OVER = "tests/unit/test_libvirt_orders.py", "tests/unit/test_hand_over.py"
 
 RUNNING = (
@@ -425,6 +425,14 @@ RUNNING = (
         "    if False:\n",
         CLOSING,
         protects="no second plan is made for a VM while its migration goes on",
+    ),
+    Mutant(
+        "maintenance waits for migrations",
+        "service.py",
+        "(self.loop.busy() and time.monotonic() - due < MAINTENANCE_WAITS)",
+        "False",
+        SERVICE,
+        protects="no VM that arrived paused stands still while a record of years is copied",
     ),
     Mutant(
         "a VM that is not settled stays",
