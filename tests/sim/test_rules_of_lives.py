@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from balancerd.core.observation import Presence
 from balancerd.core.outcome import Outcome
 from balancerd.core.past.record import Conclusion
 from tests.sim.doors import BrokenError
@@ -76,3 +77,21 @@ def test_a_failure_of_what_did_arrive_breaks_the_life(life: Life) -> None:
     life.world.set_autostart("v1", here, autostart=False)
     with pytest.raises(BrokenError, match="does not start with"):
         life.promises.is_true(move, Conclusion(1, 0.0, Outcome.DONE))
+
+
+def test_a_vm_that_runs_on_two_hosts_breaks_the_life(life: Life) -> None:
+    """Dies when only the copy is looked at that runs where the VM is."""
+    life.promises.hold(())
+    (here,), state = life.world.running("v1"), life.world._state
+    there = next(name for name in state.host if name != here)
+    state.copies.oddities[state.vm["v1"], state.host[there]] = Presence.RUNNING
+    with pytest.raises(BrokenError, match="v1 runs on"):
+        life.promises.hold(())
+
+
+def test_a_vm_of_which_nothing_is_left_breaks_the_life(life: Life) -> None:
+    life.world.hand.crash("v1")
+    life.promises.hold(())
+    life.world._state.copies.oddities.clear()
+    with pytest.raises(BrokenError, match="nothing is left of v"):
+        life.promises.hold(())
