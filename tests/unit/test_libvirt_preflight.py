@@ -26,8 +26,11 @@ QEMU = 10_000_002
 
 @pytest.fixture
 def connection() -> Iterator[libvirt.virConnect]:
+    """Connections of one process to it share one host: what a test put there is taken away."""
     opened = libvirt.open("test:///default")
     yield opened
+    for volume in opened.storagePoolLookupByName("default-pool").listAllVolumes():
+        volume.delete()
     opened.close()
 
 
