@@ -346,10 +346,18 @@ STARTS = (
     Mutant(
         "others' migrations count",
         "core/executing/throttle.py",
-        "            traffic.add(source, target, 1)\n",
+        "            traffic.add_foreign(source, target)\n",
         "            pass\n",
         EXECUTOR,
         protects="limits hold for hosts and links, not for balancerd's share of them",
+    ),
+    Mutant(
+        "others' migrations count each way",
+        "core/executing/throttle.py",
+        "        self.add(other, one, 1)\n        self.site -= 1\n",
+        "",
+        EXECUTOR,
+        protects="a host takes no more at once, be one of them another's in post-copy",
     ),
     Mutant(
         "starts count at once",

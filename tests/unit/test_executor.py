@@ -416,6 +416,17 @@ def test_migrations_of_others_count_against_the_limits() -> None:
     assert run.stage() is Stage.WAITING
 
 
+@pytest.mark.parametrize(("source", "target"), [("h2", "h1"), ("h1", "h3")])
+def test_a_migration_of_others_counts_whichever_way_it_goes(source: str, target: str) -> None:
+    """Dies when a VM that somebody moves by post-copy, which runs on its target already, is taken
+    for one that leaves it."""
+    run = Run(move(1, "a", source, target), a=source, x="h3")
+    cluster = replace(run.view.snapshot.cluster, flights={"x": "h2"})
+    run.view = replace(run.view, snapshot=replace(run.view.snapshot, cluster=cluster))
+    assert run.feed() == ()
+    assert run.stage() is Stage.WAITING
+
+
 def test_a_migration_that_ended_since_the_last_look_counts_no_more() -> None:
     """Dies when what that look shows under way is taken for others'."""
     run = Run(move(1, "a", "h1", "h2"), move(2, "b", "h3", "h2"), a="h1", b="h3")

@@ -94,7 +94,7 @@ class Traffic:
         for task in tasks.moves_under_way():
             traffic.add(task.move.source, task.move.target, weight(task.move.method, limits))
         for source, target in _foreign(tasks, view):
-            traffic.add(source, target, 1)
+            traffic.add_foreign(source, target)
         return traffic
 
     def add(self, source: str, target: str, heavy: int) -> None:
@@ -104,6 +104,13 @@ class Traffic:
         self.incoming[target] += heavy
         for link in _path(self.topology, source, target):
             self.links[link] += heavy
+
+    def add_foreign(self, one: str, other: str) -> None:
+        """One of others' is under way between two hosts, and counts each way: which way it goes is
+        not to be seen, for in post-copy a VM runs where it is going."""
+        self.add(one, other, 1)
+        self.add(other, one, 1)
+        self.site -= 1
 
     def admit(self, move: Move) -> None:
         """A move starts."""
