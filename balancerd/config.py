@@ -7,7 +7,7 @@ their own.
 
 import tomllib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -221,6 +221,7 @@ class Configuration(Schema):
                     for index, host in enumerate(hosts)
                     if len(hosts) > 1 and not host.peer_uri and _means_whoever_reads_it(host.uri)
                 ),
+                *_commands_twice(hosts),
                 *(
                     (
                         (index, "power_curve"),
@@ -276,6 +277,18 @@ def _twice(key: str, values: list[str]) -> list[tuple[tuple[str | int, ...], str
         for index, value in enumerate(values)
         if first[value] != index
     ]
+
+
+def _commands_twice(hosts: Sequence[HostEntry]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Power commands that two hosts share: one of them would be taken for off as the other is,
+    or shut down in its place. They may hold secrets, and are not shown."""
+    first: dict[tuple[str, tuple[str, ...]], int] = {}
+    for index, host in enumerate(hosts):
+        for key in ("on", "off", "state") if host.power else ():
+            words = tuple(word.replace("{host}", host.name) for word in getattr(host.power, key))
+            other = first.setdefault((key, words), index)
+            if other != index:
+                yield (index, "power", key), f"is for one machine, and host[{other}] has it, too"
 
 
 def parse_configuration(text: str, path: Path | str) -> Configuration:

@@ -5,6 +5,7 @@ from tests.mutants.mutant import Mutant
 EXECUTOR, SNAPSHOT = "tests/unit/test_executor.py", "tests/unit/test_snapshot.py"
 LOAD, PLANNER = "tests/unit/test_load.py", "tests/unit/test_planner.py"
 ACTUATOR = "tests/unit/test_actuator.py"
+CONFIG = "tests/unit/test_config.py"
 LOOP, LEDGER = "tests/unit/test_loop.py", "tests/unit/test_ledger.py"
 BEGINNING, FILES = "tests/unit/test_starts.py", "tests/unit/test_ledger_files.py"
 
@@ -229,6 +230,14 @@ SITE = (
         "if False:",
         ACTUATOR,
         protects="no host sleeps whose power driver is known to ask about another machine",
+    ),
+    Mutant(
+        "a power command is one host's",
+        "config.py",
+        "            if other != index:\n",
+        "            if False:\n",
+        CONFIG,
+        protects="no host is taken for off as another is, nor shut down in its place",
     ),
     Mutant(
         "a host sleeps only after its idle time",

@@ -151,6 +151,11 @@ bandwidth = "10 Gbit"
             "qemu:///system",
             'host[1].uri: to the other hosts, "qemu:///system" means themselves: write a peer_uri',
         ),
+        (
+            "protected = true",
+            '[host.power]\non = ["wake"]\noff = ["shut"]\nstate = ["bmc", "h1", "state"]',
+            "c.toml:28: host[1].power.state: is for one machine, and host[0] has it, too",
+        ),
         ("tcp://10.9.0.1", "tcp://[10", 'host[0].migration_uri: "tcp://[10" is not a URI'),
         ('"0 4 * * sun"', '"0 4 * * 0"', 'weekdays must be written as names ("sun", "mon-fri")'),
         ('"0 4 * * sun"', '"0 4 * * sat,6"', "weekdays must be written as names"),
@@ -166,6 +171,14 @@ def test_what_does_not_fit_together_is_refused(old: str, new: str, problem: str)
     assert FULL.count(old) >= 1
     found = problems(FULL.replace(old, new, 1))
     assert any(problem in line for line in found), found
+
+
+def test_power_commands_that_name_their_host_may_be_the_same_for_all() -> None:
+    """Dies when they are compared before the host's name is put in."""
+    commands = '[host.power]\non = ["on", "{host}"]\noff = ["off", "{host}"]\nstate = ["{host}?"]'
+    own = FULL[FULL.index("[host.power]") : FULL.index('\n\n[[host]]\nname = "h2"')]
+    both = FULL.replace(own, commands).replace("protected = true", commands)
+    assert [host.power is not None for host in read(both).host] == [True, True]
 
 
 def test_every_second_weekday_may_be_counted() -> None:
