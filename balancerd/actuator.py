@@ -40,8 +40,6 @@ from balancerd.recorder import Recorder
 log = logging.getLogger("balancerd")
 
 UNRECORDED = "cannot be recorded, so it is not done"
-# A host is put to sleep that was just read. Once it is silent, its driver alone is believed.
-ANOTHERS = "its power driver says that it is off, and it answers: it may ask about another machine"
 _WHAT = {SetBandwidth: "bandwidth", SetDowntime: "downtime", SwitchToPostCopy: "post-copy"}
 
 
@@ -127,12 +125,9 @@ class Actuator:
         return None
 
     def _switch(self, command: SwitchPower) -> Event | None:
-        host = command.host
-        log.info("%s %s", "waking" if command.wake else "putting to sleep", host)
-        if not command.wake and self._power.states([host]).get(host) is PowerState.OFF:
-            return StartRefused(command.task, f"{host}: {ANOTHERS}")
+        log.info("%s %s", "waking" if command.wake else "putting to sleep", command.host)
         try:
-            (self._power.wake if command.wake else self._power.sleep)(host)
+            (self._power.wake if command.wake else self._power.sleep)(command.host)
         except PowerError as error:
             return StartRefused(command.task, str(error))
         return None

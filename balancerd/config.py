@@ -102,7 +102,9 @@ class PowerCommands(Schema):
 
     on: Command = Field(description='switches the host on; "{host}" in a word is its name')
     off: Command = Field(description="asks the host to shut down gracefully")
-    state: Command = Field(description="tells whether the host is on")
+    state: Command = Field(
+        description="tells whether the host is on; believed while it calls none off that answers"
+    )
     answer: Literal["output", "exit code"] = Field(
         "output",
         description='`state` prints a line with "on" or "off" at one of its ends, as ipmitool '

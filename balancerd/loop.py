@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from balancerd.actuator import Actuator
+from balancerd.believed import BelievedPower
 from balancerd.core.executing.execution import (
     Execution,
     Stage,
@@ -75,15 +76,15 @@ class Loop:
         planner: Planner = make_plan,
     ) -> None:
         self._backend = backend
-        self._power = power
+        self._power = BelievedPower(power)
         self._ledger = ledger
         self._clock = clock
         self._policy = policy
         self._stopwatch = stopwatch
         self._planner = planner
         self._recorder = Recorder(ledger)
-        self._actuator = Actuator(backend, power, self._recorder, clock)
-        self._watch = Watch(backend, power, self._recorder, samples, links)
+        self._actuator = Actuator(backend, self._power, self._recorder, clock)
+        self._watch = Watch(backend, self._power, self._recorder, samples, links)
         self._proposals = Proposals(self._recorder, clock)
         self._executions: list[Execution] = []
 

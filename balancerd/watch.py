@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Mapping, Set
 from itertools import takewhile
 
+from balancerd.believed import BelievedPower
 from balancerd.core.model import Host, Link, PowerState, Snapshot
 from balancerd.core.observation import Observation
 from balancerd.core.outcome import NEVER_BEGUN
@@ -18,7 +19,7 @@ from balancerd.core.sensing.forecast import MEMORY, Pasts, taking_in
 from balancerd.core.sensing.measurement import Known
 from balancerd.core.sensing.profile import PROFILED, Profile, recalled
 from balancerd.core.sensing.snapshot import assemble, freeze_reason
-from balancerd.ports import Backend, Ledger, LedgerError, Power, Samples
+from balancerd.ports import Backend, Ledger, LedgerError, Samples
 from balancerd.recorder import Recorder
 from balancerd.troubles import Troubles
 
@@ -31,7 +32,7 @@ class Watch:
     def __init__(
         self,
         backend: Backend,
-        power: Power,
+        power: BelievedPower,
         recorder: Recorder,
         samples: Samples,
         links: tuple[Link, ...],
@@ -128,6 +129,7 @@ class Watch:
     def _power_states(self, observation: Observation) -> dict[str, PowerState]:
         """The power of hosts that did not answer."""
         silent = [reading.host for reading in observation.readings if reading.error]
+        self._power.compare(r.host for r in observation.readings if not r.error)
         return dict(self._power.states(silent)) if silent else {}
 
     # Recording

@@ -5,7 +5,7 @@ from tests.mutants.mutant import Mutant
 EXECUTOR, SNAPSHOT = "tests/unit/test_executor.py", "tests/unit/test_snapshot.py"
 LOAD, PLANNER = "tests/unit/test_load.py", "tests/unit/test_planner.py"
 ACTUATOR = "tests/unit/test_actuator.py"
-CONFIG = "tests/unit/test_config.py"
+BELIEVED, CONFIG = "tests/unit/test_believed.py", "tests/unit/test_config.py"
 LOOP, LEDGER = "tests/unit/test_loop.py", "tests/unit/test_ledger.py"
 BEGINNING, FILES = "tests/unit/test_starts.py", "tests/unit/test_ledger_files.py"
 
@@ -225,11 +225,27 @@ SITE = (
     ),
     Mutant(
         "a power driver that contradicts what is seen",
-        "actuator.py",
-        "if not command.wake and self._power.states([host]).get(host) is PowerState.OFF:",
+        "believed.py",
+        "if host in self._doubted or self.states([host]).get(host) is PowerState.OFF:",
         "if False:",
         ACTUATOR,
         protects="no host sleeps whose power driver is known to ask about another machine",
+    ),
+    Mutant(
+        "a power driver that was wrong is not believed",
+        "believed.py",
+        "self._doubted |= self._called_off.intersection(names)",
+        "self._doubted |= set()",
+        BELIEVED,
+        protects="no silent host is taken for off as a driver says that called it off before",
+    ),
+    Mutant(
+        "power drivers are held against what is seen",
+        "watch.py",
+        "        self._power.compare(r.host for r in observation.readings if not r.error)\n",
+        "",
+        BELIEVED,
+        protects="a driver that asks about another machine is found out before it matters",
     ),
     Mutant(
         "a power command is one host's",

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from balancerd.actuator import ANOTHERS, Actuator
+from balancerd.actuator import Actuator
 from balancerd.adapters.sim.world import World
 from balancerd.adapters.sqlite.ledger import Ledger
 from balancerd.adapters.sqlite.reader import Reader
+from balancerd.believed import ANOTHERS, BelievedPower
 from balancerd.core.executing.messages import (
     AbortMigration,
     Acted,
@@ -119,7 +120,7 @@ def test_a_host_that_its_power_driver_does_not_know_is_not_put_to_sleep(ledger: 
     """Dies when the driver is not asked while it can be told that it is wrong: later on, nobody
     could tell a host that is silent from one that is off."""
     world = a_world()
-    crossed = Actuator(world, Crossed(world), Recorder(ledger), world)
+    crossed = Actuator(world, BelievedPower(Crossed(world)), Recorder(ledger), world)
     asleep = crossed.perform(SwitchPower(1, 1, "a3", wake=False))
     assert asleep == StartRefused(1, f"a3: {ANOTHERS}")
     live(world, 600.0)
