@@ -93,13 +93,13 @@ def test_a_hung_sshd_costs_a_cycle_five_seconds_and_its_host_is_unknown_until_it
     running.start()
     rig.host("h2").freeze_sshd()
     running.after_cycles(1)
-    running.until(lambda: said(running, "h2: unreachable (no answer"), 60, "unknown h2")
+    running.until(lambda: said(running, "h2: unreachable: no answer"), 60, "unknown h2")
     running.after_cycles(2)
     took = [row["seconds"] for row in running.recorded("SELECT seconds FROM cycles")]
     assert max(took) < OBSERVE_SECONDS + 1
     rig.host("h2").thaw_sshd()
     running.until(lambda: said(running, "h2: unreachable: over"), 60, "h2 again")
-    assert not said(running, "h1: unreachable (client")
+    assert not said(running, "h1: unreachable: client")
 
 
 def said(running: Service, words: str) -> bool:
