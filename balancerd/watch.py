@@ -113,6 +113,7 @@ class Watch:
 
     def _observe(self, detection: Detection, meanwhile: Callable[[], None]) -> Snapshot:
         observation = self._backend.observe(meanwhile)
+        self._power.compare(r.host for r in observation.readings if not r.error)
         draining = self._recorder.keep(self._ledger.draining)
         if draining is None:
             draining = self._seen.draining if self._seen else frozenset()
@@ -129,7 +130,6 @@ class Watch:
     def _power_states(self, observation: Observation) -> dict[str, PowerState]:
         """The power of hosts that did not answer."""
         silent = [reading.host for reading in observation.readings if reading.error]
-        self._power.compare(r.host for r in observation.readings if not r.error)
         return dict(self._power.states(silent)) if silent else {}
 
     # Recording
