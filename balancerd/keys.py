@@ -1,4 +1,4 @@
-"""The keys of a TOML document, as its schema has them: one source for README and `policy keys`."""
+"""The keys of a TOML document, as its schema has them: one source for documents and `policy keys`."""
 
 import types
 from collections.abc import Iterator, Mapping
@@ -135,7 +135,7 @@ def _written(value: Any, field: FieldInfo) -> str:
 
 
 def markdown(model: type[BaseModel]) -> str:
-    """The keys as a table for README."""
+    """The keys as a table for the documents."""
     lines = ["| key | value | default | meaning |", "|---|---|---|---|"]
     for key in keys_of(model):
         default = "required" if key.required else f"`{key.default}`" if key.default else ""

@@ -1,4 +1,4 @@
-"""The parts of README that are made from the program: `python -m tests.docs` puts them there.
+"""The parts of the documents that are made from the program: `python -m tests.docs` puts them there.
 
 Each stands between `<!-- begin NAME -->` and `<!-- end NAME -->`.
 """
@@ -15,7 +15,8 @@ from balancerd.core.policies.policy import Policy
 from balancerd.core.policies.tags import VOCABULARY
 from balancerd.keys import markdown
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README, POLICIES = ROOT / "README.md", ROOT / "policies" / "README.md"
 
 
 def commands(group: click.Group = root, prefix: str = "") -> Iterator[tuple[str, click.Command]]:
@@ -64,31 +65,30 @@ def tags() -> str:
     return "\n".join(lines)
 
 
-def generated() -> Mapping[str, str]:
-    """Each generated part by its name."""
+def generated() -> Mapping[tuple[Path, str], str]:
+    """Each generated part by its document and name."""
     return {
-        "verbs": verbs(),
-        "tags": tags(),
-        "policy keys": markdown(Policy),
-        "configuration keys": markdown(Configuration),
+        (README, "verbs"): verbs(),
+        (README, "tags"): tags(),
+        (README, "configuration keys"): markdown(Configuration),
+        (POLICIES, "policy keys"): markdown(Policy),
     }
 
 
 def part(name: str) -> re.Pattern[str]:
-    """What matches a generated part of README; its group is the content."""
+    """What matches a generated part of a document; its group is the content."""
     mark = re.escape(name)
     return re.compile(rf"<!-- begin {mark} -->\n(.*?)\n<!-- end {mark} -->", re.DOTALL)
 
 
 def main() -> None:
-    """Put the generated parts into README."""
-    text = README.read_text()
-    for name, content in generated().items():
+    """Put the generated parts into the documents."""
+    for (document, name), content in generated().items():
         block = f"<!-- begin {name} -->\n{content}\n<!-- end {name} -->"
-        text, count = part(name).subn(lambda _, block=block: block, text)
+        text, count = part(name).subn(lambda _, block=block: block, document.read_text())
         if count != 1:
-            raise SystemExit(f'README has {count} parts "{name}"')
-    README.write_text(text)
+            raise SystemExit(f'{document} has {count} parts "{name}"')
+        document.write_text(text)
 
 
 if __name__ == "__main__":

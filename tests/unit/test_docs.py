@@ -1,9 +1,10 @@
-"""README tells what the program does, and nothing else."""
+"""The documents tell what the program does, and nothing else."""
 
 import re
 import shlex
 import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
@@ -14,18 +15,24 @@ from balancerd.config import Configuration
 from balancerd.core.policies.policy import Policy
 from balancerd.documents import DocumentError, parse
 from balancerd.places import SHIPPED_POLICIES
-from tests.docs import README, commands, generated, part
+from tests.docs import README, ROOT, commands, generated, part
 
 TEXT = README.read_text()
 COMMANDS = dict(commands())
 
 
-@pytest.mark.parametrize("name", list(generated()))
-def test_what_is_made_from_the_program_is_up_to_date(name: str) -> None:
+@pytest.mark.parametrize(("document", "name"), list(generated()))
+def test_what_is_made_from_the_program_is_up_to_date(document: Path, name: str) -> None:
     """`python -m tests.docs` mends it."""
-    found = part(name).search(TEXT)
+    found = part(name).search(document.read_text())
     assert found
-    assert found[1] == generated()[name]
+    assert found[1] == generated()[document, name]
+
+
+def test_what_readme_links_to_is_there() -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)", TEXT)
+    assert links
+    assert [link for link in links if not (ROOT / link).is_file()] == []
 
 
 def mentioned() -> Iterator[str]:
