@@ -1,4 +1,4 @@
-"""The parts of the documents that are made from the program: `python -m tests.docs` puts them there.
+"""The parts of documents that are made from the program: `python -m tests.docs` puts them there.
 
 Each stands between `<!-- begin NAME -->` and `<!-- end NAME -->`.
 """

@@ -10,7 +10,7 @@ from balancerd.cli.record import opened
 from balancerd.core.past.record import Request, Verb
 from tests.lab.rig import GuestSpec, Rig
 from tests.lab.service import MakeService, policy
-from tests.lab.test_balancerd import (
+from tests.lab.small_site import (
     busy,
     full,
     is_copied,

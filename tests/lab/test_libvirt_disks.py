@@ -20,8 +20,8 @@ from tests.lab.performance import policy
 from tests.lab.rig import Disk, Guest, GuestSpec, Host, Rig
 from tests.lab.service import MakeService
 from tests.lab.service import policy as calm
+from tests.lab.small_site import settled
 from tests.lab.stage import went_on
-from tests.lab.test_balancerd import settled
 from tests.lab.test_libvirt_adapter import ALL, MIB, begin, config, ended, until, uuid_of, vm
 
 BYTES = libvirt.VIR_DOMAIN_BLOCK_JOB_SPEED_BANDWIDTH_BYTES

@@ -15,7 +15,7 @@ from balancerd.adapters.libvirt import HostConfig, LibvirtBackend, connection
 from balancerd.adapters.libvirt.backend import OBSERVE_SECONDS
 from tests.lab.rig import GuestSpec, Host, Rig, ssh
 from tests.lab.service import MakeService, Service, policy
-from tests.lab.test_balancerd import the_only_one, unharmed
+from tests.lab.small_site import the_only_one, unharmed
 from tests.lab.test_libvirt_adapter import reading, until
 
 RECONNECTS = 20
