@@ -1,4 +1,4 @@
-"""The keys of a TOML document, as its schema has them: one source for documents and `policy keys`."""
+"""The keys of a TOML document, as its schema has them: one source for docs and `policy keys`."""
 
 import types
 from collections.abc import Iterator, Mapping
