@@ -94,11 +94,13 @@ Interval = Annotated[Duration, AfterValidator(_interval)]
 Watts = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Curve = Annotated[tuple[Watts, ...], AfterValidator(_curve)]
 Command = Annotated[tuple[Text, ...], Field(min_length=1)]
+ORDERS = ("on", "off", "state")  # the keys of a host's power commands
 FilePath = Annotated[Path, AfterValidator(_path)]
 
 
 class PowerCommands(Schema):
-    """Commands that switch one host: lists of words, run without a shell."""
+    """Commands that switch one host: lists of words, run without a shell. They may hold secrets,
+    and are shown nowhere."""
 
     on: Command = Field(description='switches the host on; "{host}" in a word is its name')
     off: Command = Field(description="asks the host to shut down gracefully")
@@ -113,6 +115,15 @@ class PowerCommands(Schema):
     timeout: Annotated[Duration, Field(gt=0)] = Field(
         60.0, description="a command that takes longer has failed"
     )
+
+    def naming(self, host: str) -> Self:
+        """The same commands with the host's name wherever they say "{host}"."""
+        return self.model_copy(
+            update={
+                key: tuple(word.replace("{host}", host) for word in getattr(self, key))
+                for key in ORDERS
+            }
+        )
 
 
 class HostEntry(Schema):
@@ -143,6 +154,11 @@ class HostEntry(Schema):
         default=False, description="never put to sleep, as the host that runs balancerd"
     )
     power: PowerCommands | None = None
+
+    @field_validator("power")
+    @classmethod
+    def _by_name(cls, power: PowerCommands | None, info: ValidationInfo) -> PowerCommands | None:
+        return power and power.naming(info.data.get("name", ""))
 
 
 class LinkEntry(Schema):
@@ -283,12 +299,11 @@ def _twice(key: str, values: list[str]) -> list[tuple[tuple[str | int, ...], str
 
 def _commands_twice(hosts: Sequence[HostEntry]) -> Iterator[tuple[tuple[str | int, ...], str]]:
     """Power commands that two hosts share: one of them would be taken for off as the other is,
-    or shut down in its place. They may hold secrets, and are not shown."""
+    or shut down in its place."""
     first: dict[tuple[str, tuple[str, ...]], int] = {}
     for index, host in enumerate(hosts):
-        for key in ("on", "off", "state") if host.power else ():
-            words = tuple(word.replace("{host}", host.name) for word in getattr(host.power, key))
-            other = first.setdefault((key, words), index)
+        for key in ORDERS if host.power else ():
+            other = first.setdefault((key, getattr(host.power, key)), index)
             if other != index:
                 yield (index, "power", key), f"is for one machine, and host[{other}] has it, too"
 

@@ -1,8 +1,7 @@
 """Hosts' power by commands of the operator's own: one each to switch on, to switch off, to ask.
 
-A command is a list of words, run without a shell; "{host}" in a word is the host's name. It may
-hold secrets, so what is logged of it is its first word, and what it prints is shown only without
-any word of its own.
+A command is a list of words, run without a shell. It may hold secrets, so what is logged of it is
+its first word, and what it prints is shown only without any word of its own.
 """
 
 import logging
@@ -10,7 +9,7 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -78,10 +77,9 @@ class ExecPower:
             raise PowerError(f"{host}: no power commands are configured") from None
 
     def _order(self, host: str, act: str, command: tuple[str, ...], timeout: float) -> None:
-        argv = _filled(command, host)
-        ended = run(host, act, argv, timeout)
+        ended = run(host, act, command, timeout)
         if ended.code != 0:
-            raise PowerError(_failure(host, act, argv, ended))
+            raise PowerError(_failure(host, act, command, ended))
 
     def state(self, host: str) -> PowerState:
         """A host's state; UNKNOWN unless the answer is beyond doubt.
@@ -101,11 +99,10 @@ class ExecPower:
         if host not in self._commands:
             return PowerState.UNKNOWN
         commands = self._commands[host]
-        argv = _filled(commands.state, host)
-        ended = run(host, "ask for the state", argv, commands.timeout)
+        ended = run(host, "ask for the state", commands.state, commands.timeout)
         state = _READ[commands.answer](ended)
         if state is None:
-            raise PowerError(_failure(host, "ask for the state", argv, ended))
+            raise PowerError(_failure(host, "ask for the state", commands.state, ended))
         return state
 
 
@@ -124,7 +121,7 @@ def _by_exit_code(ended: Ended) -> PowerState | None:
 _READ = {Answer.OUTPUT: _by_output, Answer.EXIT_CODE: _by_exit_code}
 
 
-def run(host: str, act: str, argv: list[str], timeout: float) -> Ended:
+def run(host: str, act: str, argv: Sequence[str], timeout: float) -> Ended:
     """Run a command to its end; PowerError when it cannot be started or takes too long.
 
     It is a session of its own, so that what it started ends with it.
@@ -176,11 +173,7 @@ class _Kept:
         return self._bytes.decode(errors="replace")
 
 
-def _filled(command: tuple[str, ...], host: str) -> list[str]:
-    return [word.replace("{host}", host) for word in command]
-
-
-def _failure(host: str, act: str, argv: list[str], ended: Ended) -> str:
+def _failure(host: str, act: str, argv: Sequence[str], ended: Ended) -> str:
     """One sentence on what went wrong, without what may be a secret."""
     said = " ".join((ended.errors.strip() or ended.output.strip()).split())[:200]
     for word in argv[1:]:

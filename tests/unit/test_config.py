@@ -178,7 +178,9 @@ def test_power_commands_that_name_their_host_may_be_the_same_for_all() -> None:
     commands = '[host.power]\non = ["on", "{host}"]\noff = ["off", "{host}"]\nstate = ["{host}?"]'
     own = FULL[FULL.index("[host.power]") : FULL.index('\n\n[[host]]\nname = "h2"')]
     both = FULL.replace(own, commands).replace("protected = true", commands)
-    assert [host.power is not None for host in read(both).host] == [True, True]
+    powers = [host.power for host in read(both).host]
+    assert [power and power.off for power in powers] == [("off", "h1"), ("off", "h2")]
+    assert [power and power.state for power in powers] == [("h1?",), ("h2?",)]
 
 
 def test_every_second_weekday_may_be_counted() -> None:

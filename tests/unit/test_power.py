@@ -68,12 +68,12 @@ def test_a_host_without_commands_is_unknown_and_cannot_be_switched() -> None:
         driver.wake("h9")
 
 
-def test_a_command_is_given_the_hosts_name_and_no_shell(tmp_path: Path) -> None:
+def test_a_command_is_given_its_words_and_no_shell(tmp_path: Path) -> None:
     """Dies when a shell is between: the semicolon would end the command."""
     script = tmp_path / "record"
     script.write_text(f'#!/bin/sh\necho "$1" > "{tmp_path}/seen"\n')
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
-    words = (str(script), "{host}; echo $HOME")
+    words = (str(script), "h1; echo $HOME")
     ExecPower({"h1": Commands(words, words, words)}).wake("h1")
     assert (tmp_path / "seen").read_text() == "h1; echo $HOME\n"
 
