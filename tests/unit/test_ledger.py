@@ -510,7 +510,7 @@ def test_every_field_of_a_move_comes_back(ledger: Ledger) -> None:
 
 def test_what_a_plan_says_of_several_hosts_is_kept_once(ledger: Ledger) -> None:
     plan = planned(site("h1 16c 64G: a 8c 16G | h2 16c 64G: | h3 16c 64G:"), policy("spread"))
-    ledger.record_plan(plan, SITE, PlanState.EMPTY)
+    ledger.record_plan(plan, SITE, PlanState.DONE)
     row = ledger.database.row("SELECT tables FROM plans")
     assert row is not None
     _, columns = unpack(row["tables"])
@@ -518,19 +518,6 @@ def test_what_a_plan_says_of_several_hosts_is_kept_once(ledger: Ledger) -> None:
     assert columns["hosts_before.vms"].tolist() == [1, 0]
     found = Values(ledger.database).plan(1)
     assert found is not None and found[1].before == plan.before
-
-
-def test_an_empty_plan_keeps_its_reason_and_loses_its_tables_to_the_next(ledger: Ledger) -> None:
-    empty = replace(planned(SITE, policy("spread")), actions=(), reason="all is well")
-    first = ledger.record_plan(empty, SITE, PlanState.EMPTY)
-    reader = Reader(ledger.database)
-    found = Values(reader.database).plan(first)
-    assert found is not None and found[1].assessments
-    ledger.record_plan(empty, SITE, PlanState.EMPTY)
-    found = Values(reader.database).plan(first)
-    assert found is not None and not found[1].assessments
-    assert found[1].reason == "all is well"
-    assert Values(reader.database).snapshot(first) is None
 
 
 def test_the_newest_snapshot_is_the_last_one_recorded(ledger: Ledger) -> None:

@@ -147,10 +147,10 @@ class Ledger:
     def record_plan(
         self, plan: Plan, snapshot: Snapshot, state: PlanState, detail: str = ""
     ) -> int:
-        """Keep a plan, and its snapshot where the plan does something; the plan's id."""
+        """Keep a plan and its snapshot; the plan's id."""
         with self.database.transaction():
             number = plans.record_plan(self.database, plan, state, detail)
-            if self._keeps_snapshots and plan.actions:
+            if self._keeps_snapshots:
                 self._snapshots.keep_for(number, snapshot)
         return number
 

@@ -34,16 +34,8 @@ def record_policy(database: Database, name: str, text: str, at: float) -> bool:
 
 
 def record_plan(database: Database, plan: Plan, state: PlanState, detail: str) -> int:
-    """Write a plan with its actions and refusals; its id. A line of audit where it does anything.
-
-    What an empty plan says of each host is only kept until the next plan comes: there may be
-    thousands of them a day.
-    """
+    """Write a plan with its actions and refusals, and a line of audit; its id."""
     with database.transaction():
-        database.execute(
-            "UPDATE plans SET tables = NULL WHERE state = 'empty' AND tables IS NOT NULL"
-            " AND id = (SELECT max(id) FROM plans)"
-        )
         number = database.insert("plans", _plan_row(database, plan, state))
         set_state(database, number, state, plan.at, detail)
         database.execute_many(
@@ -54,8 +46,7 @@ def record_plan(database: Database, plan: Plan, state: PlanState, detail: str) -
             "INSERT INTO refusals (plan, vm, host, rule, detail, remedy) VALUES (?, ?, ?, ?, ?, ?)",
             [(number, no.vm, no.host, no.constraint, no.detail, no.remedy) for no in plan.refusals],
         )
-        if plan.actions:
-            audit.append(database, plan.at, "plan", str(number), f"{state}: {plan.reason}")
+        audit.append(database, plan.at, "plan", str(number), f"{state}: {plan.reason}")
     return number
 
 

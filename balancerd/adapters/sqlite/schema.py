@@ -73,7 +73,7 @@ _TABLES = (
         {_moment("used_at")}, -- last put in force
         UNIQUE (name, sha256)
     ) STRICT""",
-    f"""CREATE TABLE plans ( -- decisions, also those for nothing
+    f"""CREATE TABLE plans ( -- decisions to do something
         id INTEGER PRIMARY KEY AUTOINCREMENT,
         {_moment("at")},
         policy TEXT NOT NULL,
@@ -87,7 +87,7 @@ _TABLES = (
         power_actions INTEGER NOT NULL,
         refusal_counts TEXT NOT NULL, -- JSON: candidates not taken, by constraint
         certificate TEXT, -- JSON: what the independent checker found
-        tables BLOB -- packed: assessments, hosts before and after; not of old empty plans
+        tables BLOB NOT NULL -- packed: assessments, hosts before and after
     ) STRICT""",
     "CREATE INDEX plans_by_time ON plans (at)",
     "CREATE INDEX plans_open ON plans (id) WHERE state IN ('proposed', 'running')",

@@ -54,7 +54,7 @@ class Values:
                     if action["kind"] != "move"
                 ],
                 "refusals": [dict(refusal) for refusal in refusals],
-                **({} if row["tables"] is None else tables_of(row["tables"])),
+                **tables_of(row["tables"]),
             }
         )
 

@@ -65,7 +65,7 @@ PLAN_TRANSITIONS: Mapping[PlanState, frozenset[PlanState]] = {
     PlanState.RUNNING: frozenset({PlanState.DONE, PlanState.FAILED, PlanState.SUPERSEDED}),
     **{
         state: frozenset[PlanState]()
-        for state in (PlanState.DONE, PlanState.FAILED, PlanState.SUPERSEDED, PlanState.EMPTY)
+        for state in (PlanState.DONE, PlanState.FAILED, PlanState.SUPERSEDED)
     },
 }
 

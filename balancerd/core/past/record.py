@@ -27,7 +27,6 @@ class PlanState(StrEnum):
     DONE = "done"
     FAILED = "failed"  # stopped at its first failure
     SUPERSEDED = "superseded"  # a newer plan, an expired life, or a policy that no longer wants it
-    EMPTY = "empty"
 
 
 class Verb(StrEnum):
