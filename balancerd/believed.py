@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 
 from balancerd.core.model import PowerState
 from balancerd.ports import Power, PowerError
-from balancerd.troubles import Troubles
 
 ANOTHERS = "its power driver says that it is off, and it answers: it may ask about another machine"
 
@@ -25,8 +24,12 @@ class BelievedPower:
         self._late = False  # whether it has to be asked of again, as there was no answer in time
         self._called_off: set[str] = set()
         self._doubted: set[str] = set()
-        self._troubles = Troubles()
         self.wake, self.failures = driver.wake, driver.failures
+
+    @property
+    def doubted(self) -> frozenset[str]:
+        """The hosts of which the driver is not believed."""
+        return frozenset(self._doubted)
 
     def states(self, hosts: Iterable[str]) -> Mapping[str, PowerState]:
         """The power state of each host; UNKNOWN where the driver cannot tell, or may be wrong."""
@@ -49,8 +52,6 @@ class BelievedPower:
         self._called_off.clear()
         if names:
             self._ask_of(self._next(names))
-        for host in sorted(self._doubted):
-            self._troubles.note(f"power of {host}", ANOTHERS)
 
     def _next(self, names: list[str]) -> str:
         """Each host in turn; one of which nothing was said in time twice, as that may come late."""
@@ -66,4 +67,3 @@ class BelievedPower:
             self._called_off.add(host)
         if state is PowerState.ON:
             self._doubted.discard(host)
-            self._troubles.note(f"power of {host}", "")

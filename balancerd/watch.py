@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Mapping, Set
 from itertools import takewhile
 
-from balancerd.believed import BelievedPower
+from balancerd.believed import ANOTHERS, BelievedPower
 from balancerd.core.model import Host, Link, PowerState, Snapshot
 from balancerd.core.observation import Observation
 from balancerd.core.outcome import NEVER_BEGUN
@@ -124,6 +124,7 @@ class Watch:
             detection,
             self._links,
             draining,
+            self._power.doubted,
         )
         return snapshot
 
@@ -146,8 +147,11 @@ class Watch:
                 self._recorder.keep(self._ledger.record_power, name, host.power, snapshot.at)
 
     def _note_troubles(self, snapshot: Snapshot) -> None:
-        """Put gaps of hosts and split brains into the audit, as they begin and as they end."""
+        """Put gaps of hosts, drivers that are not believed and split brains into the audit, as they
+        begin and as they end."""
         troubles = {f"{g.name}: {g.kind}": g.detail for g in snapshot.gaps if g.subject == "host"}
+        for name in sorted(self._power.doubted):
+            troubles[f"{name}: power driver"] = ANOTHERS
         for split in snapshot.split_brains:
             troubles[f"{split.vm} runs on {' and '.join(split.hosts)}"] = split.uuid
         for what, detail in self._troubles.all(troubles).items():

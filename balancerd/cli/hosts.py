@@ -68,6 +68,12 @@ def _ahead(seconds: float | None) -> str:
     return f"{sign}{duration(abs(seconds))}" if seconds else "0s"
 
 
+def _why(row: Row) -> str:
+    """Why the verdict is what it is, and what is wrong with the host beside it."""
+    doubted = "its power driver is not believed (see status)" if row["driver_doubted"] else ""
+    return "; ".join(filter(None, (row["verdict_reason"], doubted)))
+
+
 def _assessments(reader: Reader) -> Mapping[str, Assessment]:
     """The verdicts on the newest snapshot, by host; none where it or the policy is not known."""
     snapshot, policy = Values(reader.database).snapshot(), policy_in_force(reader)
@@ -93,5 +99,5 @@ HOSTS = (
     Column("OF", lambda row: size(row["memory_bytes"]), right=True, spare=3),
     Column("VMS", lambda row: str(row["vms"]), right=True),
     Column("CLOCK", lambda row: _ahead(row["clock_ahead_seconds"]), right=True, spare=5),
-    Column("WHY", lambda row: row["verdict_reason"] or "", wrap=True),
+    Column("WHY", _why, wrap=True),
 )

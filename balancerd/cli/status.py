@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 UNKNOWN = OBJECTIONS = VETOES = BREAKERS = 5  # told in the table; a document has them all
 LOOKED_BACK = 30 * DAY  # further than any rest or veto reaches
+DOUBTED = (
+    "its power driver said that it is off, and it answered; it is not put to sleep until that says"
+    " that it is on: see whether power.state in the configuration asks about another machine"
+)
 NONE_IN_THE_WAY: Mapping[str, list[Any]] = {
     key: [] for key in ("unknown", "clocks", "vetoes", "open_breakers")
 }
@@ -64,6 +68,7 @@ def _status_document(found: Status, policy: str) -> dict[str, Any]:
         "actions_under_way": found.under_way,
         "requests_waiting": found.waiting,
         "draining": list(found.draining),
+        "power_drivers": [f"{host}: {DOUBTED}" for host in found.doubted],
         "objections": list(found.objections),
         "unsettled": list(found.unsettled),
     }
@@ -120,6 +125,8 @@ def _status_lines(document: Row, now: float) -> Iterator[tuple[str, str]]:
         yield "" if number else "unknown", why
     for number, why in enumerate(document["clocks"][:UNKNOWN]):
         yield "" if number else "clocks", why
+    for number, why in enumerate(document["power_drivers"][:UNKNOWN]):
+        yield "" if number else "power", why
     yield "VMs", str(cycle["vms"])
     if document["draining"]:
         yield "draining", ", ".join(document["draining"])

@@ -95,10 +95,16 @@ class Host:
     power_curve: tuple[float, ...] = ()  # W at equal steps of CPU use from 0 to 100 %
     numa: tuple[NumaNode, ...] = ()
     can_sleep: bool = False  # a power driver is configured, and nothing forbids it
+    driver_doubted: bool = False  # that driver said that it is off, and it answered
     machines: tuple[str, ...] = ()  # machine types that it can run; none: not known
     storage: tuple[str, ...] = ()  # shared paths and pools that it reaches
     huge_pages: tuple[HugePages, ...] = ()  # all that it has, in use or not
     clock: float | None = None  # whole seconds by which it is ahead of balancerd's; None: not known
+
+    @property
+    def may_sleep(self) -> bool:
+        """Whether it can be put to sleep, and found to be off then."""
+        return self.can_sleep and not self.driver_doubted
 
     def watts(self, utilisation: float) -> float:
         """Draw at a CPU utilisation in 0..1, between the curve's points in a straight line."""

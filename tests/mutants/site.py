@@ -202,7 +202,7 @@ SITE = (
     Mutant(
         "no driver, no sleep",
         "core/executing/powering.py",
-        "    if not cluster.hosts[host].can_sleep:\n",
+        "    if not cluster.hosts[host].may_sleep:\n",
         "    if False:\n",
         BEGINNING,
         protects="a host that cannot be woken again is not switched off",

@@ -154,6 +154,11 @@ def test_only_an_empty_host_sleeps_and_enough_stay_on() -> None:
         "action 1: h1 is not empty",
     )
     assert faults(Sleep(1, "h4", ""), rules=rules) == ("action 1: fewer than 4 hosts stay on",)
+    doubted = changed(site(SITE), host="h4", driver_doubted=True)
+    sleeping = policy(power={"sleep_idle": True})
+    assert faults(Sleep(1, "h4", ""), snapshot=doubted, rules=sleeping) == (
+        "action 1: h4 may not sleep",
+    )
     entering = (move(1, "a", "h1>h4"), Sleep(2, "h4", ""))
     assert faults(*entering, rules=policy(power={"sleep_idle": True})) == (
         "action 2: h4 is not empty",

@@ -192,6 +192,24 @@ def test_a_clock_that_is_wrong_is_shown_and_told_of_where_it_matters(
     assert "clocks     h1 is 5m ahead" in balancerctl("status", record=tmp_path).stdout
 
 
+def test_a_power_driver_that_is_not_believed_is_told_of_with_what_to_do(
+    record: Path, tmp_path: Path
+) -> None:
+    """Dies when it stands in the log alone: nobody would mend the command."""
+    shutil.copy(record / "ledger.db", tmp_path)
+    with Database(tmp_path / "ledger.db", LEDGER, Access.OWN) as ledger:
+        ledger.execute(
+            "UPDATE hosts SET definition = json_set(definition, '$.driver_doubted', json('true'))"
+            " WHERE name = 'h1'"
+        )
+    doubted = {row["name"]: row["driver_doubted"] for row in rows(tmp_path, "hosts")}
+    assert doubted == {"h0": False, "h1": True, "h2": False, "h3": False}
+    assert "its power driver is not believed (see status)" in shown(tmp_path, "hosts")
+    told = balancerctl("status", record=tmp_path).stdout
+    assert "power      h1: its power driver said that it is off, and it answered" in told
+    assert "see whether power.state in the configuration asks about another machine" in told
+
+
 def test_an_empty_record_is_told_in_words(tmp_path: Path) -> None:
     with Database(tmp_path / "ledger.db", LEDGER, Access.OWN):
         pass

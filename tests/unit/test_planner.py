@@ -184,6 +184,14 @@ def test_a_host_sleeps_only_after_it_was_seen_empty_for_long_enough() -> None:
     assert told(planned(snapshot, rules, long_)) == ["sleep h2"]
 
 
+@pytest.mark.parametrize("why", [{"can_sleep": False}, {"driver_doubted": True}], ids=str)
+def test_a_host_stays_on_that_nobody_could_wake_or_tell_to_be_off(why: dict[str, bool]) -> None:
+    """Dies when it is planned all the same: each such plan fails as the host is to go to sleep."""
+    snapshot = changed(site("h1 10c 64G: a 1c 8G | h2 10c 64G:"), host="h2", **why)
+    history = History(idle_since={"h2": NOW - 600})
+    assert told(planned(snapshot, policy("pack", power=PACKING), history)) == []
+
+
 def test_a_host_emptied_by_a_plan_does_not_sleep_in_the_same_plan() -> None:
     snapshot = site("h1 10c 64G: a 1c 8G | h2 10c 64G: b 1c 8G")
     history = History(idle_since={"h1": 0.0, "h2": 0.0})

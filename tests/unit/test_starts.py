@@ -71,13 +71,14 @@ def test_a_host_is_not_switched_when_that_cannot_be_announced() -> None:
     assert not of(SwitchPower, run.commands)
 
 
-@pytest.mark.parametrize("doubt", ["flight", "gap", "no driver"])
+@pytest.mark.parametrize("doubt", ["flight", "gap", "no driver", "driver doubted"])
 def test_a_host_is_switched_off_only_where_nothing_speaks_against_it(doubt: str) -> None:
-    """Dies when any of the three is not looked at again just before."""
+    """Dies when any of the four is not looked at again just before."""
     run = Run(Sleep(1, "h2", "idle"), a="h1")
     seen = run.view.snapshot
     cluster = seen.cluster
     h2 = replace(cluster.hosts["h2"], can_sleep=doubt != "no driver")
+    h2 = replace(h2, driver_doubted=doubt == "driver doubted")
     flights = {"a": "h2"} if doubt == "flight" else {}
     gaps = (Gap("host", "h2", GapKind.STALE, "test", START),) if doubt == "gap" else ()
     cluster = replace(cluster, hosts={**cluster.hosts, "h2": h2}, flights=flights)

@@ -20,6 +20,7 @@ Item = dict[str, Any]
 MEASURED = 0.01  # seconds to which hosts' clocks are known
 _BOOLEANS = {
     "can_sleep",
+    "driver_doubted",
     "parked",
     "persistent",
     "autostart",
@@ -52,6 +53,7 @@ class Status:
     under_way: int  # intents without a conclusion
     waiting: int  # requests without an answer
     draining: tuple[str, ...]
+    doubted: tuple[str, ...]  # hosts whose power driver said that they are off, and they answered
     objections: tuple[str, ...]  # what hosts said against moves within the last hour
     unsettled: tuple[str, ...]  # moves of which nobody can tell what came, and what hosts say
 
@@ -71,6 +73,7 @@ class Reader:
             under_way=self._under_way(),
             waiting=len(operator.unanswered(self.database)),
             draining=tuple(sorted(operator.draining(self.database))),
+            doubted=self._doubted(),
             objections=self._objections(now - HOUR),
             unsettled=self._unsettled(),
         )
@@ -86,6 +89,13 @@ class Reader:
             (UNSETTLED,),
         )
         return tuple(f"{move}: {detail}" for move, detail, _ in rows)
+
+    def _doubted(self) -> tuple[str, ...]:
+        rows = self.database.rows(
+            "SELECT name FROM hosts WHERE gone_at IS NULL"
+            " AND json_extract(definition, '$.driver_doubted') ORDER BY name"
+        )
+        return tuple(name for (name,) in rows)
 
     def _objections(self, since: float) -> tuple[str, ...]:
         """The newest objection to each move, or to all that a host is concerned with, sorted."""
@@ -130,7 +140,8 @@ class Reader:
         """Every host of the site as last seen, with the number of VMs on it."""
         return self._items(
             "SELECT hosts.name, rack, power, cpu_reference_cores, cores, memory_bytes, cpu_model,"
-            " can_sleep, uuid, count(placements.vm) AS vms, empty_since_at, first_seen_at,"
+            " can_sleep, coalesce(json_extract(definition, '$.driver_doubted'), 0)"
+            " AS driver_doubted, uuid, count(placements.vm) AS vms, empty_since_at, first_seen_at,"
             " json_extract(definition, '$.clock_ahead_seconds') AS clock_ahead_seconds"
             " FROM hosts LEFT JOIN placements"
             " ON placements.host = hosts.name AND placements.until_at IS NULL"

@@ -102,7 +102,7 @@ def _check_sleeps(replay: Replay) -> None:
         host = hosts.get(sleep.host)
         if host is None or host.power is not PowerState.ON or sleep.host in unknown:
             replay.fault(sleep.number, f"{sleep.host} is not known to be on")
-        elif not (replay.policy.power.sleep_idle and host.can_sleep):
+        elif not (replay.policy.power.sleep_idle and host.may_sleep):
             replay.fault(sleep.number, f"{sleep.host} may not sleep")
         if replay.residents.get(sleep.host) or replay.entering.get(sleep.host):
             replay.fault(sleep.number, f"{sleep.host} is not empty")

@@ -114,8 +114,8 @@ def _occupied(host: str, view: View) -> str:
         return "not known well enough"
     if cluster.hosts[host].power is not PowerState.ON:
         return f"is {cluster.hosts[host].power}"
-    if not cluster.hosts[host].can_sleep:
-        return "has no power driver"
+    if not cluster.hosts[host].may_sleep:
+        return "has no power driver that is believed"
     if any(target == host for target in cluster.flights.values()):
         return "a VM is on its way to it"
     active = [

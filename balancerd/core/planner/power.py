@@ -92,7 +92,7 @@ def _may_sleep(draft: Draft, row: int) -> bool:
     layout, rules, history = draft.layout, draft.policy.power, draft.history
     name = layout.hosts[row]
     host = layout.snapshot.cluster.hosts[name]
-    if host.power is not PowerState.ON or not host.can_sleep:
+    if host.power is not PowerState.ON or not host.may_sleep:
         return False
     idle = history.idle_since.get(name)
     rested = rules.idle_for <= 0 if idle is None else draft.now - idle >= rules.idle_for

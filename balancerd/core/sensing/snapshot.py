@@ -41,14 +41,16 @@ def assemble(
     detection: Detection,
     links: tuple[Link, ...] = (),
     draining: frozenset[str] = frozenset(),
+    doubted: frozenset[str] = frozenset(),
 ) -> tuple[Snapshot, Known]:
     """One snapshot out of an observation, and what is to be remembered for the next one.
 
-    `power` holds the state of hosts that gave no reading and whose power driver was asked.
+    `power` holds the state of hosts that gave no reading and whose power driver was asked;
+    `doubted` are those whose driver is not believed.
     """
     now = observation.at
     found, gaps = _hosts(observation, known, power, detection)
-    hosts = kept(found, known.shown)
+    hosts = kept(_doubting(found, doubted), known.shown)
     answers = (r for r in observation.readings if not r.error and r.facts is not None)
     good = {reading.host: _by_columns(reading) for reading in answers}
     readings = {**known.readings, **good}
@@ -116,6 +118,14 @@ def freeze_reason(snapshot: Snapshot, detection: Detection) -> str:
     if len(unknown) > detection.unknown_hosts * len(asked):
         return f"{len(unknown)} of {len(asked)} hosts are not known: {', '.join(sorted(unknown))}"
     return ""
+
+
+def _doubting(hosts: dict[str, Host], doubted: frozenset[str]) -> dict[str, Host]:
+    """The hosts, each with whether its power driver is believed now; what is recalled may say
+    otherwise."""
+    off = [name for name, host in hosts.items() if host.driver_doubted != (name in doubted)]
+    told = {name: replace(hosts[name], driver_doubted=name in doubted) for name in off}
+    return {**hosts, **told} if told else hosts
 
 
 def _carries(host: Host) -> bool:
