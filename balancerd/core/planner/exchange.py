@@ -34,6 +34,7 @@ class Exchange:
     amounts: Floats  # as in the levels; NOTHING, the last, has none
     origin: Ints  # of each block; NOTHING is the last
     closed: Bools
+    inverse: Floats  # 1 / capacity, as in the levels
 
     @classmethod
     def of(cls, layout: Layout, levels: Levels, free: Bools) -> "Exchange":
@@ -50,6 +51,7 @@ class Exchange:
             np.append(levels.amounts, np.zeros((len(levels.mean), 1)), axis=1),
             np.append(layout.origin, NOTHING),
             ~layout.receives | ~levels.open,
+            1.0 / levels.capacity,
         )
 
     def run(self, enough: float, room: int = 0) -> None:
@@ -60,72 +62,72 @@ class Exchange:
         """
         given_up = np.zeros(len(self.layout.hosts), dtype=np.bool_)
         while True:
-            distances = self.levels.distances()
+            distances = self.levels.distances
             distance = (distances if room else np.abs(distances)).max(axis=0)
             distance[given_up] = 0.0
             host = int(distance.argmax())
             if distance[host] <= enough:
                 return
-            longer = self._help(host, distances, enough**2, room)
+            longer = self._help(host, enough**2, room)
             if longer is None:
                 given_up[host] = True
             else:
                 room -= longer
 
-    def _help(self, host: int, distances: Floats, least: float, room: int) -> int | None:
+    def _help(self, host: int, least: float, room: int) -> int | None:
         """Make the best exchange that the rules accept; by how many moves the plan grew."""
-        here, partners = self.on[host], self._partners(host, distances)
+        here, partners = self.on[host], self._partners(host)
         if not len(partners):
             return None
         theirs = [self.on[partner] for partner in partners.tolist()]
         there, hosts = np.concatenate(theirs), np.repeat(partners, list(map(len, theirs)))
-        gains = self._gains(host, here, hosts, there, distances)
         longer = self._longer(host, here, hosts, there)
-        gains[(longer > room) | ((longer > 0) & (gains <= least))] = -np.inf
-        for _ in range(TRIES):
-            row, column = divmod(int(gains.argmax()), len(there))
-            if gains[row, column] <= LEAST_GAIN:
+        # Most would make the plan longer: what is not in question is not weighed.
+        rows, columns = np.divmod(np.flatnonzero(longer <= room), len(there))
+        here, there, hosts = here[rows], there[columns], hosts[columns]
+        longer = longer[rows, columns]
+        gains = self._gains(host, here, hosts, there)
+        gains[(longer > 0) & (gains <= least)] = -np.inf
+        for _ in range(TRIES if gains.size else 0):
+            best = int(gains.argmax())
+            if gains[best] <= LEAST_GAIN:
                 return None
-            if self._swap(int(here[row]), host, int(there[column]), int(hosts[column])):
-                return int(longer[row, column])
-            gains[row, column] = -np.inf
+            if self._swap(int(here[best]), host, int(there[best]), int(hosts[best])):
+                return int(longer[best])
+            gains[best] = -np.inf
         return None
 
-    def _partners(self, host: int, distances: Floats) -> Ints:
+    def _partners(self, host: int) -> Ints:
         """The hosts furthest on the other side, in what the host is furthest from the mean in."""
+        distances = self.levels.distances
         resource = int(np.abs(distances[:, host]).argmax())
         sign = 1.0 if distances[resource, host] > 0 else -1.0
-        towards = np.where(self.closed, np.inf, sign * distances[resource])
-        towards[host] = np.inf
+        towards = sign * distances[resource]
+        towards[self.closed] = towards[host] = np.inf
         count = min(PARTNERS, len(towards) - 1)
         partners = np.sort(np.argpartition(towards, count)[:count])
         return np.asarray(partners[towards[partners] < np.inf])
 
-    def _gains(self, host: int, here: Ints, hosts: Ints, there: Ints, distances: Floats) -> Floats:
-        """What it is worth to change each block here for each there."""
-        gains = np.zeros((len(here), len(there)))
-        for distance, capacity, amounts in zip(
-            distances, self.levels.capacity, self.amounts, strict=True
-        ):
-            passed = amounts[here][:, np.newaxis] - amounts[there]
-            gain = passed * (1.0 / capacity[host] + 1.0 / capacity[hosts])
-            np.subtract(2.0 * (distance[host] - distance[hosts]), gain, out=gain)
-            gain *= passed
-            gains += gain
-        return gains
+    def _gains(self, host: int, here: Ints, hosts: Ints, there: Ints) -> Floats:
+        """What it is worth to change each of these blocks for the one there."""
+        distances, inverse = self.levels.distances, self.inverse
+        passed = self.amounts.take(here, axis=1) - self.amounts.take(there, axis=1)
+        apart = 2.0 * (distances[:, host : host + 1] - distances)
+        shares = inverse[:, host : host + 1] + inverse
+        gains = apart.take(hosts, axis=1) - passed * shares.take(hosts, axis=1)
+        gains *= passed
+        return np.asarray(gains.sum(axis=0))
 
     def _longer(self, host: int, here: Ints, hosts: Ints, there: Ints) -> Small:
-        """By how many moves each of these exchanges would make the plan longer."""
+        """By how many moves the plan would be longer with each block here in each one's place."""
         away = self._away(here[:, np.newaxis], hosts)
         away -= self._away(here, host)[:, np.newaxis]
         away += self._away(there, host) - self._away(there, hosts)
         return away
 
     def _away(self, blocks: Ints, hosts: Ints | int) -> Small:
-        """1 for each block that would be moved if it were on that host."""
-        away = self.origin[blocks] != hosts
-        away &= blocks != NOTHING
-        return np.asarray(away, dtype=np.int8)
+        """1 for each block that would be moved if it were on that host; NOTHING always would."""
+        return np.asarray(self.origin[blocks] != hosts).view(np.int8)
 
     def _swap(self, block: int, host: int, other: int, partner: int) -> bool:
         """Let two blocks change places, where the rules accept both; False if they do not."""

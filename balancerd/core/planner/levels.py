@@ -6,7 +6,7 @@ from host k to host j is a (2 (d_k - d_j) - a (1/c_k + 1/c_j)): hosts of any siz
 the same use.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -15,13 +15,19 @@ from balancerd.core.placing.layout import Bools, Floats, Layout
 
 @dataclass(slots=True)
 class Levels:
-    """Resources × hosts, and resources × blocks. Only `used` changes."""
+    """Resources × hosts, and resources × blocks. Only `used` and `distances` change."""
 
     open: Bools  # hosts that count
     capacity: Floats
     used: Floats
     mean: Floats  # use of all open hosts together, per resource
     amounts: Floats
+    # Use above the mean (below: negative) as a fraction of capacity; closed hosts have 0.
+    distances: Floats = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.distances = self.used / self.capacity - self.mean[:, np.newaxis]
+        self.distances[:, ~self.open] = 0.0
 
     @classmethod
     def of(cls, layout: Layout, open_: Bools) -> "Levels":
@@ -38,13 +44,13 @@ class Levels:
         mean = scaled[:, open_].sum(axis=1) / room[:, open_].sum(axis=1)
         return cls(open_, room, scaled, mean, np.array(amounts) / unit)
 
-    def distances(self) -> Floats:
-        """Use above the mean (below: negative) as a fraction of capacity; closed hosts have 0."""
-        distance = self.used / self.capacity - self.mean[:, np.newaxis]
-        distance[:, ~self.open] = 0.0
-        return distance
+    def add(self, host: int, amount: Floats) -> None:
+        """Put so much more of each resource on a host."""
+        self.used[:, host] += amount
+        if self.open[host]:
+            self.distances[:, host] = self.used[:, host] / self.capacity[:, host] - self.mean
 
     def move(self, block: int, source: int, target: int) -> None:
         """Take a block off one host and put it on another."""
-        self.used[:, source] -= self.amounts[:, block]
-        self.used[:, target] += self.amounts[:, block]
+        self.add(source, -self.amounts[:, block])
+        self.add(target, self.amounts[:, block])

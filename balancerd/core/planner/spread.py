@@ -42,7 +42,7 @@ def spread(draft: Draft) -> None:
 
 def _unevenness(layout: Layout, levels: Levels) -> float:
     """How far some host is above the mean for sure: CPU wavers by its standard deviation."""
-    certain = levels.distances()
+    certain = levels.distances.copy()
     certain[0] -= np.sqrt(layout.used_variance) / np.maximum(layout.cpu_capacity, 1e-9)
     return float(certain.max())
 
@@ -73,13 +73,12 @@ def _round(
 
 def _room(draft: Draft, trial: Layout) -> int:
     """How many more blocks the plan may move."""
-    sizes = [len(trial.blocks[block]) for block in np.flatnonzero(trial.place != trial.origin)]
-    return draft.room() - sum(sizes)
+    return draft.room() - int(trial.sizes[trial.place != trial.origin].sum())
 
 
 def _lift(levels: Levels, place: Ints, free: Bools, enough: float, room: int) -> list[int]:
     """Blocks to move, largest first: for each host that is too high the fewest that are enough."""
-    high = levels.distances().max(axis=0)
+    high = levels.distances.max(axis=0)
     hosts = [int(host) for host in np.argsort(-high, kind="stable") if high[host] > enough]
     candidates = np.flatnonzero(free)
     candidates = candidates[np.argsort(place[candidates], kind="stable")]
@@ -89,7 +88,7 @@ def _lift(levels: Levels, place: Ints, free: Bools, enough: float, room: int) ->
         begin, end = np.searchsorted(places, [host, host + 1])
         chosen = _chosen(levels, candidates[begin:end], host, enough)
         chosen = chosen[: max(0, room - len(lifted))]
-        levels.used[:, host] -= levels.amounts[:, chosen].sum(axis=1)
+        levels.add(host, -levels.amounts[:, chosen].sum(axis=1))
         lifted += chosen.tolist()
     size = levels.amounts.max(axis=0)
     return sorted(lifted, key=lambda block: (-size[block], block))
@@ -97,7 +96,7 @@ def _lift(levels: Levels, place: Ints, free: Bools, enough: float, room: int) ->
 
 def _chosen(levels: Levels, blocks: Ints, host: int, enough: float) -> Ints:
     """The fewest blocks whose leaving brings a host down to the mean, as exactly as they can."""
-    distances = levels.distances()[:, host]
+    distances = levels.distances[:, host]
     resource = int(distances.argmax())
     amounts, capacity = levels.amounts[resource, blocks], levels.capacity[resource, host]
     order = np.argsort(-amounts, kind="stable")
@@ -118,7 +117,7 @@ def _chosen(levels: Levels, blocks: Ints, host: int, enough: float) -> Ints:
 def _put_down(draft: Draft, trial: Layout, levels: Levels, block: int) -> bool:
     """Put a lifted block where it helps most; back where it was if that is nowhere else."""
     home, size = int(trial.place[block]), levels.amounts[:, [block]]
-    rise = (size * (2.0 * levels.distances() + size / levels.capacity)).sum(axis=0)
+    rise = (size * (2.0 * levels.distances + size / levels.capacity)).sum(axis=0)
     stay = rise[home]
     rise[~trial.receives | ~levels.open] = np.inf
     rise[home] = np.inf
@@ -131,7 +130,7 @@ def _put_down(draft: Draft, trial: Layout, levels: Levels, block: int) -> bool:
         target = _nearest(draft, home, rise, stay)
     if rise[target] >= stay - LEAST_GAIN:
         target = home
-    levels.used[:, target] += levels.amounts[:, block]
+    levels.add(target, levels.amounts[:, block])
     if target != home:
         trial.move(block, target)
     return target != home
