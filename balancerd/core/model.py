@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
 
+from balancerd.core.plain import as_dict
+
 EMPTY: Mapping[str, str] = MappingProxyType({})
 
 # No host and no VM has so much.
@@ -217,7 +219,7 @@ class Cluster:
             self,
             vms=vms,
             landing=landing,
-            placement=MappingProxyType({**self.placement, vm: target}),
+            placement=MappingProxyType(as_dict(self.placement) | {vm: target}),
             flights=MappingProxyType(flights),
         )
 

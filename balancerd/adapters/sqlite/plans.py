@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import fields
 from operator import attrgetter
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from balancerd.core.files.codec import encode, to_json, to_milliseconds
 from balancerd.core.past.record import PlanState
 from balancerd.core.plan import Action, Move, Plan, Sleep
 
+T = TypeVar("T", bound=Hashable)
 # What a plan says of each host, by the names in its document: the fields of the plan.
 _TABLES = {"hosts_before": "before", "hosts_after": "after", "assessments": "assessments"}
 
@@ -84,10 +85,10 @@ def _packed_tables(plan: Plan) -> bytes:
             key = f"{table}.{name}"
             if not isinstance(values[0], str):
                 columns[key] = np.array(values)
-            elif len(different := dict.fromkeys(values)) == len(values):
-                words[key] = list(values)
-            else:
-                words[key], columns[key] = list(different), np.array(_numbers(values, different))
+                continue
+            words[key], numbers = _numbered(values)
+            if len(words[key]) < len(numbers):
+                columns[key] = np.array(numbers)
     return pack(words, columns)
 
 
@@ -96,17 +97,17 @@ def _columns(items: tuple[Any, ...]) -> Iterator[tuple[str, Sequence[Any]]]:
     under its name. Nothing where there are no items."""
     if items:
         names = [field.name for field in fields(items[0]) if field.name != "host"]
-        rows = list(map(attrgetter(*names), items))
-        different = dict.fromkeys(rows)
+        different, numbers = _numbered(map(attrgetter(*names), items))
         yield "host", [item.host for item in items]
-        yield "row", _numbers(rows, different)
+        yield "row", numbers
         yield from zip(names, zip(*different, strict=True), strict=True)
 
 
-def _numbers(values: Iterable[Hashable], different: Iterable[Hashable]) -> list[int]:
-    """Which of the different ones each value is."""
-    number = {value: number for number, value in enumerate(different)}
-    return [number[value] for value in values]
+def _numbered(values: Iterable[T]) -> tuple[list[T], list[int]]:
+    """The different values, and which of them each one is."""
+    number: dict[T, int] = {}
+    numbers = [number.setdefault(value, len(number)) for value in values]
+    return list(number), numbers
 
 
 def tables_of(blob: bytes) -> dict[str, list[dict[str, Any]]]:

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, replace
 from functools import lru_cache
+from itertools import repeat
 from operator import is_
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
@@ -37,6 +38,7 @@ from balancerd.core.model import (
     Snapshot,
     SplitBrain,
 )
+from balancerd.core.plain import as_dict
 from balancerd.core.same import Same
 
 _BLOCK = 1000  # definitions that are compressed together
@@ -146,7 +148,8 @@ def _figures(snapshot: Snapshot) -> bytes:
     """All of a snapshot but its definitions; nothing of hosts and VMs that it does not have."""
     cluster = snapshot.cluster
     hosts, vms = _rows(Same(cluster.hosts)), _rows(Same(cluster.vms))
-    place = [hosts.get(cluster.placement.get(name, ""), -1) for name in vms]
+    homes = map(as_dict(cluster.placement).get, vms, repeat(""))
+    place = list(map(hosts.get, homes, repeat(-1)))
     columns: dict[str, Column] = {
         "power": np.array([_CODES[h.power] for h in cluster.hosts.values()], dtype=np.uint8),
         "place": np.array(place, dtype=np.int32),

@@ -1,16 +1,24 @@
 """What a checker has to look up all the time: who is, comes and goes where, and in which order."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
-from balancerd.core.model import Snapshot, VMState
+from balancerd.core.model import VM, Snapshot, VMState
 from balancerd.core.plan import Move, Plan
 from balancerd.core.policies.policy import Policy
 from balancerd.core.policies.rule import ConstraintRule, matches, meant
 from balancerd.core.policies.tags import rules_in_force
+from balancerd.core.same import Same
 
 GONE = frozenset({VMState.SHUTOFF, VMState.MIGRATED, VMState.CRASHED})
 Inside = Callable[[str], bool]
+
+
+@lru_cache(maxsize=1)
+def _charged(vms: Same[Mapping[str, VM]]) -> frozenset[str]:
+    """The VMs that cost their hosts anything."""
+    return frozenset(name for name, vm in vms.value.items() if vm.state not in GONE)
 
 
 @dataclass(slots=True)
@@ -26,7 +34,7 @@ class Replay:
     before: dict[int, int] = field(default_factory=dict)  # number -> bits of all it waits for
     entering: dict[str, list[Move]] = field(default_factory=dict)  # by target host
     moves_of: dict[str, list[Move]] = field(default_factory=dict)  # by VM, in order
-    charged: set[str] = field(default_factory=set)  # VMs that cost their hosts anything
+    charged: frozenset[str] = frozenset()  # VMs that cost their hosts anything
     residents: dict[str, list[str]] = field(default_factory=dict)  # by host, at the start
     staying: dict[str, list[str]] = field(default_factory=dict)  # those that no move is about
     going: dict[str, list[str]] = field(default_factory=dict)  # the others
@@ -42,7 +50,7 @@ class Replay:
         self.rules = rules_in_force(cluster, self.policy)
         self.closing = [rule for rule in self.rules if rule.kind == "exclude" and not rule.vms]
         self.headroom = [rule for rule in self.rules if rule.kind == "headroom"]
-        self.charged = {name for name, vm in cluster.vms.items() if vm.state not in GONE}
+        self.charged = _charged(Same(cluster.vms))
         for vm, host in cluster.placement.items():
             if vm in self.charged:
                 self.residents.setdefault(host, []).append(vm)

@@ -4,13 +4,14 @@ from collections.abc import Mapping
 
 from balancerd.core.check.replay import Replay
 from balancerd.core.model import WITH_DISKS, Method, PowerState
+from balancerd.core.plain import as_dict
 from balancerd.core.plan import Move, Sleep, Wake
 from balancerd.core.policies.rule import matches
 
 
 def check_sequence(replay: Replay) -> None:
     """Numbers, dependencies, and each VM where its move expects it."""
-    place = dict(replay.snapshot.cluster.placement)
+    place = as_dict(replay.snapshot.cluster.placement)
     cold = {move.vm for move in replay.plan.moves if move.method is Method.COLD}
     immovable = {exclusion.vm for exclusion in replay.snapshot.exclusions} - cold
     immovable |= set(replay.snapshot.cluster.flights)

@@ -6,9 +6,11 @@ re-checked on the newest snapshot and the policy of the moment; the first failur
 what runs already runs on to its end.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import replace
 from functools import cached_property, lru_cache
+from operator import attrgetter
 
 from balancerd.core.executing import closing, migration, powering, sets, verification
 from balancerd.core.executing.execution import (
@@ -42,6 +44,7 @@ from balancerd.core.past.history import History, PastMove
 from balancerd.core.past.objections import Objections, objections
 from balancerd.core.past.record import Intent, IntentKind, PlanState
 from balancerd.core.placing.constraints import Gate
+from balancerd.core.plain import as_dict
 from balancerd.core.plan import Action, Move, Refusal, Sleep, Wake
 from balancerd.core.policies.choices import Mode
 from balancerd.core.same import Same
@@ -403,7 +406,7 @@ def project(snapshot: Snapshot, tasks: Tasks) -> Snapshot:
     if not places:
         return snapshot
     flights = {vm: to for vm, to in cluster.flights.items() if vm not in places} | flying
-    cluster = replace(cluster, placement={**cluster.placement, **places}, flights=flights)
+    cluster = replace(cluster, placement=as_dict(cluster.placement) | places, flights=flights)
     return replace(snapshot, cluster=cluster)
 
 
@@ -412,7 +415,7 @@ def _without(history: Same[History], since: float) -> History:
     """The past before the plan: a VM that the plan moves twice does not rest in between. It is the
     same at all steps, so that what was worked out from it is found by it."""
     past = history.value
-    earlier = tuple(move for move in past.moves if move.at < since)
+    earlier = past.moves[: bisect_left(past.moves, since, key=attrgetter("at"))]
     return past if len(earlier) == len(past.moves) else replace(past, moves=earlier)
 
 

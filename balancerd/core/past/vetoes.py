@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from balancerd.core.model import Cluster, Snapshot, VMState
+from balancerd.core.plain import as_dict
 
 DEED = "veto"  # the kind of its line in the audit
 _STOPPED = {VMState.PAUSED: "paused", VMState.SHUTOFF: "shut off"}
@@ -38,9 +39,11 @@ def _altered(old: Cluster, new: Cluster) -> set[str]:
     """VMs of both that are not as or where they were, or are on their way."""
     found = set(new.flights)
     if new.placement is not old.placement:
-        found |= {vm for vm, host in new.placement.items() if old.placement.get(vm) != host}
+        was = as_dict(old.placement)
+        found |= {vm for vm, host in new.placement.items() if was.get(vm) != host}
     if new.vms is not old.vms:
-        found |= {name for name, vm in new.vms.items() if old.vms.get(name) is not vm}
+        known = as_dict(old.vms)
+        found |= {name for name, vm in new.vms.items() if known.get(name) is not vm}
     return found & new.vms.keys() & old.vms.keys()
 
 

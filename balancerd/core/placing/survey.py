@@ -33,6 +33,7 @@ from balancerd.core.placing.pools import lay_out_pools
 from balancerd.core.placing.reach import reach
 from balancerd.core.placing.room import big_vm
 from balancerd.core.placing.seating import homes, landing_seat, lay_out_nodes
+from balancerd.core.plain import as_dict
 from balancerd.core.policies.choices import Objective
 from balancerd.core.policies.policy import Policy
 from balancerd.core.policies.tags import rules_in_force
@@ -94,7 +95,7 @@ def _placed(guests: Guests, hosts: Hosts, cluster: Cluster) -> tuple[Guests, Int
     One that comes from a host that there is not counts where it is going to; one of which nobody
     knows where it is counts nowhere.
     """
-    row, placement = hosts.row, cluster.placement
+    row, placement = hosts.row, as_dict(cluster.placement)
     homes = map(placement.get, guests.names, repeat(""))
     place = np.array(list(map(row.get, homes, repeat(-1))), dtype=np.int64)
     if cluster.flights:

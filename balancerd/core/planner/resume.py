@@ -15,6 +15,7 @@ from balancerd.core.model import Load, Snapshot
 from balancerd.core.ordering.order import Step, Want, schedule
 from balancerd.core.outcome import Outcome
 from balancerd.core.past.history import History, PastMove
+from balancerd.core.plain import as_dict
 from balancerd.core.planner.draft import Draft
 
 
@@ -26,7 +27,7 @@ def before_latest(draft: Draft) -> tuple[Snapshot, History] | None:
     snapshot, moves = draft.layout.snapshot, draft.history.moves
     since = draft.now - draft.policy.limits.plan_life
     done = [move for move in moves if move.at >= since and move.outcome is Outcome.DONE]
-    placement, loads = dict(snapshot.cluster.placement), dict(snapshot.host_loads)
+    placement, loads = as_dict(snapshot.cluster.placement), dict(snapshot.host_loads)
     for move in reversed(done):
         if placement.get(move.vm) != move.target or move.source not in snapshot.cluster.hosts:
             return None

@@ -101,11 +101,12 @@ def crowd(levels: Floats, sizes: Floats) -> Crowd | None:
     VMs that were never seen (NaN) and sizes that cannot be do not count.
     """
     counted = ~np.isnan(levels) & (sizes > 0)
-    shares = (levels[counted] / sizes[counted]).tolist()
+    shares = levels[counted] / sizes[counted]
     if len(shares) < ENOUGH:
         return None
-    mean = sum(shares) / len(shares)
-    return Crowd(mean, sqrt(sum((share - mean) ** 2 for share in shares) / len(shares)))
+    mean = sum(shares.tolist()) / len(shares)
+    apart = shares - mean
+    return Crowd(mean, sqrt(sum((apart * apart).tolist()) / len(shares)))
 
 
 def remember(pasts: Pasts, at: Floats, cpu: Floats) -> Pasts:

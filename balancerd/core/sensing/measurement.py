@@ -8,6 +8,7 @@ import numpy as np
 from balancerd.core.columns import Bools, Floats, Forecasts, Ints, Loads
 from balancerd.core.model import Host
 from balancerd.core.observation import HostReading
+from balancerd.core.plain import as_dict
 from balancerd.core.policies.tables import Detection
 from balancerd.core.sensing.counters import Doubt, seen_hosts, seen_vms
 from balancerd.core.sensing.forecast import MEMORY, Pasts, crowd, expect, remember
@@ -134,7 +135,7 @@ def _forecasts(
     usual = profile.of_a_day()
     back_to = usual if detection.waver_share else None
     forecasts = expect(pasts, sizes, detection.trusted_after, others, turn, back_to)
-    per_host = len(where.names) / max(len(np.unique(where.host)), 1)
+    per_host = len(where.names) / max(where.peopled, 1)
     variance = inflated(forecasts.spread**2, profile.together.share, per_host)
     return replace(forecasts, spread=np.sqrt(variance), usual=usual)
 
@@ -173,6 +174,7 @@ def _changed_hosts(before: Mapping[str, str], after: Mapping[str, str]) -> froze
     """Hosts that VMs came to or left since the last observation; none at the first one."""
     if not before or before is after or before == after:
         return frozenset()
+    before = as_dict(before)
     moved = {vm for vm, host in after.items() if before.get(vm) != host}
     moved |= before.keys() - after.keys()
     return frozenset(host for vm in moved for host in (before.get(vm), after.get(vm)) if host)

@@ -104,6 +104,11 @@ class Whereabouts:
         return np.array([row[host] for host in self.place], dtype=np.int64)
 
     @cached_property
+    def peopled(self) -> int:
+        """How many hosts have any VM."""
+        return len(set(self.place))
+
+    @cached_property
     def row(self) -> Ints:
         """Where each VM's main copy is among the VMs of all readings."""
         return np.array([copy.row for copy in self.main.values()], dtype=np.int64)
