@@ -123,9 +123,10 @@ class Loop:
         return cycle
 
     def look(self) -> None:
-        """Observe and record only: the next cycle's rates are of the time since."""
+        """Only see where everything stands: the next cycle's rates are of the time since, and those
+        are kept as samples."""
         policy = self._policy().at(self._clock.now())
-        self._look(policy)
+        self._look(policy, sampled=False)
         self._advance(self._news(), policy)
 
     def step(self) -> None:
@@ -149,10 +150,12 @@ class Loop:
 
     # Advancing
 
-    def _look(self, policy: Policy) -> None:
-        self._watch.look(
-            policy.detection, lambda: own_moves(self._executions), meanwhile=self._carry_on
-        )
+    def _look(self, policy: Policy, *, sampled: bool = True) -> None:
+        self._watch.look(policy.detection, self._ours, meanwhile=self._carry_on, sampled=sampled)
+
+    def _ours(self) -> frozenset[str]:
+        """The VMs that we move by now."""
+        return own_moves(self._executions)
 
     def _carry_on(self) -> None:
         """With what was last seen; a host that hangs keeps no operator and no migration waiting."""

@@ -14,6 +14,7 @@ from balancerd.core.observation import Observation
 from balancerd.core.outcome import NEVER_BEGUN
 from balancerd.core.past.history import History
 from balancerd.core.past.vetoes import DEED, deeds
+from balancerd.core.plain import as_dict
 from balancerd.core.policies.tables import Detection
 from balancerd.core.sensing.forecast import MEMORY, Pasts, taking_in
 from balancerd.core.sensing.measurement import Known
@@ -65,15 +66,23 @@ class Watch:
         self._known = Known(hosts=hosts, pasts=self._pasts(now), profile=self._profile(now))
 
     def look(
-        self, detection: Detection, ours: Callable[[], Set[str]], meanwhile: Callable[[], None]
+        self,
+        detection: Detection,
+        ours: Callable[[], Set[str]],
+        meanwhile: Callable[[], None],
+        *,
+        sampled: bool = True,
     ) -> None:
-        """Observe and record. `ours` are the VMs that we move: what becomes of them, we did. While
-        hosts are waited for, `meanwhile` goes on with what was seen before."""
+        """Observe and record; the loads only if `sampled`. `ours` are the VMs that we move: what
+        becomes of them, we did. While hosts are waited for, `meanwhile` goes on with what was seen
+        before."""
         before, snapshot = self._seen, self._observe(detection, meanwhile)
         self._note_power(before.cluster.hosts if before else {}, snapshot)
         self._note_troubles(snapshot)
         self._seen = snapshot
         self._record(before, ours())
+        if sampled:
+            self._sample()
 
     def fresh(self, detection: Detection, now: float) -> bool:
         """Whether what was seen is recent enough to act on."""
@@ -140,7 +149,7 @@ class Watch:
         hosts = snapshot.cluster.hosts
         if hosts is before:
             return
-        both = zip(hosts.items(), map(before.get, hosts), strict=True)
+        both = zip(hosts.items(), map(as_dict(before).get, hosts), strict=True)
         for name in [name for (name, host), known in both if known is not host]:
             old, host = before.get(name), hosts[name]
             if host.power is not PowerState.UNKNOWN and (old is None or old.power != host.power):
@@ -166,6 +175,9 @@ class Watch:
             self.history = history
             if before is not None:
                 self._note_deeds(before, snapshot, ours)
+
+    def _sample(self) -> None:
+        snapshot = self.snapshot
         try:
             self._samples.append(snapshot.at, snapshot.host_loads, snapshot.loads)
             trouble = ""

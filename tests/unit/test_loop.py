@@ -396,6 +396,18 @@ def test_a_restart_remembers_the_demand_of_vms(site: Site) -> None:
     assert all(forecast.spread < 0.01 for forecast in snapshot.forecasts.values())
 
 
+def test_what_a_look_before_a_cycle_reads_is_not_kept_as_samples(site: Site) -> None:
+    """The cycle's own readings tell the same, and of the time since."""
+    site.policy = a_policy(mode="observe")
+    for _ in range(3):
+        site.loop.look()
+        site.world.advance(site.world.now() + 1.0)
+        site.loop.cycle()
+        site.world.advance(site.world.now() + 59.0)
+    ticks = [at for (at,) in site.samples.database.rows("SELECT at FROM ticks ORDER BY at")]
+    assert [at - site.world.now() for at in ticks] == [-179.0, -119.0, -59.0]
+
+
 def test_an_operator_gives_one_migration_up(site: Site) -> None:
     while not site.world.migrating():
         site.cycles(1, seconds=1.0)
