@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from balancerd.core.model import (
     VM,
     Disk,
@@ -12,7 +14,7 @@ from balancerd.core.model import (
     Snapshot,
     VMState,
 )
-from balancerd.core.observation import HostReading
+from balancerd.core.observation import HostReading, Observation
 from balancerd.core.policies.tables import Detection
 from balancerd.core.sensing.measurement import Known
 from balancerd.core.sensing.snapshot import assemble, freeze_reason
@@ -52,14 +54,33 @@ def test_a_vm_under_way_is_on_its_source_and_flies_to_its_target() -> None:
     assert exclusion(snapshot, "a") is ExclusionKind.FOREIGN_JOB
 
 
-def test_a_vm_after_the_switch_over_is_on_its_target() -> None:
+@pytest.mark.parametrize("half", [VMState.OUTGOING, VMState.POSTCOPY_FAILED])
+def test_a_vm_in_post_copy_still_goes_from_its_source_to_its_target(half: VMState) -> None:
+    """Dies when it is said to go back: people are told so, and the throttle counts its bytes on
+    the wrong side of each link."""
     snapshot = snapshot_of(
-        host_reading("h1", 1000, vm_reading("a", state=VMState.OUTGOING)),
+        host_reading("h1", 1000, vm_reading("a", state=half)),
         host_reading("h2", 1000, vm_reading("a")),
     )
-    assert snapshot.cluster.placement["a"] == "h2"
-    assert snapshot.cluster.flights["a"] == "h1"
+    assert snapshot.cluster.placement["a"] == "h1"
+    assert snapshot.cluster.flights["a"] == "h2"
+    assert snapshot.cluster.vms["a"].state is VMState.RUNNING
     assert not snapshot.split_brains
+
+
+def test_a_vm_in_post_copy_is_measured_where_it_runs() -> None:
+    """Dies when what it uses counts as its source's: the target's would be its own overhead."""
+
+    def seen(at: float) -> Observation:
+        sent = vm_reading("a", state=VMState.OUTGOING)
+        runs = vm_reading("a", cpu_seconds=at - 1000)
+        busy = host_reading("h2", at, runs, cpu_busy=at - 1000)
+        return observed(at, host_reading("h1", at, sent), busy)
+
+    _, known = assemble(seen(1000), Known(), {}, DETECTION)
+    snapshot, _ = assemble(seen(1010), known, {}, DETECTION)
+    assert snapshot.loads["a"].cpu == 1.0
+    assert snapshot.overhead["h2"][0] == 0.0
 
 
 def test_a_definition_left_behind_is_not_a_second_vm() -> None:

@@ -67,7 +67,7 @@ def measure(known: Known, showing: Showing, detection: Detection) -> Measured:
     where, window = showing.where, detection.window
     host_tracks, host_doubts = _follow_hosts(known, showing, window)
     vm_tracks, vm_doubts = _follow_vms(known, showing, window)
-    changed = _changed_hosts(known.where.placement, where.placement)
+    changed = _changed_hosts(known.where.read_on, where.read_on)
     if changed:
         host_tracks = host_tracks.forget(changed)
     rated = ~np.isnan(vm_tracks.loads.cpu)

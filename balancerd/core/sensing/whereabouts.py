@@ -36,6 +36,8 @@ _PRECEDENCE = (
     VMState.INCOMING,
     VMState.MIGRATED,
 )
+# States of a source whose VM runs on the target already.
+_SENT = frozenset({VMState.OUTGOING, VMState.POSTCOPY_FAILED})
 _RANK = {state: rank for rank, state in enumerate(_PRECEDENCE)}
 
 
@@ -61,16 +63,27 @@ class Sight:
     vms: tuple[ShownVM, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Way:
+    """The two halves of a VM that is under way."""
+
+    source: Copy
+    target: Copy
+
+
 @dataclass(frozen=True)
 class Whereabouts:
     """Every VM, in order of its name: how it shows itself, where it is, and where it is going.
+
+    What is under way is on its source to the end. After the switch-over it runs, and tells of its
+    demand, on its target: that is the half in `main` then.
 
     `ambiguous` VMs share their name with another one; they are told apart as "name@host". `busy`
     are those that some host has a job for; `twice`: which definition to believe nobody knows.
     """
 
     sights: tuple[Sight, ...]  # what all of this was made of
-    main: Mapping[str, Copy]  # on the host where it is
+    main: Mapping[str, Copy]  # the half that says how it is
     vms: Mapping[str, VM]
     placement: Mapping[str, str]
     flights: Mapping[str, str]
@@ -93,13 +106,18 @@ class Whereabouts:
         return tuple(self.main)
 
     @cached_property
+    def read_on(self) -> Mapping[str, str]:
+        """The host that tells of each VM's demand."""
+        return {name: copy.host for name, copy in self.main.items()}
+
+    @cached_property
     def place(self) -> tuple[str, ...]:
-        """The host of each VM."""
-        return tuple(self.placement.values())
+        """The host that tells of each VM's demand, in their order."""
+        return tuple(self.read_on.values())
 
     @cached_property
     def host(self) -> Ints:
-        """Which of the sights is of the host of each VM."""
+        """Which of the sights is of the host that tells of each VM's demand."""
         row = {sight.host: number for number, sight in enumerate(self.sights)}
         return np.array([row[host] for host in self.place], dtype=np.int64)
 
@@ -162,16 +180,17 @@ def _found(sights: tuple[Sight, ...], before: Mapping[str, VM]) -> Whereabouts:
     busy |= {name for name, found in copies.items() if any(copy.shown.job for copy in found)}
     main = single | {name: min(found, key=_standing) for name, found in copies.items()}
     main = {name: main[name] for name in sorted(main)}
-    halves = {name: _other_half(main[name], copies[name]) for name in sorted(copies)}
-    flights = {name: half for name, half in halves.items() if half is not None}
+    found_ways = {name: _way(main[name], copies[name]) for name in sorted(copies)}
+    ways = {name: way for name, way in found_ways.items() if way is not None}
+    here = main | {name: way.source for name, way in ways.items()}
     return Whereabouts(
         sights=sights,
         main=main,
-        vms=kept({name: _as_shown(copy.shown) for name, copy in main.items()}, before),
-        placement=MappingProxyType({name: copy.host for name, copy in main.items()}),
-        flights=MappingProxyType({name: half.host for name, half in flights.items()}),
+        vms=kept({n: _as_shown(c.shown, main[n].shown.state) for n, c in here.items()}, before),
+        placement=MappingProxyType({name: copy.host for name, copy in here.items()}),
+        flights=MappingProxyType({name: way.target.host for name, way in ways.items()}),
         landing=MappingProxyType(
-            {n: half.shown.vm.numa for n, half in flights.items() if half.shown.vm.numa}
+            {n: way.target.shown.vm.numa for n, way in ways.items() if way.target.shown.vm.numa}
         ),
         ambiguous=ambiguous,
         busy=frozenset(busy),
@@ -224,10 +243,10 @@ def _told_apart(
     return copies, frozenset(ambiguous)
 
 
-def _as_shown(shown: ShownVM) -> VM:
-    """The VM in the state that its host shows."""
+def _as_shown(shown: ShownVM, state: VMState) -> VM:
+    """The VM in the state that a host shows."""
     vm = shown.vm
-    return vm if vm.state is shown.state else replace(vm, state=shown.state)
+    return vm if vm.state is state else replace(vm, state=state)
 
 
 def _standing(copy: Copy) -> tuple[bool, int, str]:
@@ -236,10 +255,15 @@ def _standing(copy: Copy) -> tuple[bool, int, str]:
     return (not (copy.fresh and active), _RANK[copy.shown.state], copy.host)
 
 
-def _other_half(main: Copy, found: Sequence[Copy]) -> Copy | None:
-    """The other active half of a VM, which is where it is going."""
+def _way(main: Copy, found: Sequence[Copy]) -> Way | None:
+    """The two active halves of a VM; None where there is one. It goes to the half that waits for
+    it, or from the one that stands still as the other runs."""
     halves = [c for c in found if c is not main and c.shown.state in ACTIVE]
-    return min(halves, key=_standing) if halves else None
+    if not halves:
+        return None
+    other = min(halves, key=_standing)
+    sent = main.shown.state is VMState.RUNNING and other.shown.state in _SENT
+    return Way(other, main) if sent else Way(main, other)
 
 
 def _split_brains(sights: Sequence[Sight]) -> list[SplitBrain]:
