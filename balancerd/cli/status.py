@@ -61,6 +61,8 @@ def _status_document(found: Status, policy: str) -> dict[str, Any]:
     cycle, pause = found.cycle, found.pause
     document: dict[str, Any] = {
         "running": found.running,
+        "absent_since": None,
+        "stopped": None,
         "policy": policy,
         "paused": pause is not None,
         "pause": None,
@@ -72,6 +74,9 @@ def _status_document(found: Status, policy: str) -> dict[str, Any]:
         "objections": list(found.objections),
         "unsettled": list(found.unsettled),
     }
+    if found.absence:
+        document["absent_since"] = format_time(found.absence.since)
+        document["stopped"] = found.absence.announced
     if pause:
         document["pause"] = {
             "at": format_time(pause.at),
@@ -104,6 +109,8 @@ def _draw_status(where: "Console", document: Row, now: float) -> None:
 def _status_lines(document: Row, now: float) -> Iterator[tuple[str, str]]:
     """What there is to say, each with a name."""
     pause, cycle = document["pause"], document["cycle"]
+    if document["absent_since"]:
+        yield _absence(document, now)
     if pause:
         until = f"until {moment(pause['until'])}" if pause["until"] else "until resumed"
         why = f": {pause['reason']}" if pause["reason"] else ""
@@ -134,6 +141,15 @@ def _status_lines(document: Row, now: float) -> Iterator[tuple[str, str]]:
     yield "under way", counted(document["actions_under_way"], "action")
     if document["requests_waiting"]:
         yield "requests", f"{document['requests_waiting']} wait for an answer"
+
+
+def _absence(document: Row, now: float) -> tuple[str, str]:
+    """Since when balancerd does not run."""
+    since = document["absent_since"]
+    at = f"{moment(since)}, {duration(round(now - parse_time(since)))} ago"
+    if document["stopped"]:
+        return "stopped", at
+    return "SILENT", f"since {at}: it ended without a word, as if it was killed"
 
 
 def _in_the_way(document: Row) -> Iterator[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 Hosts are libvirt's own test driver, in which one VM seems to run twice: nothing may ever move."""
 
+import json
 import os
 import signal
 import socket
@@ -11,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -188,6 +190,26 @@ def test_a_record_can_be_taken_over_from_one_that_was_killed(process: Process) -
     process.stop(signal.SIGKILL)
     process.start()
     process.hears("READY=1")
+
+
+def test_status_says_since_when_balancerd_is_not_there_and_whether_it_was_stopped(
+    process: Process,
+) -> None:
+    state = process.directory / "state"
+    for number, word, stopped in (
+        (signal.SIGTERM, "stopped", True),
+        (signal.SIGKILL, "SILENT", False),
+    ):
+        process.start()
+        process.hears("WATCHDOG=1")
+        assert json.loads(balancerctl("status", "-o", "json", record=state).stdout)["running"]
+        process.stop(number)
+        done = balancerctl("status", record=state)
+        assert done.returncode == 3
+        assert done.stdout.splitlines()[1].startswith(word)
+        told = json.loads(balancerctl("status", "-o", "json", record=state).stdout)
+        assert told["stopped"] is stopped
+        assert time.time() - datetime.fromisoformat(told["absent_since"]).timestamp() < 20
 
 
 def test_every_problem_of_the_files_is_told_with_its_line_and_exit_code_2(

@@ -44,10 +44,19 @@ _REQUEST = "id, at, verb, subject, by, arguments, answered_at, accepted, answer"
 
 
 @dataclass(frozen=True, slots=True)
+class Absence:
+    """Since when a balancerd that was there is not."""
+
+    since: float  # its last sign of life
+    announced: bool  # it was stopped, and said so
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """What `balancerctl status` tells."""
 
     running: bool  # a balancerd holds the record's lock
+    absence: Absence | None  # None: it runs, or never did on this record
     cycle: Cycle | None  # the newest one
     pause: Pause | None
     under_way: int  # intents without a conclusion
@@ -66,9 +75,11 @@ class Reader:
 
     def status(self, now: float) -> Status:
         """How things stand."""
+        running, cycle = is_locked(self.database.path.parent), self.newest_cycle()
         return Status(
-            running=is_locked(self.database.path.parent),
-            cycle=self.newest_cycle(),
+            running=running,
+            absence=None if running else self._absence(cycle),
+            cycle=cycle,
             pause=operator.standing_pause(self.database, now),
             under_way=self._under_way(),
             waiting=len(operator.unanswered(self.database)),
@@ -77,6 +88,15 @@ class Reader:
             objections=self._objections(now - HOUR),
             unsettled=self._unsettled(),
         )
+
+    def _absence(self, cycle: Cycle | None) -> Absence | None:
+        row = self.database.row(
+            "SELECT at, kind = 'end' FROM events WHERE subject = 'balancerd'"
+            " AND kind IN ('begin', 'end') ORDER BY id DESC LIMIT 1"
+        )
+        if row is None:
+            return None
+        return Absence(max(row[0], cycle.at if cycle else 0.0), announced=bool(row[1]))
 
     def _unsettled(self) -> tuple[str, ...]:
         """What people were last told of each move that is waited for."""
