@@ -204,7 +204,7 @@ class Configuration(Schema):
     maintenance: Cron = Field(
         "30 3 * * *",
         description="when the record is rolled up, pruned and copied, as cron expression; "
-        "migrations under way are waited for",
+        "migrations under way are waited for, and what was missed is made up for",
     )
     timezone: Zone = Field("UTC", description="IANA time zone of `maintenance`")
     tls: bool = Field(

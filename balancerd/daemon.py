@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -30,6 +31,7 @@ from balancerd.documents import DocumentError
 from balancerd.notify import notify
 from balancerd.ports import LedgerError
 from balancerd.service import Service, Setup, composed
+from balancerd.steady import CLOCK
 
 log = logging.getLogger("balancerd")
 
@@ -120,13 +122,16 @@ class Daemon:
         """Run under one configuration; the setup to go on with, if not stopping."""
         configuration = setup.configuration
         ring = partial(self._alarms.ring, Alarm.NEWS)
-        with composed(setup, ring) as service, self._clockwork(configuration):
+        cron = CronTrigger.from_crontab(configuration.maintenance, timezone=configuration.timezone)
+        with composed(setup, ring) as service, self._clockwork(configuration, cron):
             watchdog = max(LEAST_WATCHDOG, CYCLES_PER_WATCHDOG * configuration.cycle)
             notify(
                 READY=1, WATCHDOG_USEC=int(watchdog * 1e6), STATUS="the first cycle is under way"
             )
             names = ", ".join(host.name for host in configuration.host)
             log.info("watching %s; policy %s", names, setup.policy.name)
+            if was_missed(cron, service.ledger.maintained_at(), CLOCK.now()):
+                service.maintain_soon()
             service.cycle()
             while not self._stopping:
                 change = self._once(service)
@@ -135,12 +140,11 @@ class Daemon:
         return service.setup
 
     @contextmanager
-    def _clockwork(self, configuration: Configuration) -> Iterator[None]:
+    def _clockwork(self, configuration: Configuration, cron: CronTrigger) -> Iterator[None]:
         scheduler = BackgroundScheduler(
             timezone="UTC",
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )
-        cron = CronTrigger.from_crontab(configuration.maintenance, timezone=configuration.timezone)
         interval = IntervalTrigger(seconds=configuration.cycle)
         scheduler.add_job(self._alarms.ring, interval, args=[Alarm.CYCLE])
         scheduler.add_job(self._alarms.ring, cron, args=[Alarm.MAINTENANCE])
@@ -200,6 +204,15 @@ class Daemon:
         logging.getLogger().setLevel(new.configuration.log_level.upper())
         log.info("the configuration changed; beginning anew with it")
         return new
+
+
+def was_missed(cron: CronTrigger, last: float, now: float) -> bool:
+    """Whether what a cron expression asks for, and was last done at a time, was due since.
+
+    balancerd may have been down, or begun anew with it still waiting for migrations.
+    """
+    due = cron.get_next_fire_time(None, datetime.fromtimestamp(last, UTC))
+    return due is not None and due.timestamp() <= now
 
 
 def _set_up_logging(*, plain: bool) -> None:

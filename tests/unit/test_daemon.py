@@ -16,8 +16,9 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from apscheduler.triggers.cron import CronTrigger
 
-from balancerd.daemon import Alarm, Alarms
+from balancerd.daemon import Alarm, Alarms, was_missed
 from tests.records import balancerctl
 
 BALANCERD = Path(sys.executable).parent / "balancerd"
@@ -281,6 +282,26 @@ def test_sighup_with_other_hosts_begins_anew_with_them(process: Process) -> None
     process.hears("READY=1", "first cycle")
     process.hears("WATCHDOG=1")
     until(lambda: "watching h1, h9" in process.log())
+
+
+@pytest.mark.parametrize(("last", "missed"), [(0.0, True), (3.4, True), (3.6, False)], ids=str)
+def test_maintenance_that_was_due_is_known_by_the_last_one(last: float, missed: bool) -> None:
+    """It is due at half past three, and now it is six."""
+    cron = CronTrigger.from_crontab("30 3 * * *", timezone="UTC")
+    assert was_missed(cron, last * 3600, 6 * 3600) is missed
+
+
+def test_maintenance_that_was_missed_is_made_up_for(process: Process) -> None:
+    """Dies when the alarm alone tells that it is due: what waited for migrations as the files were
+    read again, or was due while balancerd was down, waited until the next day."""
+    backups = process.directory / "state" / "backups"
+    backups.mkdir(parents=True)
+    old = backups / "ledger-2024-01-01.db"
+    old.touch()
+    os.utime(old, (0, 0))
+    process.start()
+    process.hears("WATCHDOG=1")
+    until(lambda: len(list(backups.iterdir())) == 2)
 
 
 def test_sighup_on_a_ledger_that_takes_nothing_keeps_the_old_hosts_and_goes_on_to_watch_them(

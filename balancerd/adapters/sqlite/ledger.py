@@ -16,6 +16,7 @@ from balancerd.adapters.sqlite.maintenance import (
     RETENTION,
     LedgerRetention,
     back_up,
+    backed_up_at,
     newest_backup,
     prune,
 )
@@ -91,6 +92,10 @@ class Ledger:
         finally:  # a disk without room for a copy needs it all the more
             prune(self.database, now, retention)
         _LOG.info("the audit has %d lines; its head is %s", *audit.head(self.database))
+
+    def maintained_at(self) -> float:
+        """When it was last maintained, by its newest backup; 0 if never."""
+        return backed_up_at(self.database.path)
 
     def recover(self) -> tuple[Intent, ...]:
         """Intents that have no conclusion yet, oldest first."""

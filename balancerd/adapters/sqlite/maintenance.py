@@ -85,6 +85,13 @@ def newest_backup(path: Path) -> Path | None:
     return copies[-1] if copies else None
 
 
+def backed_up_at(path: Path) -> float:
+    """When a ledger's file was last copied; 0 if never."""
+    copy = newest_backup(path)
+    with broken(_backups(path)):
+        return copy.stat().st_mtime if copy else 0.0
+
+
 def _backups(path: Path) -> Path:
     return path.parent / "backups"
 
