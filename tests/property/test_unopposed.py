@@ -1,6 +1,7 @@
 """What is said to be opposed by nothing, against what the rules say in its turn."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -36,3 +37,25 @@ def test_what_nothing_opposes_is_refused_by_no_rule_in_its_turn(
         elif refusal is None:
             layout.charge(block, target)
             layout.place[block] = target
+
+
+@settings(max_examples=200, deadline=None)
+@given(snapshots(), policies(), st.data())
+def test_blocks_that_move_at_once_are_where_one_after_the_other_would_be(
+    snapshot: Snapshot, policy: Policy, data: st.DataObject
+) -> None:
+    """Dies if what a host gives is not taken off it, or groups and NUMA nodes are passed over."""
+    layout = lay_out(snapshot, policy, History(), NOW)
+    if not layout.blocks or not layout.hosts:
+        return
+    blocks = data.draw(st.lists(st.integers(0, len(layout.blocks) - 1), unique=True, max_size=12))
+    hosts = st.integers(0, len(layout.hosts) - 1)
+    targets = data.draw(st.lists(hosts, min_size=len(blocks), max_size=len(blocks)))
+    singly = layout.copy()
+    for block, target in zip(blocks, targets, strict=True):
+        singly.move(block, target)
+    layout.move_all(np.array(blocks, dtype=np.int64), np.array(targets, dtype=np.int64))
+    assert layout.place.tolist() == singly.place.tolist()
+    assert (layout.present, layout.moved) == (singly.present, singly.moved)
+    for (used, _), (expected, _) in zip(layout.demands(), singly.demands(), strict=True):
+        assert used.tolist() == pytest.approx(expected.tolist())

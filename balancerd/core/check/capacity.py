@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from math import inf, isfinite, sqrt
 
 from balancerd.core.check.nodes import node_limits
-from balancerd.core.check.replay import Replay
+from balancerd.core.check.replay import Replay, Taken
 from balancerd.core.model import ABSURD_CORES, Cluster
 from balancerd.core.plan import Move
 from balancerd.core.policies.rule import matches
@@ -21,16 +21,15 @@ def check_landing(replay: Replay, move: Move) -> None:
     bands, capacity = replay.policy.thresholds, replay.policy.capacity
     left = 1.0 - _kept_free(replay, move.target)
     cpu, memory = replay.snapshot.overhead.get(move.target, (0.0, 0))
-    expected, variance, charged, vcpus = map(
-        sum, zip(_taken(replay, moving), _stays(replay, move.target), strict=True)
-    )
-    cpu += expected + capacity.spread_factor * sqrt(variance)
+    came, stays = _taken(replay, moving), _stays(replay, move.target)
+    cpu += came.cpu + stays.cpu + capacity.spread_factor * sqrt(came.variance + stays.variance)
     _limit(replay, move, "CPU", cpu, bands.cpu.landing * left * target.cpu)
     if capacity.enforce_memory:
         reserve = max(capacity.memory_reserve, capacity.memory_reserve_share * target.memory)
-        used = memory + charged
+        used = memory + came.memory + stays.memory
         room = bands.memory.landing * left * (target.memory - reserve)
         _limit(replay, move, "memory", used, room)
+    vcpus = came.vcpus + stays.vcpus
     _limit(replay, move, "vCPUs", vcpus, capacity.cpu_overcommit * (target.cores or target.cpu))
     if capacity.vms_per_host is not None:
         _limit(replay, move, "VMs", len(vms), capacity.vms_per_host)
@@ -41,22 +40,23 @@ def check_landing(replay: Replay, move: Move) -> None:
         _limit(replay, move, name, taken, limit)
 
 
-def _stays(replay: Replay, host: str) -> tuple[float, ...]:
+def _stays(replay: Replay, host: str) -> Taken:
     """What VMs take of a host that are there from beginning to end."""
     if host not in replay.stays:
         replay.stays[host] = _taken(replay, replay.staying.get(host, ()))
     return replay.stays[host]
 
 
-def _taken(replay: Replay, vms: Sequence[str]) -> tuple[float, ...]:
-    """What VMs take: expected CPU, the square of its spread, memory, vCPUs."""
-    demands, values = [demand(replay, vm) for vm in vms], replay.snapshot.cluster.vms
-    return (
-        sum(cpu for cpu, _ in demands),
-        sum(spread * spread for _, spread in demands),
-        sum(max(0, values[vm].memory) for vm in vms),
-        sum(values[vm].vcpus for vm in vms),
-    )
+def _taken(replay: Replay, vms: Sequence[str]) -> Taken:
+    """What VMs take of their host together."""
+    cpu, variance, memory, vcpus = 0.0, 0.0, 0, 0
+    for name in vms:
+        vm, (expected, spread) = replay.snapshot.cluster.vms[name], demand(replay, name)
+        cpu += expected
+        variance += spread * spread
+        memory += max(0, vm.memory)
+        vcpus += vm.vcpus
+    return Taken(cpu, variance, memory, vcpus)
 
 
 def _huge_pages(

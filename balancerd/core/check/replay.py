@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import NamedTuple
 
 from balancerd.core.model import VM, Snapshot, VMState
 from balancerd.core.plan import Move, Plan
@@ -19,6 +20,15 @@ Inside = Callable[[str], bool]
 def _charged(vms: Same[Mapping[str, VM]]) -> frozenset[str]:
     """The VMs that cost their hosts anything."""
     return frozenset(name for name, vm in vms.value.items() if vm.state not in GONE)
+
+
+class Taken(NamedTuple):
+    """What VMs take of a host: expected CPU, the square of its spread, memory, vCPUs."""
+
+    cpu: float
+    variance: float
+    memory: int
+    vcpus: int
 
 
 @dataclass(slots=True)
@@ -42,7 +52,7 @@ class Replay:
     closing: list[ConstraintRule] = field(default_factory=list)  # those that exclude whole hosts
     headroom: list[ConstraintRule] = field(default_factory=list)  # those that keep a share free
     demands: dict[str, tuple[float, float]] = field(default_factory=dict)  # by VM, as asked for
-    stays: dict[str, tuple[float, ...]] = field(default_factory=dict)  # what `staying` takes, too
+    stays: dict[str, Taken] = field(default_factory=dict)  # what `staying` takes, too
     _domains: dict[tuple[str, tuple[str, ...]], dict[str, set[str]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -51,7 +51,7 @@ def schedule(layout: Layout, wants: Sequence[Want]) -> tuple[list[Step], list[Re
     steps: list[Step] = []
     pending, parked = list(wants), set[int]()
     if _unopposed(layout, wants).all():
-        return [_step(layout, want, want.target, parked) for want in wants], []
+        return _at_once(layout, wants), []
     while pending:
         waiting = []
         for want in pending:
@@ -72,6 +72,17 @@ def _unopposed(layout: Layout, ways: Sequence[Step] | Sequence[Want]) -> Bools:
     """Which blocks may go their ways whatever others go before."""
     blocks = np.array([way.block for way in ways], dtype=np.int64)
     return unopposed(layout, blocks, np.array([way.target for way in ways], dtype=np.int64))
+
+
+def _at_once(layout: Layout, wants: Sequence[Want]) -> list[Step]:
+    """The steps for wants that nothing is in the way of."""
+    blocks = np.array([want.block for want in wants], dtype=np.int64)
+    sources = layout.place[blocks].tolist()
+    layout.move_all(blocks, np.array([want.target for want in wants], dtype=np.int64))
+    return [
+        Step(want.block, source, want.target, want.reason)
+        for want, source in zip(wants, sources, strict=True)
+    ]
 
 
 def _step(layout: Layout, want: Want, target: int, parked: set[int]) -> Step:

@@ -171,6 +171,32 @@ class Layout:
         self.place[block] = target
         self.moved.add(block)
 
+    def move_all(self, blocks: Ints, targets: Ints) -> None:
+        """Place different blocks elsewhere, one after the other."""
+        is_plain = self.nodes is None and self.pools is None
+        if not is_plain or not self.groups_of.keys().isdisjoint(blocks.tolist()):
+            for block, target in zip(blocks.tolist(), targets.tolist(), strict=True):
+                self.move(block, target)
+            return
+        hosts = np.array([self.place[blocks], targets]).T.ravel()
+        block, sign = np.repeat(blocks, 2), np.tile([-1, 1], len(blocks))
+        for used, by in self.demands():
+            np.add.at(used, hosts, sign * by[block])
+        np.maximum(self.used_variance, 0.0, out=self.used_variance)
+        self.place[blocks] = targets
+        self.moved.update(blocks.tolist())
+
+    def demands(self) -> tuple[tuple[Floats | Ints, Floats | Ints], ...]:
+        """All that is used of each host, and what of it each block takes."""
+        return (
+            (self.used_now, self.now),
+            (self.used_cpu, self.cpu),
+            (self.used_variance, self.variance),
+            (self.used_memory, self.memory),
+            (self.used_vcpus, self.vcpus),
+            (self.used_count, self.sizes),
+        )
+
     def expected_cpu(self) -> Floats:
         """Expected CPU of every host with its spread, as a fraction of capacity."""
         return share(self.used_cpu + self.factor * np.sqrt(self.used_variance), self.cpu_capacity)

@@ -26,6 +26,11 @@ class Levels:
     distances: Floats = field(init=False)
 
     def __post_init__(self) -> None:
+        self.reset(self.used)
+
+    def reset(self, used: Floats) -> None:
+        """Begin again with so much used."""
+        self.used = used
         self.distances = self.used / self.capacity - self.mean[:, np.newaxis]
         self.distances[:, ~self.open] = 0.0
 

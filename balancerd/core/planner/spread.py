@@ -9,10 +9,12 @@ most, largest first, or nearly as much at the end of a better way, and lets `exc
 is left. Where each block ends up is what counts; `order.schedule` finds the steps.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from balancerd.core.ordering.order import Want, schedule
-from balancerd.core.placing.constraints import accepts, refuses
+from balancerd.core.placing.constraints import accepts, refuses, unopposed
 from balancerd.core.placing.layout import Bools, Floats, Ints, Layout
 from balancerd.core.planner.draft import Draft
 from balancerd.core.planner.exchange import LEAST_GAIN, Exchange
@@ -64,11 +66,11 @@ def _round(
     """Lift, put down, exchange; how many blocks found another place. No block is lifted twice."""
     still = untried & (trial.place == trial.origin)
     lifted = _lift(levels, trial.place, still, enough, _room(draft, trial))
-    placed = [block for block in lifted if _put_down(draft, trial, levels, block)]
+    placed = _put_down(draft, trial, levels, lifted)
     untried[lifted] = False
     if placed:
         Exchange.of(trial, levels, free).run(enough)
-    return len(placed)
+    return placed
 
 
 def _room(draft: Draft, trial: Layout) -> int:
@@ -114,26 +116,51 @@ def _chosen(levels: Levels, blocks: Ints, host: int, enough: float) -> Ints:
     return blocks[chosen]
 
 
-def _put_down(draft: Draft, trial: Layout, levels: Levels, block: int) -> bool:
-    """Put a lifted block where it helps most; back where it was if that is nowhere else."""
-    home, size = int(trial.place[block]), levels.amounts[:, [block]]
-    rise = (size * (2.0 * levels.distances + size / levels.capacity)).sum(axis=0)
-    stay = rise[home]
-    rise[~trial.receives | ~levels.open] = np.inf
-    rise[home] = np.inf
-    target = _nearest(draft, home, rise, stay)
-    refusal = refuses(trial, block, target) if rise[target] < stay - LEAST_GAIN else None
+def _put_down(draft: Draft, trial: Layout, levels: Levels, lifted: Sequence[int]) -> int:
+    """Put lifted blocks down, each where it helps most; how many found another place.
+
+    At first as if no rule spoke against it. Only if one may, all is asked about, block by block.
+    """
+    used = levels.used.copy()
+    closed = ~trial.receives | ~levels.open
+    blocks = np.array(lifted, dtype=np.int64)
+    targets = np.array([_put(draft, trial, levels, block, closed) for block in lifted], np.int64)
+    away = targets != trial.place[blocks]
+    if unopposed(trial, blocks[away], targets[away]).all():
+        trial.move_all(blocks[away], targets[away])
+        return int(away.sum())
+    levels.reset(used)
+    return sum(_put_where_accepted(draft, trial, levels, block, closed) for block in lifted)
+
+
+def _put_where_accepted(
+    draft: Draft, trial: Layout, levels: Levels, block: int, closed: Bools
+) -> bool:
+    """Put a lifted block where it helps most of all hosts that take it; whether it has moved."""
+    home, used = int(trial.place[block]), levels.used.copy()
+    target = _put(draft, trial, levels, block, closed)
+    refusal = refuses(trial, block, target) if target != home else None
     if refusal is not None:
         # Only now is it worth asking all hosts about this block.
         draft.note(refusal)
-        rise[~accepts(trial, block)] = np.inf
-        target = _nearest(draft, home, rise, stay)
-    if rise[target] >= stay - LEAST_GAIN:
-        target = home
-    levels.add(target, levels.amounts[:, block])
+        levels.reset(used)
+        target = _put(draft, trial, levels, block, ~accepts(trial, block) | closed)
     if target != home:
         trial.move(block, target)
     return target != home
+
+
+def _put(draft: Draft, trial: Layout, levels: Levels, block: int, closed: Bools) -> int:
+    """Put a lifted block on the open host where it helps most, or back where it was; which one."""
+    home, size = int(trial.place[block]), levels.amounts[:, block : block + 1]
+    rise = (size * (2.0 * levels.distances + size / levels.capacity)).sum(axis=0)
+    stay = rise[home]
+    rise[closed] = rise[home] = np.inf
+    target = _nearest(draft, home, rise, stay)
+    if rise[target] >= stay - LEAST_GAIN:
+        target = home
+    levels.add(target, levels.amounts[:, block])
+    return target
 
 
 def _nearest(draft: Draft, home: int, rise: Floats, stay: float) -> int:

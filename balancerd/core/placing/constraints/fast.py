@@ -68,15 +68,8 @@ def unopposed(layout: Layout, blocks: Ints, targets: Ints) -> Bools:
     its turn. So has a block of which rules say more than where it may be, and what has room there.
     """
     crowd = layout.copy()
-    for used, amount in (
-        (crowd.used_now, layout.now),
-        (crowd.used_cpu, layout.cpu),
-        (crowd.used_variance, layout.variance),
-        (crowd.used_memory, layout.memory),
-        (crowd.used_vcpus, layout.vcpus),
-        (crowd.used_count, layout.sizes),
-    ):
-        np.add.at(used, targets, amount[blocks])
+    for used, by in crowd.demands():
+        np.add.at(used, targets, by[blocks])
     there = layout.receives[targets] & layout.reachable[layout.signature[blocks], targets]
     there &= layout.place[blocks] != targets
     plain = np.bincount(blocks, minlength=len(layout.blocks)) == 1
