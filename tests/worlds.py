@@ -15,7 +15,13 @@ from balancerd.adapters.sim.scenario import Scenario
 from balancerd.adapters.sim.site import Site, build
 from balancerd.adapters.sim.world import World
 from balancerd.core.model import Method
-from balancerd.core.observation import JobReport
+from balancerd.core.observation import (
+    HostCounters,
+    HostReading,
+    JobReport,
+    Presence,
+    VMReading,
+)
 
 START = 1_700_000_000.0
 LINK = 100  # bytes per second
@@ -73,10 +79,43 @@ def a_world(scenario: Scenario | None = None, demand: Any = None) -> World:
     return World(a_site(scenario, demand))
 
 
-def send(world: World, vm: str, source: str, target: str, **changes: Any) -> None:
-    """Ask for a migration without a cap and with no pause allowed."""
-    options = {"method": Method.PRE_COPY, "bandwidth": 0, "downtime": 0.0} | changes
-    world.migrate(vm, source, target, **options)
+def send(
+    world: World,
+    vm: str,
+    source: str,
+    target: str,
+    *,
+    method: Method = Method.PRE_COPY,
+    bandwidth: int = 0,
+    downtime: float = 0.0,
+    hand_over: bool = False,
+) -> None:
+    """Ask for a migration, if not told otherwise without a cap and with no pause allowed."""
+    world.migrate(vm, source, target, method, bandwidth, downtime, hand_over=hand_over)
+
+
+def reading(world: World, host: str) -> HostReading:
+    """What one host tells now."""
+    return next(one for one in world.observe().readings if one.host == host)
+
+
+def counters(world: World, host: str) -> HostCounters:
+    """The counters of a host that answers."""
+    found = reading(world, host).counters
+    assert found is not None
+    return found
+
+
+def used(vm: VMReading) -> float:
+    """CPU seconds of a VM that runs, as its host counts them."""
+    assert vm.counters is not None
+    assert vm.counters.cpu_seconds is not None
+    return vm.counters.cpu_seconds
+
+
+def presences(world: World, vm: str, *hosts: str) -> tuple[Presence, ...]:
+    """What each of the hosts says of the VM."""
+    return tuple(world.locate(vm, "", hosts).presence[host] for host in hosts)
 
 
 def live(world: World, seconds: float) -> list[JobReport]:

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from balancerd.actuator import Actuator
-from balancerd.adapters.sim.faults import Fault
-from balancerd.adapters.sim.scenario import FaultKind
+from balancerd.adapters.sim.scenario import Fault, FaultKind
 from balancerd.adapters.sim.world import World
 from balancerd.adapters.sqlite.ledger import Ledger
 from balancerd.adapters.sqlite.reader import Reader

@@ -1,9 +1,11 @@
 """Where simulated demand comes from: tables, traces, records, the generator."""
 
 from math import inf
+from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from balancerd.adapters.sim.generator import generate
 from balancerd.adapters.sim.load import LoadError, Table, from_readings, read_trace_directory
@@ -12,20 +14,19 @@ from balancerd.core.units import DAY, HOUR
 MONDAY = 1_772_409_600.0  # 2026-03-02, midnight UTC
 
 
-def write(directory, **files):
+def write(directory: Path, **files: str) -> None:
     for name, text in files.items():
         (directory / name).write_text(text)
-    return directory
 
 
-def test_a_step_begins_at_its_time_and_lasts_until_the_next():
+def test_a_step_begins_at_its_time_and_lasts_until_the_next() -> None:
     table = Table(300.0, np.array([[1.0], [2.0], [3.0]]))
     assert [table.demand(at)[0] for at in (0, 299.9, 300, 900, 1e9)] == [1, 1, 2, 3, 3]
     assert [table.next_change(at) for at in (0, 299.9, 300)] == [300, 300, 600]
     assert table.next_change(600) == inf
 
 
-def test_the_next_change_is_always_later():
+def test_the_next_change_is_always_later() -> None:
     """Seen to fail when the step is found by dividing alone: 0.1 x 3 / 0.1 is just under 3."""
     table, at = Table(0.1, np.zeros((50, 1))), 0.0
     for number in range(1, 50):
@@ -33,7 +34,7 @@ def test_the_next_change_is_always_later():
         assert at == pytest.approx(number * 0.1)
 
 
-def test_a_trace_is_read_in_the_order_of_its_files_names(tmp_path):
+def test_a_trace_is_read_in_the_order_of_its_files_names(tmp_path: Path) -> None:
     write(tmp_path, b="50\n100\n", a="0\n25\n", **{".hidden": "x"})
     trace = read_trace_directory(tmp_path, 2)
     assert trace.names == ("a", "b")
@@ -57,7 +58,9 @@ def test_a_trace_is_read_in_the_order_of_its_files_names(tmp_path):
         ("1\n2\n" + "9" * 5000 + "\n", "a:3: "),
     ],
 )
-def test_a_bad_line_is_one_sentence_with_file_and_line(tmp_path, text, complaint):
+def test_a_bad_line_is_one_sentence_with_file_and_line(
+    tmp_path: Path, text: str, complaint: str
+) -> None:
     write(tmp_path, a=text)
     with pytest.raises(LoadError) as error:
         read_trace_directory(tmp_path, 3)
@@ -66,37 +69,37 @@ def test_a_bad_line_is_one_sentence_with_file_and_line(tmp_path, text, complaint
     assert "\n" not in str(error.value)
 
 
-def test_a_directory_that_is_not_there_or_empty_is_one_sentence(tmp_path):
+def test_a_directory_that_is_not_there_or_empty_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(LoadError, match="nowhere: no such file or directory"):
         read_trace_directory(tmp_path / "nowhere", 3)
     with pytest.raises(LoadError, match="has no trace files"):
         read_trace_directory(tmp_path, 3)
 
 
-def test_a_recorded_vm_keeps_its_last_value_where_a_reading_is_missing():
+def test_a_recorded_vm_keeps_its_last_value_where_a_reading_is_missing() -> None:
     rows = [(1000.0, "b", 2.0), (1060.0, "a", 1.0), (1180.0, "a", 3.0), (1190.0, "b", float("nan"))]
     recorded = from_readings(rows, 60.0, "samples.db")
     assert (recorded.names, recorded.start) == (("a", "b"), 1000.0)
     assert recorded.table.rows.tolist() == [[0.0, 2.0], [1.0, 2.0], [1.0, 2.0], [3.0, 2.0]]
 
 
-def test_a_record_without_readings_is_one_sentence():
+def test_a_record_without_readings_is_one_sentence() -> None:
     with pytest.raises(LoadError, match="holds no readings"):
         from_readings([], 60.0, "empty.db")
 
 
-def generated(seed=1, vms=200, days=7):
+def generated(seed: int = 1, vms: int = 200, days: int = 7) -> NDArray[np.float64]:
     sizes = np.full(vms, 4.0)
     return generate(sizes, MONDAY, days * DAY, 300.0, 0.35, seed).rows
 
 
-def test_the_same_seed_gives_the_same_demand_and_another_seed_another():
+def test_the_same_seed_gives_the_same_demand_and_another_seed_another() -> None:
     assert np.array_equal(generated(seed=3, days=1), generated(seed=3, days=1))
     assert not np.array_equal(generated(seed=3, days=1), generated(seed=4, days=1))
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_generated_demand_looks_like_a_site(seed):
+def test_generated_demand_looks_like_a_site(seed: int) -> None:
     """Busier by day than by night and on working days than at the week's end; many VMs idle,
     demand between nothing and all of the size, neighbours in load correlated."""
     rows = generated(seed)

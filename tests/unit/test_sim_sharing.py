@@ -1,5 +1,7 @@
 """How migrations share links."""
 
+from typing import TypeAlias
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,8 +10,12 @@ from balancerd.adapters.sim.sharing import max_min_rates
 
 NO_CAP = 1e12
 
+Network: TypeAlias = tuple[list[list[int]], list[float], list[float]]  # paths, capacities, caps
 
-def rates(paths: list[list[int]], capacities: list[float], caps: list[float] | None = None):
+
+def rates(
+    paths: list[list[int]], capacities: list[float], caps: list[float] | None = None
+) -> list[float]:
     endless = len(capacities)
     hops = max(len(path) for path in paths)
     padded = [path + [endless] * (hops - len(path)) for path in paths]
@@ -21,25 +27,25 @@ def rates(paths: list[list[int]], capacities: list[float], caps: list[float] | N
     return [round(rate, 6) for rate in found.tolist()]
 
 
-def test_transfers_over_one_link_get_equal_parts():
+def test_transfers_over_one_link_get_equal_parts() -> None:
     assert rates([[0], [0], [0], [0]], [100.0]) == [25.0] * 4
 
 
-def test_what_a_capped_transfer_leaves_goes_to_the_others():
+def test_what_a_capped_transfer_leaves_goes_to_the_others() -> None:
     assert rates([[0], [0], [0]], [100.0], [10.0, NO_CAP, NO_CAP]) == [10.0, 45.0, 45.0]
 
 
-def test_a_transfer_held_up_elsewhere_leaves_its_part_to_its_neighbours():
+def test_a_transfer_held_up_elsewhere_leaves_its_part_to_its_neighbours() -> None:
     """Two over link 0, one of which also crosses a narrow link 1 with a third."""
     assert rates([[0, 1], [0], [1]], [100.0, 20.0]) == [10.0, 90.0, 10.0]
 
 
-def test_nothing_flows_over_a_link_that_is_cut():
+def test_nothing_flows_over_a_link_that_is_cut() -> None:
     assert rates([[0, 1], [1]], [0.0, 100.0]) == [0.0, 100.0]
 
 
 @st.composite
-def _networks(draw):
+def _networks(draw: st.DrawFn) -> Network:
     links = draw(st.integers(1, 6))
     capacities = draw(st.lists(st.floats(1.0, 1000.0), min_size=links, max_size=links))
     path = st.lists(st.integers(0, links - 1), min_size=1, max_size=3, unique=True)
@@ -49,7 +55,7 @@ def _networks(draw):
 
 
 @given(_networks())
-def test_every_transfer_is_at_its_cap_or_the_greatest_on_a_full_link(network):
+def test_every_transfer_is_at_its_cap_or_the_greatest_on_a_full_link(network: Network) -> None:
     """The definition of max-min fairness, checked without any filling.
 
     Seen to fail when shares are computed once and not after each settling, and when transfers on
