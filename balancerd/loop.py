@@ -38,6 +38,7 @@ from balancerd.core.executing.messages import (
     SwitchFailed,
 )
 from balancerd.core.model import Exclusion, ExclusionKind, Link, PowerState, Snapshot
+from balancerd.core.moving import graphs
 from balancerd.core.past.breakers import State, breakers
 from balancerd.core.past.history import History
 from balancerd.core.past.record import OF_THE_MOMENT, Cycle, PlanState, Request, Verb
@@ -95,6 +96,7 @@ class Loop:
 
         Raises LedgerError: a ledger that cannot be read is no ground to act on.
         """
+        graphs.load()
         now = self._clock.now()
         self._watch.recall(now)
         for plan in self._ledger.open_plans():

@@ -24,7 +24,6 @@ from balancerd.core.explain import Decision
 from balancerd.core.model import Snapshot
 from balancerd.core.past.history import History
 from balancerd.core.policies.policy import Policy
-from balancerd.engines import planner
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -79,5 +78,7 @@ def _recorded(reader: Reader, record: Path, number: int) -> Decision:
 
 
 def _planned(snapshot: Snapshot, policy: Policy, history: History) -> Decision:
+    from balancerd.engines import planner  # what speaks of a plan of the record needs none
+
     rules = policy.at(snapshot.at)
     return Decision(snapshot, rules, history, planner(snapshot, rules, history, snapshot.at))

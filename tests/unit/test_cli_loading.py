@@ -49,6 +49,9 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("plan show -o json", "numpy"),
         ("snapshot", "numpy"),
         ("hosts -o json", "numpy pydantic"),
+        ("why vm001 -o json", "numpy pydantic"),
+        ("why vm001 --plan 1 -o json", "numpy pydantic"),
+        ("plan graph 1 -o dot", "numpy pydantic"),
     ],
 )
 def test_a_verb_loads_no_more_than_it_needs(record: Path, line: str, needed: str) -> None:

@@ -1,15 +1,28 @@
-"""The graphs of a site and of a plan. The only module that knows networkx."""
+"""The graphs of a site and of a plan. The only module that knows networkx.
+
+It takes half a second to import, and most plans have no use for it: so each function does. What
+plans again and again has it loaded before the first time.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
-
-import networkx as nx
+from typing import TYPE_CHECKING
 
 from balancerd.core.model import Link
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+
+def load() -> None:
+    """Import networkx now, so that no plan has to wait for that."""
+    import networkx  # noqa: F401
 
 
 def swap_cycle(ways: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     """A cycle among (source, target) ways of hosts, as its edges; [] if there is none."""
+    import networkx as nx
+
     graph: nx.DiGraph[int] = nx.DiGraph()
     graph.add_edges_from(sorted(ways))
     try:
@@ -24,6 +37,8 @@ def overcrowded(choices: Mapping[str, frozenset[int]], at_most: int) -> tuple[li
     By Hall's theorem, a placement with `at_most` names in each place exists exactly if there is no
     such set of names: it is what a minimal cut leaves on the side of the names.
     """
+    import networkx as nx
+
     graph: nx.DiGraph[tuple[str, str | int]] = nx.DiGraph()
     source, sink = ("end", "source"), ("end", "sink")
     for name in sorted(choices):
@@ -38,14 +53,6 @@ def overcrowded(choices: Mapping[str, frozenset[int]], at_most: int) -> tuple[li
         return [], []
     tight = sorted(name for name in choices if ("name", name) in before)
     return tight, sorted({place for name in tight for place in choices[name]})
-
-
-def dependency_graph(after: Mapping[int, Sequence[int]]) -> "nx.DiGraph[int]":
-    """A plan's actions by number, with an edge from each to those that wait for it."""
-    graph: nx.DiGraph[int] = nx.DiGraph()
-    graph.add_nodes_from(sorted(after))
-    graph.add_edges_from((earlier, number) for number in sorted(after) for earlier in after[number])
-    return graph
 
 
 def reduced(after: Mapping[int, Sequence[int]]) -> dict[int, tuple[int, ...]]:
@@ -74,6 +81,8 @@ class Network:
 
 def network(nodes: Iterable[str], links: Sequence[Link]) -> Network:
     """The site graph's inner part. A way counts by its links; of two as long the wider wins."""
+    import networkx as nx
+
     graph: nx.Graph[str] = nx.Graph()
     graph.add_nodes_from(sorted(nodes))
     narrow = sum(1.0 / link.bandwidth for link in links)
@@ -86,5 +95,7 @@ def shortest_paths(
     inside: Network, source: str, targets: Sequence[str]
 ) -> list[list[tuple[str, str]]]:
     """For each target the links from the source, each as (from, to); [] where there is no way."""
+    import networkx as nx
+
     found = nx.single_source_dijkstra_path(inside.graph, source, weight="length")
     return [list(pairwise(found.get(target, ()))) for target in targets]
