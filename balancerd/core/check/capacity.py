@@ -94,7 +94,8 @@ def demand(replay: Replay, vm: str) -> tuple[float, float]:
 
 def _demand(replay: Replay, vm: str) -> tuple[float, float]:
     forecast = replay.snapshot.forecasts.get(vm)
-    if forecast is None or not max(abs(forecast.cpu), abs(forecast.spread)) < ABSURD_CORES:
+    known = forecast and abs(forecast.cpu) < ABSURD_CORES and abs(forecast.spread) < ABSURD_CORES
+    if forecast is None or not known:
         size = replay.snapshot.cluster.vms[vm].size
         return size / 2, size / 4
     return max(0.0, forecast.cpu), max(0.0, forecast.spread)

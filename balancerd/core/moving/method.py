@@ -100,7 +100,8 @@ def memory_in_use(vm: VM, load: Load | None) -> float:
     """Bytes that have to be sent once: what is resident, or all where that is not known."""
     size = max(0, vm.memory)
     used = min(load.memory, size) if load and load.memory > 0 else size
-    return float(used + vm.all_memory - size)  # no host tells how much of huge pages is in use
+    # no host tells how much of huge pages is in use
+    return float(used + vm.all_memory - size if vm.huge_pages else used)
 
 
 def dirty_rate(load: Load | None, rate: float) -> float:

@@ -10,7 +10,7 @@ do not say better. What was not seen for `warm_up` seconds gives no verdict to a
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from math import isfinite, sqrt
 
@@ -56,10 +56,11 @@ def assess_layout(layout: Layout, now: float) -> tuple[Assessment, ...]:
         layout.host_row[n] for n in {*gaps, *layout.snapshot.host_loads} if n in layout.host_row
     ]
     busy[[*told, *(row for row, assessment in enumerate(found) if assessment is None)]] = True
-    for row in np.flatnonzero(busy).tolist():
-        cpu, memory, waiting, lacked = (column.item(row) for column in figures)
-        gap, strain = gaps.get(layout.hosts[row]), Strain(waiting, lacked, lacks.item(row))
-        found[row] = _assess(layout, row, gap, cpu, memory, strain, now)
+    rows = np.flatnonzero(busy)
+    columns = [column[rows].tolist() for column in (*figures, lacks)]
+    for row, cpu, memory, *strain in zip(rows.tolist(), *columns, strict=True):
+        gap = gaps.get(layout.hosts[row])
+        found[row] = _assess(layout, row, gap, cpu, memory, Strain(*strain), now)
     return tuple(assessment for assessment in found if assessment is not None)
 
 
@@ -113,7 +114,8 @@ def _assess(
         # What the host could give back at once, it would; other hosts could give no more.
         free = max(0, host.memory - load.memory)
         lacked = strain.shortage + max(0.0, load.shortage) - free
-        strain = replace(strain, waiting=max(strain.waiting, load.steal), shortage=max(0.0, lacked))
+        waiting = max(strain.waiting, load.steal)
+        strain = Strain(waiting, max(0.0, lacked), strain.cramped)
         use = (now_, mean, expected)
         room = float(layout.memory_capacity[row])
         verdict, reason = _verdict(layout, row, load, use, memory, strain, room, now)

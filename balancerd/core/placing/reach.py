@@ -84,10 +84,9 @@ def _signatures(
     """The signature of every block, and what each signature stands for."""
     about, needs = _about(vms, rules), _Needed(vms)
     numbers: dict[tuple[Counts, int], int] = {}
-    signature = [
-        numbers.setdefault((_counted(block, about), needs.number(block, home)), len(numbers))
-        for block, home in zip(blocks, homes, strict=True)
-    ]
+    counted = [about.get(b[0], ()) if len(b) == 1 else _counted(b, about) for b in blocks]
+    needed = map(needs.number, blocks, homes)
+    signature = [numbers.setdefault(key, len(numbers)) for key in zip(counted, needed, strict=True)]
     keys = tuple((counts, needs.found[number]) for counts, number in numbers)
     return np.array(signature, dtype=np.int64), keys
 
@@ -124,9 +123,7 @@ class _Needed:
 
 
 def _counted(block: Sequence[str], about: Mapping[str, Counts]) -> Counts:
-    """The rules about a block's VMs, each with how many of them it is about."""
-    if len(block) == 1:
-        return about.get(block[0], ())
+    """The rules about the VMs of a large block, each with how many of them it is about."""
     counts = Counter(number for vm in block for number, _ in about.get(vm, ()))
     return tuple(sorted(counts.items()))
 

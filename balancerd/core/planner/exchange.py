@@ -9,6 +9,7 @@ moves for it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +44,9 @@ class Exchange:
         blocks = blocks[np.argsort(layout.place[blocks], kind="stable")]
         hosts = np.arange(len(layout.hosts), dtype=np.int64)
         first = np.searchsorted(layout.place[blocks], hosts)
-        on = np.split(np.insert(blocks, first, NOTHING), (first + hosts)[1:])
+        ends = [*(first + hosts).tolist(), len(blocks) + len(hosts)]
+        listed = np.insert(blocks, first, NOTHING)
+        on = [listed[begin:end] for begin, end in pairwise(ends)]
         return cls(
             layout,
             levels,

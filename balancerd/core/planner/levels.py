@@ -51,9 +51,10 @@ class Levels:
 
     def add(self, host: int, amount: Floats) -> None:
         """Put so much more of each resource on a host."""
-        self.used[:, host] += amount
+        used = self.used[:, host]
+        used += amount
         if self.open[host]:
-            self.distances[:, host] = self.used[:, host] / self.capacity[:, host] - self.mean
+            self.distances[:, host] = used / self.capacity[:, host] - self.mean
 
     def move(self, block: int, source: int, target: int) -> None:
         """Take a block off one host and put it on another."""

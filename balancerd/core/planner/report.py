@@ -81,10 +81,10 @@ def _actions(draft: Draft, before: float) -> tuple[tuple[Action, ...], float]:
 def _figures(layout: Layout, on: Bools) -> tuple[HostFigures, ...]:
     columns = layout.expected_cpu(), layout.expected_memory(), layout.used_count, on
     figures = list(_idle(layout.hosts))
-    for row in np.flatnonzero(np.any(columns, axis=0)).tolist():
-        cpu, memory, count, is_on = (column[row] for column in columns)
-        told = float(cpu), float(memory), int(count), bool(is_on)
-        figures[row] = HostFigures(layout.hosts[row], *told)
+    rows = np.flatnonzero(np.any(columns, axis=0))
+    told = zip(rows.tolist(), *(column[rows].tolist() for column in columns), strict=True)
+    for row, cpu, memory, count, is_on in told:
+        figures[row] = HostFigures(layout.hosts[row], cpu, memory, count, is_on)
     return tuple(figures)
 
 

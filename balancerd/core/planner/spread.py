@@ -84,16 +84,15 @@ def _lift(levels: Levels, place: Ints, free: Bools, enough: float, room: int) ->
     hosts = [int(host) for host in np.argsort(-high, kind="stable") if high[host] > enough]
     candidates = np.flatnonzero(free)
     candidates = candidates[np.argsort(place[candidates], kind="stable")]
-    places = place[candidates]
+    first = np.searchsorted(place[candidates], np.arange(len(high) + 1)).tolist()
     lifted: list[int] = []
     for host in hosts:
-        begin, end = np.searchsorted(places, [host, host + 1])
-        chosen = _chosen(levels, candidates[begin:end], host, enough)
+        chosen = _chosen(levels, candidates[first[host] : first[host + 1]], host, enough)
         chosen = chosen[: max(0, room - len(lifted))]
-        levels.add(host, -levels.amounts[:, chosen].sum(axis=1))
+        levels.add(host, -levels.amounts.take(chosen, axis=1).sum(axis=1))
         lifted += chosen.tolist()
-    size = levels.amounts.max(axis=0)
-    return sorted(lifted, key=lambda block: (-size[block], block))
+    size = levels.amounts.max(axis=0)[lifted].tolist()
+    return [block for _, block in sorted(zip([-s for s in size], lifted, strict=True))]
 
 
 def _chosen(levels: Levels, blocks: Ints, host: int, enough: float) -> Ints:
@@ -107,11 +106,12 @@ def _chosen(levels: Levels, blocks: Ints, host: int, enough: float) -> Ints:
     chosen, others = order[:count], order[count:]
     over = sums[min(count, len(sums)) - 1] - distances[resource] * capacity if len(sums) else 0.0
     while len(others) and over > 0:
-        left = np.abs(over - (amounts[chosen][:, np.newaxis] - amounts[others]))
+        less = amounts[chosen][:, np.newaxis] - amounts[others]
+        left = np.abs(over - less)
         here, there = divmod(int(left.argmin()), len(others))
         if left[here, there] >= over - LEAST_GAIN:
             break
-        over -= amounts[chosen[here]] - amounts[others[there]]
+        over -= less[here, there]
         chosen[here], others[there] = others[there], chosen[here]
     return blocks[chosen]
 
