@@ -34,6 +34,15 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.mark.parametrize("line", ["status -o json", "hosts", "vms -o csv", "export", "resume"])
+def test_an_output_that_is_closed_is_one_that_nobody_reads(record: Path, line: str) -> None:
+    """Dies when a verb does what it was asked, such as to resume, and then says that it failed."""
+    call = f"{COMMAND} {line} --record {record}"
+    done = subprocess.run(f"{call} >&- <&-", shell=True, capture_output=True, text=True)
+    assert done.returncode == (Exit.NOT_RUNNING if "status" in line else Exit.DONE)
+    assert done.stderr == ""
+
+
 @pytest.mark.parametrize(
     ("line", "code", "words"),
     [
