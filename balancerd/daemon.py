@@ -185,6 +185,7 @@ class Daemon:
             for problem in error.problems:
                 log.error("%s", problem)
             log.error("the old configuration stays in force")
+            service.note("reload", f"refused: {error.problems[0]}")
             notify(READY=1, STATUS="reload failed, the old configuration stays in force")
             return None
         if new.configuration == old.configuration:

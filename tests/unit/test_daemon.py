@@ -271,6 +271,9 @@ def test_sighup_with_a_broken_file_keeps_the_old_one_and_says_so(process: Proces
     process.hears("READY=1", "the old configuration stays in force")
     process.hears("WATCHDOG=1")
     assert "policy.toml:1: mode" in process.log()
+    history = balancerctl("history", "-o", "json", record=process.directory / "state").stdout
+    told = [line["detail"] for line in json.loads(history) if line["kind"] == "reload"]
+    assert len(told) == 1 and told[0].startswith("refused: ") and "policy.toml:1: mode" in told[0]
 
 
 def test_sighup_with_other_hosts_begins_anew_with_them(process: Process) -> None:
