@@ -18,6 +18,8 @@ from balancerd.core.planner import plan
 from balancerd.core.planner.changes import exchange
 from balancerd.core.planner.draft import Draft
 from balancerd.core.planner.ease import easing
+from balancerd.core.planner.pack import packing
+from balancerd.core.planner.settle import settle
 from balancerd.core.planner.swaps import Swap, Swaps
 from balancerd.core.policies.rule import ConstraintRule
 from benchmarks import instances, placement
@@ -45,6 +47,19 @@ def test_packing_makes_room_by_moving_something_else_aside() -> None:
         "empty h1 (CPU 20%, 1 VM)",
         "room for what leaves h1",
     }
+
+
+def test_what_is_good_for_a_few_looks_only_is_not_spent_on_what_is_hopeless() -> None:
+    """h2 has 2 cores too many, h3 one to spare. Dies without `HOPELESS`, and without `LOOKS`."""
+    snapshot = site("h1 10c 64G: a 4c 4G | h2 10c 64G: b 7c 4G | h3 10c 64G: c 8c 4G")
+    layout = lay_out(snapshot, policy("pack", power=PACKING, thresholds=FILLED), History(), NOW)
+    for budget, is_given_up in ((400, True), (10_000, False)):
+        search = packing(Draft(layout, assess_layout(layout, NOW), History(), NOW, layout.copy()))
+        search.soften()
+        search.open_[0] = search.own[0] = False
+        search.layout.move(0, 1)
+        assert not settle(search, budget)
+        assert (search.work == budget) == is_given_up
 
 
 def test_a_host_is_only_emptied_where_that_is_worth_its_moves() -> None:

@@ -13,19 +13,26 @@ from balancerd.core.planner.search import EPSILON, GAIN, PROHIBITIVE, VISIT, Sea
 
 DEARER = 1.5  # by how much the price of a limit rises where no change helps
 PATIENCE = 12  # rounds without less excess after which no room is looked for any more
+HOPELESS = 0.5  # share of what is free that an excess never filled: pieces leave gaps
+LOOKS = 100  # at hosts: where a budget is good for fewer, none of it goes to what is hopeless
 
 
 def settle(search: Search, budget: int) -> bool:
     """Make room until no host is beyond its limits.
 
-    False when the budget is spent, or the excess has not shrunk for a while.
+    False when the budget is spent, or the excess has not shrunk for a while. A large site's budget
+    counts as spent as soon as the excess is hopeless: it would be, and for nothing.
     """
     end, least, stalled = search.work + budget, np.inf, 0
+    is_dear = _pairs_of_a_look(search) * LOOKS > budget
     while search.work < end and stalled < PATIENCE:
         full = search.full()
         if not len(full):
             return True
-        excess = _excess(search, full)
+        excess, is_hopeless = _excess(search, full)
+        if is_dear and is_hopeless:
+            search.work = end
+            return False
         stalled = 0 if excess < least else stalled + 1
         least = min(least, excess)
         for host in full:
@@ -33,14 +40,22 @@ def settle(search: Search, budget: int) -> bool:
     return not len(search.full())
 
 
-def _excess(search: Search, hosts: Ints) -> float:
-    """What hosts hold beyond their limits, in hosts' worth."""
-    layout, beyond = search.layout, np.maximum(0.0, search.cpu() - search.cpu_limit)[hosts]
-    excess = (beyond / np.maximum(layout.cpu_capacity[hosts], EPSILON)).sum()
+def _pairs_of_a_look(search: Search) -> float:
+    """How many pairs a look at the exchanges of one host weighs, more or less."""
+    return len(search.layout.blocks) ** 2 / max(int(search.open_.sum()), 1)
+
+
+def _excess(search: Search, hosts: Ints) -> tuple[float, bool]:
+    """What hosts hold beyond their limits, in hosts' worth; and whether the open hosts are
+    hopelessly far from having room for it."""
+    layout = search.layout
+    left = [(search.cpu_limit - search.cpu()) / np.maximum(layout.cpu_capacity, EPSILON)]
     if layout.policy.capacity.enforce_memory:
-        beyond = np.maximum(0.0, layout.used_memory - search.memory_limit)[hosts]
-        excess += (beyond / np.maximum(layout.memory_capacity[hosts], EPSILON)).sum()
-    return float(excess)
+        capacity = np.maximum(layout.memory_capacity, EPSILON)
+        left.append((search.memory_limit - layout.used_memory) / capacity)
+    beyond = [float(np.maximum(-each[hosts], 0.0).sum()) for each in left]
+    free = [float(np.maximum(each[search.open_], 0.0).sum()) for each in left]
+    return sum(beyond), any(b > HOPELESS * f for b, f in zip(beyond, free, strict=True))
 
 
 def _make_room(search: Search, host: int) -> None:
