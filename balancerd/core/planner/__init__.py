@@ -18,12 +18,13 @@ No stage moves a VM that an earlier one moved. Then `order` says which move wait
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from types import MappingProxyType
 
 import numpy as np
 
 from balancerd.core.check import check
-from balancerd.core.model import PowerState, Snapshot
+from balancerd.core.model import Host, PowerState, Snapshot
 from balancerd.core.past.history import History
 from balancerd.core.placing.assess import assess_layout
 from balancerd.core.placing.constraints import contradictions
@@ -45,6 +46,7 @@ from balancerd.core.planner.spread import spread
 from balancerd.core.planner.worth import worth
 from balancerd.core.policies.choices import Objective
 from balancerd.core.policies.policy import Policy
+from balancerd.core.same import Same
 from balancerd.core.sensing.snapshot import freeze_reason
 from balancerd.core.units import counted, format_size
 
@@ -116,10 +118,15 @@ def _decide(draft: Draft, stages: Mapping[Objective, Stage]) -> None:
 
 def _leave_out(draft: Draft) -> None:
     """Say of hosts whose capacity cannot be believed that they take no part."""
-    for name, host in sorted(draft.layout.snapshot.cluster.hosts.items()):
-        if not is_sane(host):
-            size = f"{host.cpu:g} cores and {format_size(host.memory)} of memory"
-            draft.note(Refusal("", name, "capacity", size, f"correct what {name} is said to have"))
+    for name, host in _insane(Same(draft.layout.snapshot.cluster.hosts)):
+        size = f"{host.cpu:g} cores and {format_size(host.memory)} of memory"
+        draft.note(Refusal("", name, "capacity", size, f"correct what {name} is said to have"))
+
+
+@lru_cache(maxsize=1)
+def _insane(hosts: Same[Mapping[str, Host]]) -> tuple[tuple[str, Host], ...]:
+    """The hosts whose capacity cannot be believed, in order of their names."""
+    return tuple((name, host) for name, host in sorted(hosts.value.items()) if not is_sane(host))
 
 
 def _frozen(draft: Draft) -> str:

@@ -50,22 +50,24 @@ class Closing:
         self.unplaced = np.zeros_like(self.closable)
         self.useful = self.filling.useful()
 
-    def next_host(self) -> int | None:
-        """The host that saves most for the room that goes with it; None where none does."""
+    def next_host(self, saved: Floats) -> int | None:
+        """The host that saves most for the room that goes with it; None where none does. `saved`
+        is of now."""
         if not self.closable.any():
             return None
-        saved = np.where(self.closable, self._saved(), -np.inf)
-        host = int(np.argmax(saved / self.useful))
-        return host if saved[host] > 0 else None
+        promised = np.where(self.closable, saved, -np.inf)
+        host = int(np.argmax(promised / self.useful))
+        return host if promised[host] > 0 else None
 
-    def _saved(self) -> Floats:
+    def saved(self) -> Floats:
         """What it saves to empty each host, less what its moves cost."""
         layout, search = self.search.layout, self.search
         staying = search.price * (layout.place == search.home)
         return self.host_price - np.bincount(layout.place, staying, len(layout.hosts))
 
-    def close(self, host: int, budget: int) -> None:
-        """Empty a host if there is room elsewhere and that is worth it; `budget`: pairs weighed."""
+    def close(self, host: int, budget: int) -> bool:
+        """Empty a host if there is room elsewhere and that is worth it; whether it was. `budget`:
+        pairs weighed."""
         search, layout = self.search, self.search.layout
         self.closable[host] = self.unplaced[host] = False
         was_open, before, work = bool(search.open_[host]), layout.place.copy(), search.work
@@ -79,7 +81,7 @@ class Closing:
             if obstacle is None:
                 self.emptied[host] = was_open
                 self._moved_for(host)
-                return
+                return True
             if self.unplaced[host]:
                 self.cramped.append(float(self.filling.spare().min()))
             _take_back(search, before)
@@ -88,6 +90,7 @@ class Closing:
         self.obstacles.setdefault(host, obstacle)
         self.in_vain += search.work - work
         search.open_[host], search.own[host] = was_open, True
+        return False
 
     def _shut(self, host: int, moves: int, most: int) -> Obstacle | None:
         """Let a host take no more VMs; what is sure to be in the way of emptying it, or None."""
@@ -218,7 +221,7 @@ class Closing:
 
     def _shortage(self, host: int) -> Obstacle | None:
         """What all open hosts together have too little of to take what is on this one."""
-        asked, free = self.filling.used()[:, host].tolist(), self.filling.free()
+        asked, free = self.filling.used_on(host), self.filling.free()
         if asked[0] > free[0] * (1 + ROUNDING):
             detail = f"its VMs expect {asked[0]:.2f} cores, the others have {free[0]:.2f} to fill"
             return "no room", detail, f"free {asked[0] - free[0]:.2f} cores on other hosts"
@@ -232,7 +235,7 @@ class Closing:
         """Whether too little of what is free is where VMs may go."""
         if not self.filling.scant:
             return None
-        asked, reachable = self.filling.used()[:, host], np.array(self.filling.reachable())
+        asked, reachable = np.array(self.filling.used_on(host)), np.array(self.filling.reachable())
         if (asked <= reachable * (1 + ROUNDING)).all():
             return None
         vm = self.search.layout.blocks[self.search.layout.blocks_on(host)[0]][0]
@@ -318,7 +321,7 @@ class Closing:
         """Say of the hosts that stay on why they do, and what rules forbade."""
         for host, obstacle in self.obstacles.items():
             self.draft.note(Refusal("", self.search.layout.hosts[host], *obstacle))
-        untried, pays = self.closable & (self.search.layout.used_count > 0), self._saved() > 0
+        untried, pays = self.closable & (self.search.layout.used_count > 0), self.saved() > 0
         for kind, hosts in (("too dear to empty", ~pays), ("not tried", pays)):
             count = int((untried & hosts).sum())
             if count:  # this may not be the only search

@@ -51,6 +51,11 @@ class Filling:
         layout = self.search.layout
         return np.array([layout.used_cpu, layout.used_memory][: len(self.wanting)])
 
+    def used_on(self, host: int) -> list[float]:
+        """What one holds."""
+        layout = self.search.layout
+        return [float(layout.used_cpu[host]), float(layout.used_memory[host])][: len(self.wanting)]
+
     def most(self) -> Floats:
         """What hosts can hold at most."""
         return np.minimum(self._limits(), self.wanting)

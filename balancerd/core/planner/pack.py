@@ -102,8 +102,10 @@ def _close_each(closing: Closing, budget: int) -> None:
     """Try all hosts, with so many pairs weighed for each. For little at first: most that can be
     emptied are at once, and one that cannot be would leave others untried, which the next plan
     would find."""
-    while closing.in_vain < IN_VAIN and (host := closing.next_host()) is not None:
-        closing.close(host, budget)
+    saved = closing.saved()
+    while closing.in_vain < IN_VAIN and (host := closing.next_host(saved)) is not None:
+        if closing.close(host, budget):
+            saved = closing.saved()
 
 
 def packing(draft: Draft) -> Search:

@@ -176,11 +176,12 @@ def _distrust(reading: HostReading, now: float, stale_after: float) -> Gap | Non
 
 def _twins(observation: Observation) -> list[Gap]:
     """Hosts that claim the same UUID: libvirt takes them for one machine, so neither is touched."""
-    told = [(r.facts.uuid, r) for r in observation.readings if r.facts and r.facts.uuid]
-    if len({uuid for uuid, _ in told}) == len(told):
+    told = [r for r in observation.readings if r.facts and r.facts.uuid]
+    uuids = [r.facts.uuid for r in told if r.facts]
+    if len(set(uuids)) == len(uuids):
         return []
     by_uuid: dict[str, list[HostReading]] = defaultdict(list)
-    for uuid, reading in told:
+    for uuid, reading in zip(uuids, told, strict=True):
         by_uuid[uuid].append(reading)
     return [
         Gap("host", r.host, GapKind.DUPLICATE_UUID, f"{uuid} is also another host's", r.at)

@@ -1,8 +1,9 @@
 """Where each VM is, out of what every host shows of it: copies, halves under way, split brains."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
+from itertools import count, repeat
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ import numpy as np
 from balancerd.core.columns import Bools, Floats, Ints
 from balancerd.core.model import VM, SplitBrain, VMState
 from balancerd.core.observation import HostReading, ShownVM, VMReadings
-from balancerd.core.same import kept
+from balancerd.core.same import Same, kept
 
 # States in which a VM holds memory on its host.
 ACTIVE = frozenset(
@@ -51,6 +52,10 @@ class Copy(NamedTuple):
     shown: ShownVM
     fresh: bool
     row: int
+
+
+# The same as `Copy(*…)`, in half of the time: there is one for every VM of the site.
+_copied: Callable[[tuple[str, ShownVM, bool, int]], Copy] = partial(tuple.__new__, Copy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,13 +146,18 @@ class Whereabouts:
     @cached_property
     def sizes(self) -> Floats:
         """The most that each VM can ask for, reference cores."""
-        return np.array([vm.size for vm in self.vms.values()], dtype=np.float64)
+        return _sizes(Same(self.vms))
 
     @cached_property
     def shut_off(self) -> tuple[str, ...]:
         """The VMs that are shut off where they are."""
         off = VMState.SHUTOFF
         return tuple(name for name, copy in self.main.items() if copy.shown.state is off)
+
+
+@lru_cache(maxsize=1)
+def _sizes(vms: Same[Mapping[str, VM]]) -> Floats:
+    return np.array([vm.size for vm in vms.value.values()], dtype=np.float64)
 
 
 def whereabouts(
@@ -210,8 +220,8 @@ def _copies(sights: Iterable[Sight]) -> tuple[dict[str, Copy], dict[str, list[Co
     begin = 0
     for sight in sights:
         host, fresh = sight.host, sight.fresh
-        for row, shown in enumerate(sight.vms, begin):
-            name, copy = shown.vm.name, Copy(host, shown, fresh, row)
+        for copy in map(_copied, zip(repeat(host), sight.vms, repeat(fresh), count(begin))):
+            name = copy.shown.vm.name
             if name in several:
                 several[name].append(copy)
             elif name in single:
