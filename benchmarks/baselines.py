@@ -26,7 +26,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from world import days, live
 
 from balancerd.config import load_policy
 from balancerd.core.model import Method, PowerState, Snapshot
@@ -34,6 +33,7 @@ from balancerd.core.past.history import History
 from balancerd.core.plan import Action, Move, Plan, Wake
 from balancerd.core.policies.policy import Policy
 from balancerd.engines import planner
+from benchmarks.world import days, live
 
 Floats = NDArray[np.float64]
 SCENARIO = Path(__file__).parent / "classic.toml"
@@ -104,8 +104,8 @@ class Fleet:
 
     def __post_init__(self) -> None:
         count = len(self.hosts)
-        self.used = np.bincount(self.place, self.demand, minlength=count)
-        self.measured = np.bincount(self.place, self.measure, minlength=count)
+        self.used = np.bincount(self.place, self.demand, minlength=count).astype(float)
+        self.measured = np.bincount(self.place, self.measure, minlength=count).astype(float)
 
     def move(self, vm: int, target: int) -> None:
         for host, sign in ((self.place[vm], -1), (target, 1)):

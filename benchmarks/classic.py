@@ -10,10 +10,9 @@ import json
 import sys
 from pathlib import Path
 
-from world import days, live, medians
-
 from balancerd.config import load_policy
 from balancerd.engines import planner
+from benchmarks.world import days, live, medians
 
 HERE = Path(__file__).parent
 POLICY = HERE.parent / "policies" / "consolidate.toml"

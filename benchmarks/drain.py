@@ -72,7 +72,7 @@ def case(dirty: str, host: str) -> dict[str, Any]:
         for size in SIZES
     ]
     network = SCENARIO["network"] | {"host": host}
-    scenario = Scenario.model_validate(SCENARIO | {"flavours": flavours, "network": network})
+    scenario = Scenario.model_validate({**SCENARIO, "flavours": flavours, "network": network})
     site = build(scenario)
     site = replace(site, placement=tuple(vm % DRAINED for vm in range(VMS)))
     rows = drained(site)
@@ -109,7 +109,8 @@ def bound(site: Site, rows: list[dict[str, Any]]) -> float:
     for row in rows:
         for link in topology.path(topology.row[row["source"]], topology.row[row["target"]]):
             sent[link] += row["bytes"]
-    return max(total / width for total, width in zip(sent, topology.bandwidth, strict=True))
+    widths: list[float] = topology.bandwidth.tolist()
+    return max(total / width for total, width in zip(sent, widths, strict=True))
 
 
 if __name__ == "__main__":

@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from world import days
 
 from balancerd.core.sensing.forecast import MEMORY, Pasts, remember
 from balancerd.core.sensing.profile import Profile, inflated
 from balancerd.core.units import DAY, HOUR
+from benchmarks.world import days
 
 STEP = 300.0
 AHEAD = 12  # readings of an hour
@@ -59,7 +59,10 @@ def working(vms: int, length: int, seed: int) -> Floats:
     for column in range(1, count):
         noise[:, column] *= np.sqrt(1.0 - keeps**2)
         noise[:, column] += keeps * noise[:, column - 1]
-    return np.clip(level[:, np.newaxis] * (1.0 + 0.1 * noise) + busy[:, np.newaxis] * day, 0.0, 1.0)
+    load: Floats = np.clip(
+        level[:, np.newaxis] * (1.0 + 0.1 * noise) + busy[:, np.newaxis] * day, 0.0, 1.0
+    )
+    return load
 
 
 def measure(load: Floats) -> dict[str, Any]:

@@ -146,7 +146,7 @@ def _beside(instance: dict[str, Any]) -> dict[str, float]:
     """What HiGHS takes for the same, here and now; nothing where it is not installed."""
     if instance["kind"] != "repair" or find_spec("highspy") is None:
         return {}
-    from solver import solve as solved
+    from benchmarks.solver import solve as solved
 
     found = solved(instance, SECONDS)
     return {"highs_here": found["objective"], "highs_here_seconds": found["cpu_seconds"]}

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tables import BENCHMARKS, Benchmark, table
+from benchmarks.tables import BENCHMARKS, Benchmark, table
 
 HERE = Path(__file__).parent
 README = HERE / "README.md"

@@ -104,7 +104,9 @@ class Sweep:
         self.target = np.full(vms, -1)
         self.on = np.zeros(hosts, dtype=bool)
         self.booting_until = np.full(hosts, -1.0)
-        self.tally = Tally(*(np.zeros(n) for n in (hosts, hosts, hosts, vms, vms)))
+        joules, on, overloaded = (np.zeros(hosts) for _ in range(3))
+        lost, requested = (np.zeros(vms) for _ in range(2))
+        self.tally = Tally(joules, on, overloaded, lost, requested)
 
     def apply(self, at: float, event: Mapping[str, Any]) -> None:
         """One event changes the state."""

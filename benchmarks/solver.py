@@ -106,7 +106,8 @@ def _loaded(model: _Model, seconds: float) -> Any:
     """HiGHS with the model, on one thread."""
     import highspy
 
-    solver, program = highspy.Highs(), highspy.HighsLp()
+    solver: Any = highspy.Highs()  # type: ignore[no-untyped-call]
+    program = highspy.HighsLp()
     for name, value in (("output_flag", False), ("threads", 1), ("time_limit", seconds)):
         solver.setOptionValue(name, value)
     program.num_col_, program.num_row_ = len(model.cost), len(model.rows)

@@ -119,7 +119,9 @@ def lived(site: Site, policy: Policy) -> Lived:
         acting = policy.model_copy(update={"mode": Mode.ACT})
         figures = simulate(site, acting, ledger, samples).as_json()
         rows = ledger.database.rows(_DONE)
-        moves = tuple(PastMove(*row, Outcome.DONE) for row in rows)
+        moves = tuple(
+            PastMove(vm, source, target, at, Outcome.DONE) for vm, source, target, at in rows
+        )
     return Lived(moves, figures)
 
 

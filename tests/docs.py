@@ -85,7 +85,7 @@ def main() -> None:
     """Put the generated parts into the documents."""
     for (document, name), content in generated().items():
         block = f"<!-- begin {name} -->\n{content}\n<!-- end {name} -->"
-        text, count = part(name).subn(lambda _, block=block: block, document.read_text())
+        text, count = part(name).subn(block.replace("\\", r"\\"), document.read_text())
         if count != 1:
             raise SystemExit(f'{document} has {count} parts "{name}"')
         document.write_text(text)

@@ -70,7 +70,7 @@ class Run:
         plan = Plan(START, "test", "spread", actions, "test", 1.0, 0.5)
         assert WARRANT is not None
         self.execution = Execution.of(plan, 1, WARRANT)
-        self.view = View(snapshot(**placement), policy, SLEPT, START)
+        self.view = View(snapshot(START, **placement), policy, SLEPT, START)
         self.commands: list[Command] = []
 
     def feed(self, *events: Event, at: float | None = None) -> tuple[Command, ...]:

@@ -96,7 +96,9 @@ def _in_post_copy(name: str, trouble: Trouble, *allowed: End, lasts: float = 0.0
     """What goes wrong while half of a VM's memory is on its way, for several seconds."""
     return _case(
         name,
-        *(trouble, Moment.POST_COPY, *allowed),
+        trouble,
+        Moment.POST_COPY,
+        *allowed,
         lasts=lasts,
         method=Method.POST_COPY,
         bandwidth=100 * MIB,

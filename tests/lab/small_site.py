@@ -7,6 +7,7 @@ the same question: does each guest run on exactly one host, and did its counter 
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import libvirt
@@ -25,8 +26,12 @@ def unharmed(*guests: Guest) -> None:
     A half of a guest whose migration failed may stand there until libvirt has cleared it away. On
     a busy machine a guest may wait for its CPU for longer than any migration lets it stand still.
     """
+
+    def alone(guest: Guest) -> bool:
+        return len(guest.where()) == 1
+
     for guest in guests:
-        guest.rig.wait_for(lambda g=guest: len(g.where()) == 1, 60, f"one copy of {guest.name}")
+        guest.rig.wait_for(partial(alone, guest), 60, f"one copy of {guest.name}")
         counter = guest.counter()
         assert (counter.boots, counter.holes, counter.doubles) == (1, 0, 0), guest.name
         assert counter.largest_gap_s < 10, guest.name

@@ -7,10 +7,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, TypeVar
 
 import libvirt
 import pytest
@@ -22,6 +23,7 @@ from balancerd.core.observation import HostReading, JobReport, Observation, Pres
 from balancerd.ports import BackendError
 from tests.lab.rig import Disk, Guest, GuestSpec, Host, Load, Rig
 
+T = TypeVar("T")
 MIB = 2**20
 ALL = ("h1", "h2", "h3")
 TAGS = "<b:policy xmlns:b='urn:balancerd:policy' apart='web'/>"
@@ -67,7 +69,11 @@ def at_home(guest: Guest) -> Guest:
     """Back on h1 and idle, whatever a failed test left behind."""
     for host in guest.where()[1:]:
         guest.rig.host(guest.where()[0]).ask(lambda c: c.lookupByName(guest.name).abortJob())
-        until(lambda gone=host: gone not in guest.where(), 20, "the half is gone")
+
+        def gone(host: str = host) -> bool:
+            return host not in guest.where()
+
+        until(gone, 20, "the half is gone")
     guest.set_load(Load())
     if guest.where() != ["h1"]:
         guest.migrate("h1")
@@ -80,6 +86,25 @@ def until(holds: Callable[[], object], seconds: float, what: str) -> None:
     while not holds():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
         time.sleep(0.05)
+
+
+def gathered(
+    read: Callable[[], Iterable[T]], enough: Callable[[list[T]], object], seconds: float, what: str
+) -> list[T]:
+    """All that was read, again and again, until it is enough."""
+    found: list[T] = []
+
+    def holds() -> object:
+        found.extend(read())
+        return enough(found)
+
+    until(holds, seconds, what)
+    return found
+
+
+def tells_of_an_end(reports: list[JobReport]) -> bool:
+    """Whether one of them is of an end."""
+    return any(report.ended for report in reports)
 
 
 def reading(observation: Observation, host: str) -> HostReading:
@@ -127,15 +152,9 @@ def progressing(backend: LibvirtBackend, beyond: int = 0) -> JobReport:
 
 def ended(backend: LibvirtBackend, seconds: float = 60) -> JobReport:
     """The end of the only migration under way; told once, so nothing may follow it."""
-    ends: list[JobReport] = []
-
-    def told() -> bool:
-        ends.extend(report for report in backend.reports() if report.ended)
-        return bool(ends)
-
-    until(told, seconds, "the end is reported")
+    told = gathered(backend.reports, tells_of_an_end, seconds, "the end is reported")
     assert backend.reports() == ()
-    [end] = ends
+    [end] = (report for report in told if report.ended)
     return end
 
 
@@ -591,7 +610,7 @@ def push(guest: Guest, flags: int) -> None:
     """Migrate from h1 to h2 without any balancerd, with flags that it does not use."""
     goal = guest.rig.host("h2")
     flags |= libvirt.VIR_MIGRATE_LIVE | libvirt.VIR_MIGRATE_PEER2PEER
-    parameters = {libvirt.VIR_MIGRATE_PARAM_URI: goal.migration_uri}
+    parameters: Any = {libvirt.VIR_MIGRATE_PARAM_URI: goal.migration_uri}  # annotated as text
     on(guest, "h1", lambda domain: domain.migrateToURI3(goal.uri, parameters, flags))
 
 

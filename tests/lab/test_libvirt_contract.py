@@ -11,7 +11,7 @@ from balancerd.adapters.libvirt import LibvirtBackend
 from balancerd.core.model import Method
 from balancerd.core.observation import JobReport, Presence
 from tests.lab.rig import Guest, GuestSpec, Rig
-from tests.lab.test_libvirt_adapter import MIB, at_home, config, until, uuid_of
+from tests.lab.test_libvirt_adapter import MIB, at_home, config, gathered, until, uuid_of
 from tests.unit.test_backend_contract import *  # noqa: F403  the tests
 from tests.unit.test_backend_contract import Bench
 
@@ -42,11 +42,9 @@ def bench(standing_rig: Rig, guest: Guest) -> Iterator[Bench]:
     with LibvirtBackend([config(host) for host in standing_rig.hosts[:2]]) as backend:
 
         def ends() -> list[JobReport]:
-            found: list[JobReport] = []
-            until(
-                lambda: found.extend(r for r in backend.reports() if r.ended) or found,
-                60,
-                "the migration ends",
+            found = gathered(
+                lambda: (report for report in backend.reports() if report.ended),
+                *(bool, 60, "the migration ends"),
             )
             time.sleep(1)  # libvirt clears up a half that is not wanted any more
             return found

@@ -22,7 +22,16 @@ from tests.lab.service import MakeService
 from tests.lab.service import policy as calm
 from tests.lab.small_site import settled
 from tests.lab.stage import went_on
-from tests.lab.test_libvirt_adapter import ALL, MIB, begin, config, ended, until, uuid_of, vm
+from tests.lab.test_libvirt_adapter import (
+    ALL,
+    MIB,
+    begin,
+    config,
+    ended,
+    gathered,
+    uuid_of,
+    vm,
+)
 
 BYTES = libvirt.VIR_DOMAIN_BLOCK_JOB_SPEED_BANDWIDTH_BYTES
 TAGGED = "<b:policy xmlns:b='urn:balancerd:policy' overlay='yes'/>"
@@ -157,8 +166,9 @@ def test_disks_that_are_copied_side_by_side_share_the_cap_by_what_they_have_left
     """libvirt gives the whole bandwidth to each, and leaves them alone when it is changed. Dies
     when it is not divided, or when only the memory that follows is told of a new cap."""
     begin(backend, overlaid, 4, Method.OVERLAY)
-    seen = [caps(overlaid)]
-    until(lambda: seen.append(caps(overlaid)) or seen[-1]["vdb"] > 2.5 * MIB, 10, "told by size")
+    seen = gathered(
+        lambda: [caps(overlaid)], lambda seen: seen[-1]["vdb"] > 2.5 * MIB, 10, "told by size"
+    )
     assert all(sum(rates.values()) <= 4 * MIB + LEAST for rates in seen)
     for cap in (2 * MIB, 6 * MIB):
         backend.set_bandwidth(overlaid.name, "h1", cap)

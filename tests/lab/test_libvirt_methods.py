@@ -12,7 +12,18 @@ from balancerd.adapters.libvirt.sampling import sample
 from balancerd.core.model import Method
 from balancerd.core.observation import JobReport
 from tests.lab.rig import Guest, GuestSpec, Load, Rig
-from tests.lab.test_libvirt_adapter import ALL, MIB, at_home, begin, config, ended, until, uuid_of
+from tests.lab.test_libvirt_adapter import (
+    ALL,
+    MIB,
+    at_home,
+    begin,
+    config,
+    ended,
+    gathered,
+    tells_of_an_end,
+    until,
+    uuid_of,
+)
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +46,7 @@ def moved(
     """A migration from h1 to h2: its end, and what was told on the way."""
     backend.locate(guest.name, uuid_of(guest), ALL)
     backend.migrate(guest.name, "h1", "h2", method, mib_per_s * MIB, pause)
-    told: list[JobReport] = []
-    until(
-        lambda: told.extend(backend.reports()) or any(report.ended for report in told),
-        90,
-        "the migration ends",
-    )
+    told = gathered(backend.reports, tells_of_an_end, 90, "the migration ends")
     return next(report for report in told if report.ended), told
 
 
@@ -61,8 +67,7 @@ def test_how_fast_a_guest_writes_is_sampled_and_shows_in_a_reading(
         ]
         return [c.dirty_rate for c in counters if c and c.dirty_rate is not None]
 
-    found: list[float] = []
-    until(lambda: found.extend(rates()) or found, 90, "the guest was sampled")
+    found = gathered(rates, bool, 90, "the guest was sampled")
     # QEMU looks at a sample of the pages, and on a busy machine the guest writes less than it is
     # told to; taken for bytes, or for pages, the figure would be off by thousands.
     assert 1 * MIB <= found[0] <= 60 * MIB

@@ -27,9 +27,8 @@ def bmc(rig: Rig, tmp_path: Path) -> Iterator[Bmc]:
 
 
 def power(bmc: Bmc, password: str = PASSWORD, timeout: float = 15.0) -> ExecPower:
-    words = (("on",), ("soft",), ("status",))
-    commands = [bmc.command(*each, password=password) for each in words]
-    return ExecPower({NAME: Commands(*commands, timeout=timeout)})
+    on, off, state = (bmc.command(word, password=password) for word in ("on", "soft", "status"))
+    return ExecPower({NAME: Commands(on, off, state, timeout)})
 
 
 def test_a_host_is_put_to_sleep_and_woken_and_its_state_is_told(rig: Rig, bmc: Bmc) -> None:

@@ -123,8 +123,8 @@ def test_a_busy_guest_shows_on_its_host_only(common: Guest) -> None:
     assert h1 < got + (lasted - 3) + 0.3 * lasted  # libvirtd's own work comes on top
     assert h3 < h1 / 2
     memory = [host.ask(lambda c: c.getMemoryStats(-1)) for host in common.rig.hosts]
-    used = [(row["total"] - row["free"]) >> 10 for row in memory]
-    assert used[0] > used[2] + 100  # a guest of 128 MiB against none
+    held = [(row["total"] - row["free"]) >> 10 for row in memory]
+    assert held[0] > held[2] + 100  # a guest of 128 MiB against none
 
 
 # ---- guests ----

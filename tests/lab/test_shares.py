@@ -98,7 +98,7 @@ def test_a_cap_is_obeyed_and_divided_anew_when_a_second_migration_begins(
 
 def watched(loop: Loop, first: RealStage, second: RealStage, now: list[Policy]) -> list[float]:
     """The rate of the first migration alone, and of both once the second runs beside it."""
-    meters, alone, shared = (Meter(first), Meter(second)), 0.0, []
+    meters, alone, shared = (Meter(first), Meter(second)), 0.0, list[float]()
     loop.start()
     for _ in lived(loop, first):
         found = [meter.read() for meter in meters]

@@ -23,7 +23,16 @@ from balancerd.loop import Loop
 from tests.lab.performance import lived, policy
 from tests.lab.rig import Authority, Disk, Guest, GuestSpec, Rig
 from tests.lab.stage import RealStage, went_on
-from tests.lab.test_libvirt_adapter import ALL, MIB, at_home, config, ended, until, uuid_of
+from tests.lab.test_libvirt_adapter import (
+    ALL,
+    MIB,
+    at_home,
+    config,
+    ended,
+    gathered,
+    tells_of_an_end,
+    uuid_of,
+)
 
 BARE = "not set up for encrypted migrations"
 IN_MEMORY = b"rcupdate.rcu_expedited=1"  # of every guest: its kernel's options
@@ -67,15 +76,9 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 def end_of(backend: LibvirtBackend, guest: Guest, source: str, target: str) -> JobReport:
     """Migrate a guest; the report of the end."""
-    told: list[JobReport] = []
     backend.locate(guest.name, uuid_of(guest), ALL)
     backend.migrate(guest.name, source, target, Method.PRE_COPY, 50 * MIB, 0.3)
-    until(
-        lambda: told.extend(backend.reports()) or any(report.ended for report in told),
-        60,
-        "the end is told",
-    )
-    return told[-1]
+    return gathered(backend.reports, tells_of_an_end, 60, "the end is told")[-1]
 
 
 def test_what_is_encrypted_cannot_be_read_on_the_way(

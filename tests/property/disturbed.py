@@ -50,17 +50,16 @@ def _host(seen: Snapshot, random: Random) -> Snapshot:
     if not seen.cluster.hosts:
         return seen
     name = random.choice(sorted(seen.cluster.hosts))
-    key, value = random.choice(
-        [
-            ("cpu", random.choice(NUMBERS)),
-            ("memory", random.choice(SIZES)),
-            ("cores", random.choice((-1, 2**40))),
-            ("power", random.choice(list(PowerState))),
-            ("power_curve", (nan, 0.0)),
-            ("cpu_model", "odd"),
-            ("machines", ("odd",)),
-        ]
-    )
+    wrong: dict[str, Any] = {
+        "cpu": random.choice(NUMBERS),
+        "memory": random.choice(SIZES),
+        "cores": random.choice((-1, 2**40)),
+        "power": random.choice(list(PowerState)),
+        "power_curve": (nan, 0.0),
+        "cpu_model": "odd",
+        "machines": ("odd",),
+    }
+    key, value = random.choice(list(wrong.items()))
     host = replace(seen.cluster.hosts[name], **{key: value})
     return _changed(seen, hosts={**seen.cluster.hosts, name: host})
 
@@ -69,17 +68,16 @@ def _vm(seen: Snapshot, random: Random) -> Snapshot:
     if not seen.cluster.vms:
         return seen
     name = random.choice(sorted(seen.cluster.vms))
-    key, value = random.choice(
-        [
-            ("memory", random.choice(SIZES)),
-            ("vcpus", random.choice((0, -1, 10**6))),
-            ("cpu", random.choice(NUMBERS)),
-            ("state", random.choice(list(VMState))),
-            ("cpu_model", "host-passthrough"),
-            ("disks", (Disk("", shared=random.random() < 0.5, storage=("rbd",)),)),
-            ("tags", {random.choice(TAGS): random.choice(WORDS) for _ in range(2)}),
-        ]
-    )
+    wrong: dict[str, Any] = {
+        "memory": random.choice(SIZES),
+        "vcpus": random.choice((0, -1, 10**6)),
+        "cpu": random.choice(NUMBERS),
+        "state": random.choice(list(VMState)),
+        "cpu_model": "host-passthrough",
+        "disks": (Disk("", shared=random.random() < 0.5, storage=("rbd",)),),
+        "tags": {random.choice(TAGS): random.choice(WORDS) for _ in range(2)},
+    }
+    key, value = random.choice(list(wrong.items()))
     vm = replace(seen.cluster.vms[name], **{key: value})
     return _changed(seen, vms={**seen.cluster.vms, name: vm})
 

@@ -35,8 +35,8 @@ def test_a_disturbed_site_has_a_sound_plan_that_leaves_alone_what_is_not_known(
 @settings(max_examples=150)
 @given(disturbed(), policies())
 def test_rules_are_judged_on_any_site(snapshot: Snapshot, policy: Policy) -> None:
-    for found in (*violations(snapshot, policy), *soft_breaks(snapshot, policy)):
-        assert found.subject
+    assert all(found.subject for found in violations(snapshot, policy))
+    assert all(found.subject for found in soft_breaks(snapshot, policy))
     for refusal in contradictions(snapshot.cluster, policy):
         assert refusal.constraint == "contradiction"
         assert refusal.detail

@@ -84,6 +84,7 @@ def test_a_solver_never_makes_it_dearer_and_in_the_shadow_nothing_else(
         draft = Draft(layout, assess_layout(layout, NOW), history, NOW, layout.copy())
         question = QUESTIONS[objective](draft)
         assert question is not None
+        cost = question.cost
         attempt = Attempt(highs, by)
         if engine == "builtin":
             STAGES[objective](draft)
@@ -91,5 +92,5 @@ def test_a_solver_never_makes_it_dearer_and_in_the_shadow_nothing_else(
             attempt.stage(STAGES[objective], draft)
             event(attempt.told.split(",")[0])
         places[engine] = draft.layout.place
-    assert question.cost(places["exact"]) <= question.cost(places["builtin"]) + 1e-6
+    assert cost(places["exact"]) <= cost(places["builtin"]) + 1e-6
     assert (places["shadow"] == places["builtin"]).all()

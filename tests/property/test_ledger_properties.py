@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from balancerd.adapters.sqlite import operator
 from balancerd.adapters.sqlite.ledger import Ledger
 from balancerd.adapters.sqlite.reader import Reader
-from balancerd.core.model import PowerState, Snapshot
+from balancerd.core.model import Method, PowerState, Snapshot
 from balancerd.core.outcome import Outcome
 from balancerd.core.past.history import REMEMBERED, PastMove
 from balancerd.core.past.record import Conclusion, Intent, IntentKind, Pause, Request, Verb
@@ -120,7 +120,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def observe(self, vm: str, place: str) -> None:
         snapshot = self.snapshot or SITE
         if (source := snapshot.cluster.placement[vm]) != place:
-            snapshot = done(snapshot, Move(1, vm, source, place, None, ""))  # type: ignore[arg-type]
+            snapshot = done(snapshot, Move(1, vm, source, place, Method.PRE_COPY, ""))
         self.snapshot = replace(snapshot, at=self.now)
         self.ledger.record_inventory(self.snapshot)
 
@@ -134,7 +134,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(vm=VMS)
     def undo(self, vm: str) -> None:
         """A batch that fails at its end, whatever was done in it."""
-        other = done(self.snapshot or SITE, Move(1, vm, "h1", "h3", None, ""))  # type: ignore[arg-type]
+        other = done(self.snapshot or SITE, Move(1, vm, "h1", "h3", Method.PRE_COPY, ""))
         with pytest.raises(UndoneError), self.ledger.batch():
             intent = Intent(IntentKind.MIGRATE, self.now, "h1", vm, target="h2")
             number = self.ledger.intend(intent)

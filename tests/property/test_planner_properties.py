@@ -3,7 +3,9 @@
 Each property names a mutant of the code on which it was seen to fail.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -38,6 +40,7 @@ from tests.property.carried import carried_out
 from tests.property.drawn import histories, policies, settled, snapshots
 from tests.sites import NOW, done
 
+T = TypeVar("T")
 EXAMPLES = settings(max_examples=80, deadline=None)
 
 
@@ -164,6 +167,10 @@ def test_a_site_that_breaks_rules_is_never_frozen_and_only_improved(
     assert broken(after, after.cluster, policy) <= before
 
 
+def backwards(mapping: Mapping[str, T]) -> dict[str, T]:
+    return dict(reversed(list(mapping.items())))
+
+
 @EXAMPLES
 @given(snapshots(), policies(), histories())
 def test_the_same_inputs_give_the_same_plan(
@@ -173,12 +180,12 @@ def test_the_same_inputs_give_the_same_plan(
     cluster = snapshot.cluster
     turned = replace(
         snapshot,
-        loads=dict(reversed(snapshot.loads.items())),
+        loads=backwards(snapshot.loads),
         cluster=replace(
             cluster,
-            hosts=dict(reversed(cluster.hosts.items())),
-            vms=dict(reversed(cluster.vms.items())),
-            placement=dict(reversed(cluster.placement.items())),
+            hosts=backwards(cluster.hosts),
+            vms=backwards(cluster.vms),
+            placement=backwards(cluster.placement),
         ),
     )
     assert plan(snapshot, policy, history, NOW) == plan(turned, policy, history, NOW)

@@ -25,14 +25,14 @@ KEPT = (
     groups.groups_of,
     reach._reach,
 )
-FACTS = (
+FACTS: tuple[tuple[str, tuple[Any, ...]], ...] = (
     ("power", (PowerState.ON, PowerState.OFF)),
     ("cpu", (8.0, 12.0)),
     ("cpu_model", ("old", "new")),
     ("machines", ((), ("q35",), ("pc", "q35"))),
     ("rack", ("r1", "r2")),
 )
-DEFINITIONS = (
+DEFINITIONS: tuple[tuple[str, tuple[Any, ...]], ...] = (
     ("machine", ("", "q35", "pc")),
     ("cpu_model", ("", "host-passthrough")),
     ("memory", (2**30, 2**33)),

@@ -198,7 +198,7 @@ class Doors:
 
     def states(self, hosts: Iterable[str]) -> Mapping[str, PowerState]:
         found = dict.fromkeys(hosts, PowerState.UNKNOWN)
-        return found | self.world.states(found.keys() - self.unconfigured)
+        return {**found, **self.world.states(found.keys() - self.unconfigured)}
 
     def _must_be_within_limits(
         self, source: str, target: str, method: Method, bandwidth: int, downtime: float

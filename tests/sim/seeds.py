@@ -111,7 +111,7 @@ class Life:
         self.loop = Loop(
             self.doors,
             self.doors,
-            self.mortal,  # type: ignore[arg-type]
+            self.mortal,
             NoSamples(),
             self.clock,
             lambda: self.policy,

@@ -286,9 +286,11 @@ def test_of_a_host_that_is_not_configured_nothing_is_told_and_nothing_is_done_th
         doors.wake("a1")
 
 
-def test_a_host_that_holds_half_of_a_vm_is_not_to_sleep(doors: Doors) -> None:
+def test_a_host_that_holds_half_of_a_vm_is_not_to_sleep(
+    doors: Doors, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Dies when only what runs keeps a host awake."""
-    doors._must_be_intended = lambda *_: None  # type: ignore[method-assign]
+    monkeypatch.setattr(doors, "_must_be_intended", lambda *_: None)
     doors.world.hand.pause("v0")
     doors.world.hand.shut_off("v1")
     with pytest.raises(BrokenError, match=r"put to sleep with \['v0'\]"):

@@ -6,7 +6,9 @@ file alone and shares no code with the simulator.
 
 import json
 import tomllib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from balancerd.adapters.sim.score import score
 from balancerd.adapters.sim.site import Site, build
 from balancerd.adapters.sim.world import World
 from balancerd.adapters.sqlite.database import Access, Database
-from balancerd.adapters.sqlite.export import export
+from balancerd.adapters.sqlite.export import Event, export
 from balancerd.adapters.sqlite.ledger import Ledger
 from balancerd.adapters.sqlite.samples import SamplesStore
 from balancerd.adapters.sqlite.schema import LEDGER
@@ -26,6 +28,7 @@ from balancerd.core.policies.policy import Policy
 from balancerd.documents import parse
 from balancerd.simulation import Result, simulate, without_balancing
 from benchmarks import score_events
+from tests.worlds import counters, reading
 
 HOSTS, VMS, HOURS = 8, 24, 6
 SCENARIO = f"""\
@@ -103,14 +106,14 @@ def site(trace: Path) -> Site:
     return build(parse(SCENARIO, Scenario, "small.toml"), trace)
 
 
-def rescored(events, trace: Path) -> dict:
+def rescored(events: Iterable[Event], trace: Path) -> dict[str, Any]:
     """The events as they come over a pipe, scored from outside."""
     lines = [json.dumps(event) for event in events]
     outside = score_events.Site(tomllib.loads(SCENARIO), trace)
     return score_events.result(outside, map(json.loads, lines))
 
 
-def agree(summary: dict, outside: dict) -> None:
+def agree(summary: Mapping[str, Any], outside: Mapping[str, Any]) -> None:
     """Times in events are rounded to a millisecond, so sums differ by a little."""
     assert outside["problems"] == []
     for figure in FIGURES:
@@ -118,7 +121,9 @@ def agree(summary: dict, outside: dict) -> None:
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_random_moves_score_the_same_from_inside_and_from_outside(site, trace, seed):
+def test_random_moves_score_the_same_from_inside_and_from_outside(
+    site: Site, trace: Path, seed: int
+) -> None:
     """Seen to fail when a move counts from its start, when booting hosts draw by their load, when
     the demand of a step is taken from the next one, and when failed moves are counted."""
     world, random = World(site), np.random.default_rng(seed)
@@ -142,21 +147,21 @@ def test_random_moves_score_the_same_from_inside_and_from_outside(site, trace, s
 def act_at_random(world: World, names: list[str], random: np.random.Generator) -> None:
     """Move a VM to a host that is on and has room, or give its move up, or switch an empty host."""
     host = str(random.choice(names))
-    reading = next(r for r in world.observe().readings if r.host == host)
-    if reading.error:
+    told = reading(world, host)
+    if told.error:
         world.wake(host)
-    elif not reading.vms and random.random() < 0.5:
+    elif not told.vms and random.random() < 0.5:
         world.sleep(host)
     else:
         vm = world.site.vms[int(random.integers(VMS))]
         (source,) = world.running(vm.name)
         if world.locate(vm.name, vm.uuid, [source]).presence[source] is not Presence.RUNNING:
             world.abort(vm.name, source)
-        elif source != host and reading.counters.memory_available >= vm.memory:
+        elif source != host and counters(world, host).memory_available >= vm.memory:
             world.migrate(vm.name, source, host, Method.PRE_COPY, 0, 0.3)
 
 
-def test_without_balancing_nothing_moves_and_the_whole_day_is_counted(site):
+def test_without_balancing_nothing_moves_and_the_whole_day_is_counted(site: Site) -> None:
     found = without_balancing(site)
     on = {site.hosts[index] for index in range(HOSTS)}
     assert (found.migrations, found.power_offs, found.mean_active_hosts) == (0, 0, len(on))
@@ -177,7 +182,7 @@ PACK = Policy.model_validate(
 )
 
 
-def lived(site: Site, directory: Path) -> tuple[Result, list[dict]]:
+def lived(site: Site, directory: Path) -> tuple[Result, list[Event]]:
     """A run of the production loop: its result, and the events of its record."""
     directory.mkdir()
     with (
@@ -189,7 +194,9 @@ def lived(site: Site, directory: Path) -> tuple[Result, list[dict]]:
         return result, list(export(ledger, 0.0))
 
 
-def test_the_loop_saves_energy_and_its_record_says_what_its_summary_says(site, trace, tmp_path):
+def test_the_loop_saves_energy_and_its_record_says_what_its_summary_says(
+    site: Site, trace: Path, tmp_path: Path
+) -> None:
     result, events = lived(site, tmp_path / "record")
     summary = result.as_json()
     assert summary["migrations"] > 5
@@ -200,7 +207,7 @@ def test_the_loop_saves_energy_and_its_record_says_what_its_summary_says(site, t
     agree(summary, rescored(events, trace))
 
 
-def test_the_same_scenario_gives_the_same_run(site, tmp_path):
+def test_the_same_scenario_gives_the_same_run(site: Site, tmp_path: Path) -> None:
     """Event for event: no set order, no clock and no randomness reaches a decision."""
     first, second = (lived(site, tmp_path / name)[1] for name in ("a", "b"))
     assert first == second

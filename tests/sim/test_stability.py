@@ -70,7 +70,7 @@ def moves(site: Site, rules: Policy, record: Path) -> list[PastMove]:
         rows = ledger.database.rows(
             "SELECT vm, source, target, ended_at FROM migrations WHERE outcome = 'done' ORDER BY id"
         )
-        return [PastMove(*row, Outcome.DONE) for row in rows]
+        return [PastMove(vm, source, target, at, Outcome.DONE) for vm, source, target, at in rows]
 
 
 EAGER = {"thresholds": {"imbalance": 0.06}, "limits": {"gain": 0.0, "benefit": 0.0}}

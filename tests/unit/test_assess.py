@@ -1,6 +1,7 @@
 """Verdicts under the dual threshold."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -11,11 +12,11 @@ from balancerd.core.units import GIB
 from tests.sites import NOW, changed, planned, policy, site, told
 
 
-def only(snapshot: Snapshot, **tables: dict[str, object]) -> Assessment:
+def only(snapshot: Snapshot, **tables: dict[str, Any]) -> Assessment:
     return assess(snapshot, policy("quiet", **tables), NOW)[0]
 
 
-def loaded(now: float, mean: float, **fields: float) -> Snapshot:
+def loaded(now: float, mean: float, **fields: Any) -> Snapshot:
     """One host of 10 cores with the given use in cores."""
     load = replace(Load(now, mean, 0), **fields)
     return site("h1 10c 64G: a 1c 8G", host_loads={"h1": load})
@@ -160,7 +161,7 @@ def test_an_absurd_load_makes_a_host_unknown(load: float) -> None:
 
 
 @pytest.mark.parametrize("capacity", [{"cpu": 0.0}, {"cpu": float("nan")}, {"memory": 0}])
-def test_an_absurd_capacity_makes_a_host_unknown(capacity: dict[str, float]) -> None:
+def test_an_absurd_capacity_makes_a_host_unknown(capacity: dict[str, Any]) -> None:
     assert only(changed(loaded(1.0, 1.0), host="h1", **capacity)).verdict is Verdict.UNKNOWN
 
 

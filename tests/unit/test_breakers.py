@@ -92,7 +92,7 @@ def test_a_failure_counts_for_both_of_its_hosts_and_for_nobody_else() -> None:
 
 def after_failures(*actions: Move, ago: float, **placement: str) -> Run:
     """A plan on a site where five migrations of others failed in a row, so many seconds ago."""
-    run = Run(*actions, **placement)
+    run = Run(*actions, policy=POLICY, **placement)
     moves = tuple(
         PastMove(f"x{n}", f"g{n}", f"k{n}", START - ago, Outcome.FAILED) for n in range(5)
     )

@@ -1,6 +1,7 @@
 """The independent checker: what it lets pass, and one mutant for each thing it must not."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -118,8 +119,8 @@ def test_what_is_under_way_is_charged_on_both_ends() -> None:
         (rule("together", "a b"), "together a b: the group ends in 2 places"),
     ],
 )
-def test_a_rule_broken_by_a_plan_is_found(rules: object, fault: str) -> None:
-    found = faults(move(1, "a", "h1>h4"), rules=policy("quiet", rules))  # type: ignore[arg-type]
+def test_a_rule_broken_by_a_plan_is_found(rules: ConstraintRule, fault: str) -> None:
+    found = faults(move(1, "a", "h1>h4"), rules=policy("quiet", rules))
     assert found == (fault,)
 
 
@@ -245,7 +246,7 @@ def test_rules_that_count_are_found_broken(
     ],
 )
 def test_a_target_that_lacks_what_the_vm_needs_is_found(
-    vm: dict[str, object], host: dict[str, object], fault: str
+    vm: dict[str, Any], host: dict[str, Any], fault: str
 ) -> None:
     snapshot = changed(site(SITE), host="h1", cpu_model="Milan", machines=("q35",))
     snapshot = changed(changed(snapshot, vm="a", **vm), host="h4", **host)

@@ -9,6 +9,7 @@ import pytest
 from click.shell_completion import ShellComplete
 
 from balancerd.cli import root
+from balancerd.cli.group import Group
 from tests.docs import commands
 from tests.records import make_record
 
@@ -66,10 +67,9 @@ def test_a_verb_loads_no_more_than_it_needs(record: Path, line: str, needed: str
 def test_help_says_of_each_verb_what_the_verb_says_of_itself() -> None:
     """The tables have the sentences so that help need not load every verb."""
     for words, command in commands():
-        group, name = root.root, words
-        if " " in words:
-            first, name = words.split()
-            group = root.root.get_command(click.Context(root.root), first)
+        first, _, name = words.rpartition(" ")
+        group = root.root.get_command(click.Context(root.root), first) if first else root.root
+        assert isinstance(group, Group)
         assert group.verbs[name][1] == command.get_short_help_str(1000)
 
 

@@ -82,7 +82,8 @@ def test_a_plan_that_waits_is_carried_out_once_approved(tmp_path: Path) -> None:
 
 
 def _all_done(record: Path) -> bool:
-    return rows(record, "plan", "list")[0]["state"] == "done"
+    state: str = rows(record, "plan", "list")[0]["state"]
+    return state == "done"
 
 
 def test_what_an_operator_asks_is_answered_and_in_the_audit(tmp_path: Path) -> None:

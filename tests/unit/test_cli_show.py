@@ -182,8 +182,8 @@ def test_a_clock_that_is_wrong_is_shown_and_told_of_where_it_matters(
                 " WHERE name = ?",
                 (ahead, host),
             )
-    ahead = {row["name"]: row["clock_ahead_seconds"] for row in rows(tmp_path, "hosts")}
-    assert ahead == {"h0": 59.0, "h1": 300.0, "h2": -61.0, "h3": None}
+    shown = {row["name"]: row["clock_ahead_seconds"] for row in rows(tmp_path, "hosts")}
+    assert shown == {"h0": 59.0, "h1": 300.0, "h2": -61.0, "h3": None}
     done = balancerctl("status", "-o", "json", record=tmp_path)
     assert json.loads(done.stdout)["clocks"] == [
         "h1 is 5m ahead (limits.clock_skew)",

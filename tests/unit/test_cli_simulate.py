@@ -17,8 +17,10 @@ FIXED = {
     *("mean_active_hosts", "overload_host_seconds", "violations", "plans", "plan_seconds_p50"),
     *("plan_seconds_p99", "plan_seconds_max", "wall_seconds", "peak_rss_bytes"),
 }
-OF_THE_RUN = ("plan_seconds_p50", "plan_seconds_p99", "plan_seconds_max", "wall_seconds")
-OF_THE_RUN += ("cpu_seconds", "peak_rss_bytes")
+OF_THE_RUN = (
+    *("plan_seconds_p50", "plan_seconds_p99", "plan_seconds_max"),
+    *("wall_seconds", "cpu_seconds", "peak_rss_bytes"),
+)
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,8 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def moving(record: Path) -> int:
     """The number of a plan that moves VMs."""
     plans = json.loads(balancerctl("plan", "list", "-o", "json", record=record).stdout)
-    return next(row["id"] for row in plans if row["moves"])
+    number: int = next(row["id"] for row in plans if row["moves"])
+    return number
 
 
 def answer(record: Path, *arguments: str | Path) -> dict[str, Any]:
@@ -186,7 +187,7 @@ def test_a_policy_that_this_balancerd_does_not_understand_is_named(
     assert "policy tested of the record:1: objektive: unknown key" in done.stderr
 
 
-JUNK = (
+JUNK: st.SearchStrategy[Any] = (
     st.none()
     | st.booleans()
     | st.integers(-3, 99)

@@ -83,9 +83,9 @@ def test_people_are_told_each_time_that_a_migration_stands_still_in_post_copy() 
     Dies when it is passed over as there is no way back, or given up, which libvirt refuses."""
     run, stall = torn(), int(Limits().stall)
     for copied, seconds in (GIB, range(5, 300, 5)), (2 * GIB, range(300, 600, 5)):
-        for second in seconds:
-            run.progress(copied, START + second)
-            assert bool(told(run)) is (second > 5 + stall)
+        for after in seconds:
+            run.progress(copied, START + after)
+            assert bool(told(run)) is (after > 5 + stall)
     first, second = told(run)
     assert first.startswith("stands still in post-copy, ")
     assert first.endswith(f"still on h1; {NO_WAY_BACK}")

@@ -1,5 +1,6 @@
 """VMs that are shut off follow a drain as cold moves: what is planned, started, and believed."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -20,7 +21,7 @@ from balancerd.core.executing.cold import (
     may_carry,
 )
 from balancerd.core.executing.execution import Stage
-from balancerd.core.executing.messages import Ask, Intended, Located, StartMigration
+from balancerd.core.executing.messages import Ask, Intended, Located, Settle, StartMigration
 from balancerd.core.executing.migration import SILENCE
 from balancerd.core.executing.reconcile import Act
 from balancerd.core.explain import Decision, why
@@ -151,7 +152,9 @@ def test_why_tells_of_a_vm_that_is_shut_off() -> None:
         (lambda s: changed(s, host="h2", power=PowerState.OFF), "h2 is off"),
     ],
 )
-def test_the_checker_takes_no_cold_move_that_does_not_hold(spoil, words: str) -> None:  # type: ignore[no-untyped-def]
+def test_the_checker_takes_no_cold_move_that_does_not_hold(
+    spoil: Callable[[Snapshot], Snapshot], words: str
+) -> None:
     made: Plan = planned(drained(), policy("quiet"))
     alone = replace(next(move for move in made.moves if move.vm == "off"), number=1)
     single = replace(made, actions=(alone,))
@@ -277,7 +280,8 @@ def test_a_cold_move_is_done_with_its_autostart() -> None:
     assert isinstance(ask, Ask)
     assert ask.lasting
     (settle,) = run.located(1, P.ABSENT, P.SHUTOFF)
-    assert settle.act is Act.CARRY_AUTOSTART  # type: ignore[union-attr]
+    assert isinstance(settle, Settle)
+    assert settle.act is Act.CARRY_AUTOSTART
 
 
 @pytest.mark.parametrize("source", [p for p in Presence if p not in OFF_STATES])

@@ -1,6 +1,7 @@
 """Rules one by one: what breaks them, what is refused, and rules that contradict each other."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -116,8 +117,8 @@ def test_vcpus_are_limited_by_the_overcommit() -> None:
         (rule("together", "a c"), "h2", ""),
     ],
 )
-def test_a_rule_says_where_a_vm_may_go(rules: object, target: str, constraint: str) -> None:
-    assert refused(site(SITE), policy("quiet", rules), "a", target) == constraint  # type: ignore[arg-type]
+def test_a_rule_says_where_a_vm_may_go(rules: ConstraintRule, target: str, constraint: str) -> None:
+    assert refused(site(SITE), policy("quiet", rules), "a", target) == constraint
 
 
 def test_a_group_is_moved_whole_or_not_at_all() -> None:
@@ -147,7 +148,7 @@ def test_the_second_of_a_group_may_follow_the_first() -> None:
         ({"cpu_model": "host-passthrough"}, "not reachable"),
     ],
 )
-def test_what_a_vm_is_may_keep_it_where_it_is(fields: dict[str, object], constraint: str) -> None:
+def test_what_a_vm_is_may_keep_it_where_it_is(fields: dict[str, Any], constraint: str) -> None:
     snapshot = changed(site(SITE), vm="a", **fields)
     assert refused(snapshot, policy(), "a", "h3") == constraint
 
@@ -175,7 +176,7 @@ def test_host_passthrough_goes_to_an_equal_cpu() -> None:
     ],
 )
 def test_a_vm_goes_only_where_its_machine_type_and_its_storage_are(
-    here: dict[str, object], there: dict[str, object], vm: dict[str, object], missing: str
+    here: dict[str, Any], there: dict[str, Any], vm: dict[str, Any], missing: str
 ) -> None:
     on = vm.pop("on", "")
     disk = Disk("a", shared=True, storage=(str(on),) if on else ())
@@ -244,10 +245,10 @@ def test_a_name_that_looks_like_a_glob_is_meant_as_it_is() -> None:
     ],
 )
 def test_rules_for_groups_of_hosts_numbers_and_headroom(
-    rules: object, target: str, constraint: str
+    rules: ConstraintRule, target: str, constraint: str
 ) -> None:
     crowded = site(SITE.replace("c 1c 8G", "c 1c 8G, d 1c 8G"))
-    assert refused(crowded, policy("quiet", rules), "a", target) == constraint  # type: ignore[arg-type]
+    assert refused(crowded, policy("quiet", rules), "a", target) == constraint
 
 
 def test_a_host_takes_so_many_vms() -> None:
@@ -372,8 +373,8 @@ def test_the_form_for_many_hosts_says_the_same_as_the_form_for_one() -> None:
         (rule("exclude", "a b"), []),
     ],
 )
-def test_what_breaks_a_rule(rules: object, expected: list[str]) -> None:
-    assert broken(site(SITE), policy("quiet", rules)) == expected  # type: ignore[arg-type]
+def test_what_breaks_a_rule(rules: ConstraintRule, expected: list[str]) -> None:
+    assert broken(site(SITE), policy("quiet", rules)) == expected
 
 
 def test_more_memory_than_there_is_breaks_a_rule_and_flights_count_on_both_ends() -> None:
@@ -404,8 +405,8 @@ def test_rules_that_cannot_be_kept_are_found_and_named() -> None:
     ]
 
 
-def clashes(snapshot: Snapshot, *rules: object, **tables: dict[str, object]) -> list[str]:
-    found = contradictions(snapshot.cluster, policy("quiet", *rules, **tables))  # type: ignore[arg-type]
+def clashes(snapshot: Snapshot, *rules: ConstraintRule, **tables: dict[str, Any]) -> list[str]:
+    found = contradictions(snapshot.cluster, policy("quiet", *rules, **tables))
     return [refusal.detail for refusal in found]
 
 

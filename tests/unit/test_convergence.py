@@ -29,10 +29,12 @@ OPEN = POLICY.model_copy(update={"methods": Methods(post_copy=True)})
 
 
 def moving(method: Method = Method.PRE_COPY, policy: Policy = POLICY, **tags: str) -> Run:
-    """One migration that runs; the VM has these tags (with _ for -)."""
+    """One migration that runs; the VM has these tags (with _ for -, and class_)."""
     run = Run(replace(move(1, "a", "h1", "h2"), method=method), a="h1", policy=policy)
     seen = snapshot(a="h1")
-    vm = replace(seen.cluster.vms["a"], tags={k.replace("_", "-"): v for k, v in tags.items()})
+    vm = replace(
+        seen.cluster.vms["a"], tags={k.rstrip("_").replace("_", "-"): v for k, v in tags.items()}
+    )
     run.view = replace(
         run.view, snapshot=replace(seen, cluster=replace(seen.cluster, vms={"a": vm}))
     )
@@ -82,7 +84,7 @@ def test_every_step_says_why() -> None:
     ("name", "first", "top"), [("latency", 0.05, 0.2), ("normal", 0.1, 0.5), ("batch", 0.3, 0.5)]
 )
 def test_the_vms_class_chooses_the_ladder(name: str, first: float, top: float) -> None:
-    run = moving(**{"class": name})
+    run = moving(class_=name)
     assert started(run).downtime == first
     assert max(pauses(stalls(run, 9))) == top
 

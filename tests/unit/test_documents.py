@@ -123,13 +123,14 @@ def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
     binary.write_bytes(b"# one\nname = '\xff'\n")
     with large.open("wb") as file:
         file.truncate(LARGEST + 1)
-    for path, problem in [
+    wrong: list[tuple[Path | str, str]] = [
         (tmp_path / "none.toml", "none.toml: no such file or directory"),
         (tmp_path, ": is a directory"),
         (binary, "binary.toml:2: is not text in UTF-8"),
         (large, "large.toml: is larger than 4 MiB"),
         ("a\0b", "'a\\x00b': is not a file name"),
-    ]:
+    ]
+    for path, problem in wrong:
         with pytest.raises(DocumentError) as caught:
             load(path, Machine)
         assert str(caught.value).endswith(problem)

@@ -3,13 +3,14 @@
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from balancerd.adapters.highs import process
 from balancerd.adapters.highs.solver import ARRAYS
-from balancerd.core.exact import Program, Solution, planner_with
+from balancerd.core.exact import Program, Solution, Solver, planner_with
 from balancerd.core.exact.assignment import assignment
 from balancerd.core.exact.drawing import Question
 from balancerd.core.exact.engine import QUESTIONS, Attempt
@@ -35,13 +36,13 @@ def highs(program: Program, seconds: float, _memory: int) -> Solution:
     return Solution(x, float(found["bound"]), str(found["told"]))
 
 
-def rules(engine: str, *constraints: object, **tables: object) -> Policy:
-    found = policy("pack", *constraints, costs=COSTS, power={"reserve": 0}, **tables)  # type: ignore[arg-type]
+def rules(engine: str, *constraints: ConstraintRule, **tables: dict[str, Any]) -> Policy:
+    found = policy("pack", *constraints, costs=COSTS, power={"reserve": 0}, **tables)
     return Policy.model_validate(found.model_dump() | {"engine": engine})
 
 
-def planned(text: str, found: Policy, solve: object = highs) -> Plan:
-    made = planner_with(solve)(site(text), found, History(), NOW)  # type: ignore[arg-type]
+def planned(text: str, found: Policy, solve: Solver = highs) -> Plan:
+    made = planner_with(solve)(site(text), found, History(), NOW)
     assert made.certificate is not None
     assert made.certificate.violations == ()
     return made
@@ -170,7 +171,9 @@ def asked(text: str, found: Policy) -> Question:
 def question_of(snapshot: Snapshot, found: Policy) -> Question:
     layout = lay_out(snapshot, found, History(), NOW)
     draft = Draft(layout, assess_layout(layout, NOW), History(), NOW, layout.copy())
-    return QUESTIONS[found.objective](draft)
+    question = QUESTIONS[found.objective](draft)
+    assert question is not None
+    return question
 
 
 def test_the_program_weighs_moves_and_hosts_as_the_policy_does() -> None:

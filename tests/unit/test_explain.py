@@ -1,6 +1,7 @@
 """Answers to why, why not, and what waits for what."""
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from xml.etree import ElementTree
 
@@ -16,9 +17,11 @@ from balancerd.core.explain import (
     why,
     why_not,
 )
+from balancerd.core.explain.graph import Graph
 from balancerd.core.model import PowerState, Snapshot, VMState
 from balancerd.core.outcome import Outcome
 from balancerd.core.past.history import History, PastMove
+from balancerd.core.plan import Plan
 from balancerd.core.policies.policy import Policy
 from tests.sites import NOW, changed, planned, policy, rule, site, under_way
 
@@ -200,7 +203,9 @@ def test_a_plan_as_a_graph_of_hosts_shows_what_each_gives_and_takes() -> None:
 
 
 @pytest.mark.parametrize("graph_of", [graph_of_moves, graph_of_hosts])
-def test_a_drawing_is_an_svg_picture_whatever_names_there_are(graph_of) -> None:  # type: ignore[no-untyped-def]
+def test_a_drawing_is_an_svg_picture_whatever_names_there_are(
+    graph_of: Callable[[Plan], Graph],
+) -> None:
     made = planned(site(HOT.replace("b 3c", "<b>&c 3c")), policy())
     root = ElementTree.fromstring(as_svg(graph_of(made)))
     texts = [element.text or "" for element in root.iter("{http://www.w3.org/2000/svg}text")]

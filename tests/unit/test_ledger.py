@@ -686,6 +686,7 @@ def test_a_line_that_was_put_in_between_is_found(ledger: Ledger) -> None:
     for event in (5, 4, 3):
         ledger.database.execute("UPDATE events SET id = id + 1 WHERE id = ?", (event,))
     row = ledger.database.row("SELECT at, kind, subject, hash FROM events WHERE id = 2")
+    assert row is not None
     forged = audit.seal(row[3], 3, row[0], row[1], row[2], "it was somebody else")
     ledger.database.execute(
         "INSERT INTO events (id, at, kind, subject, detail, hash) VALUES (3, ?, ?, ?, ?, ?)",
@@ -700,6 +701,7 @@ def test_an_end_that_was_written_anew_is_found(ledger: Ledger) -> None:
         ledger.record_event(at, "kind", "subject", str(at))
     ledger.database.execute("DROP TRIGGER events_are_not_changed")
     before = ledger.database.row("SELECT hash FROM events WHERE id = 2")
+    assert before is not None
     forged = audit.seal(before[0], 3, 3.0, "kind", "subject", "other")
     ledger.database.execute("UPDATE events SET detail = 'other', hash = ? WHERE id = 3", (forged,))
     assert Reader(ledger.database).audit().fault == "event 3 is not the one that was written"

@@ -227,11 +227,15 @@ def test_a_writer_that_waits_too_long_says_so(path: Path, monkeypatch: pytest.Mo
 def in_a_process(work: Callable[[Callable[[int], None]], None], kill_after: int = 0) -> list[int]:
     """Run work in a child that reports numbers; kill -9 after so many. The numbers that came."""
     reading, writing = os.pipe()
+
+    def tell(number: int) -> None:
+        os.write(writing, f"{number}\n".encode())
+
     child = os.fork()
     if child == 0:
         try:
             os.close(reading)
-            work(lambda number: os.write(writing, f"{number}\n".encode()) and None)
+            work(tell)
         finally:
             os._exit(0)
     os.close(writing)

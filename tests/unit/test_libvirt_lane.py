@@ -73,12 +73,12 @@ def test_a_call_that_hangs_too_long_is_left_with_its_connection(
 ) -> None:
     """Dies when the hanging call's connection is used on, or closed under it."""
     monkeypatch.setattr(lanes, "CALL_SECONDS", 0.05)
-    gate, used = threading.Event(), []
+    gate, used, alive = threading.Event(), list[libvirt.virConnect](), list[int]()
 
     def hang(connection: libvirt.virConnect) -> None:
         used.append(connection)
         gate.wait()
-        used.append(connection.isAlive())  # not closed while it is in use
+        alive.append(connection.isAlive())  # not closed while it is in use
 
     call = lane.start("hang", hang)
     time.sleep(0.1)
@@ -87,7 +87,7 @@ def test_a_call_that_hangs_too_long_is_left_with_its_connection(
     gate.set()
     assert call.wait(5.0)
     _until(lambda: workers.hanging == 0)
-    assert used[1] == 1
+    assert alive == [1]
 
 
 def test_after_a_failed_attempt_the_next_waits_and_says_why(workers: Workers) -> None:

@@ -286,7 +286,8 @@ class Stuck:
     def jobStats(self) -> Any:  # noqa: N802  libvirt's name
         assert self._answered is None, "this would wait for half a minute"
         error = libvirt.libvirtError("")
-        error.err = (libvirt.VIR_ERR_OPERATION_TIMEOUT, 0, "cannot acquire a lock", 0, *[""] * 5)
+        told = (libvirt.VIR_ERR_OPERATION_TIMEOUT, 0, "cannot acquire a lock", 0)
+        error.err = (*told, "", None, None, 0, 0)
         raise error
 
     def XMLDesc(self, _flags: int) -> str:  # noqa: N802  libvirt's name

@@ -118,7 +118,8 @@ def test_an_image_on_a_base_is_made_in_the_pool_that_holds_its_place(
     """Dies if what is there already is written over: it may hold what somebody needs."""
     overlays.make(connection, "here", {(TOP, BELOW): 4096})
     made = connection.storageVolLookupByPath(TOP.path)
-    assert made.info()[1] == 4096
+    info: Any = made.info()  # annotated as text, but a list
+    assert info[1] == 4096
     document = parse(overlays.volume_of((TOP, BELOW), 4096))
     assert document.findtext("backingStore/path") == "/base"
     assert parse(overlays.volume_of((TOP,), 4096)).find("backingStore") is None
@@ -147,7 +148,9 @@ def test_images_that_came_too_late_are_not_left_on_a_host_that_hung(
         if len(asked) == late:
             raise BackendError("here", "migrate", "too late")
 
-    chains = {(replace(TOP, path=f"/default-pool/{name}"),): 4096 for name in ("x.img", "y.img")}
+    chains: dict[overlays.Chain, int] = {
+        (replace(TOP, path=f"/default-pool/{name}"),): 4096 for name in ("x.img", "y.img")
+    }
     with pytest.raises(BackendError, match="too late"):
         overlays.make(connection, "here", chains, still)
     assert all(volume_at(connection, top.path) is None for (top,) in chains)

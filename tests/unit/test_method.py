@@ -20,14 +20,14 @@ SHARED, LOCAL = Disk("/shared/a", shared=True), Disk("/local/b", shared=False, s
 BASED = Disk("/local/c", shared=False, size=8 * GIB, allocated=GIB, based=True)
 
 
-def way(rules: Policy, dirty: float | None, **fields: object) -> Way | Refusal:
+def way(rules: Policy, dirty: float | None, **fields: Any) -> Way | Refusal:
     """The way of a VM of 4 GiB that writes so many MiB per second."""
-    vm = replace(VM("v", 4 * GIB), **fields)  # type: ignore[arg-type]
+    vm = replace(VM("v", 4 * GIB), **fields)
     rate = None if dirty is None else dirty * MIB
     return way_of(vm, Load(1.0, 1.0, 4 * GIB, dirty_rate=rate), rules, RATE)
 
 
-def method(rules: Policy, dirty: float | None, **fields: object) -> Method | str:
+def method(rules: Policy, dirty: float | None, **fields: Any) -> Method | str:
     found = way(rules, dirty, **fields)
     return found.method if isinstance(found, Way) else found.constraint
 

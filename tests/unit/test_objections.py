@@ -155,8 +155,8 @@ def test_what_one_move_of_a_plan_was_told_the_others_need_not_hear() -> None:
     run = Run(a_move(1, "a", "h1", "h2"), a_move(2, "b", "h3", "h2"), a="h1", b="h3")
     run.started()
     assert run.stage(2) is Stage.WAITING, "one at a time goes into a host"
-    told = {"objection": BARE, "against": Against.TARGET}
-    run.feed(JobReport("a", "h1", "h2", run.view.now, ended=True, error="no", **told))
+    told = JobReport("a", "h1", "h2", run.view.now, ended=True, error="no")
+    run.feed(replace(told, objection=BARE, against=Against.TARGET))
     run.located(1, Presence.RUNNING, Presence.ABSENT)
     assert (run.outcome(), run.stage(2)) == (Outcome.OBJECTED, Stage.DROPPED)
     assert BARE in run.execution.tasks[2].detail

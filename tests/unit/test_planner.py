@@ -1,6 +1,7 @@
 """What is planned, and what is not, on small sites."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from balancerd.core.moving.copying import SWITCH_OVER
 from balancerd.core.outcome import Against, Outcome
 from balancerd.core.past.history import History, PastMove
 from balancerd.core.placing.survey import lay_out
+from balancerd.core.policies.rule import ConstraintRule
 from balancerd.core.units import GIB
 from tests.sites import NOW, changed, done, planned, policy, rule, site, told, under_way
 
@@ -124,9 +126,11 @@ def test_draining_only_leaves_overloads_and_broken_rules_as_they_are() -> None:
         (rule("together", "b c"), ["b h1>h3"]),
     ],
 )
-def test_a_broken_rule_is_mended_whatever_the_objective(rules: object, expected: list[str]) -> None:
+def test_a_broken_rule_is_mended_whatever_the_objective(
+    rules: ConstraintRule, expected: list[str]
+) -> None:
     snapshot = site("h1 10c 64G: a 1c 8G, b 1c 4G | h2 10c 64G: | h3 10c 64G: c 2c 8G")
-    made = planned(snapshot, policy("quiet", rules))  # type: ignore[arg-type]
+    made = planned(snapshot, policy("quiet", rules))
     assert told(made) == expected
 
 
@@ -185,7 +189,7 @@ def test_a_host_sleeps_only_after_it_was_seen_empty_for_long_enough() -> None:
 
 
 @pytest.mark.parametrize("why", [{"can_sleep": False}, {"driver_doubted": True}], ids=str)
-def test_a_host_stays_on_that_nobody_could_wake_or_tell_to_be_off(why: dict[str, bool]) -> None:
+def test_a_host_stays_on_that_nobody_could_wake_or_tell_to_be_off(why: dict[str, Any]) -> None:
     """Dies when it is planned all the same: each such plan fails as the host is to go to sleep."""
     snapshot = changed(site("h1 10c 64G: a 1c 8G | h2 10c 64G:"), host="h2", **why)
     history = History(idle_since={"h2": NOW - 600})
@@ -373,12 +377,12 @@ def test_a_host_of_more_vms_than_a_plan_may_move_keeps_no_other_from_being_empti
 
 def test_emptying_a_host_leaves_more_room_the_more_moves_it_takes() -> None:
     snapshot = site("h1 10c 64G: a 1c 4G, b 1c 4G | h2 10c 64G: c 4c 8G")
-    roomy = {"limits": {"moves_per_host": 2}, "thresholds": {"margin": 0.5}, "power": PACKING}
-    assert told(planned(snapshot, policy("pack", **roomy))) == []
+    roomy = policy("pack", limits={"moves_per_host": 2}, thresholds={"margin": 0.5}, power=PACKING)
+    assert told(planned(snapshot, roomy)) == []
     assert len(planned(snapshot, policy("pack", power=PACKING)).moves) == 1
-    few = {"limits": {"moves_per_host": 1}, "power": PACKING}
+    few = policy("pack", limits={"moves_per_host": 1}, power=PACKING)
     snapshot = site("h1 10c 64G: a 1c 4G, b 1c 4G | h2 10c 64G: c 1c 8G, d 1c 8G")
-    assert told(planned(snapshot, policy("pack", **few))) == []
+    assert told(planned(snapshot, few)) == []
 
 
 def test_no_host_is_woken_while_smaller_vms_can_relieve_an_overloaded_one() -> None:

@@ -74,9 +74,13 @@ class Busy:
 
 
 @pytest.fixture
-def service(tmp_path: Path) -> Iterator[Service]:
+def loop() -> Busy:
+    return Busy()
+
+
+@pytest.fixture
+def service(tmp_path: Path, loop: Any) -> Iterator[Service]:
     setup: Any = SimpleNamespace(configuration=SimpleNamespace(retention=Retention()))
-    loop: Any = Busy()
     with Ledger(tmp_path / "ledger.db") as ledger, SamplesStore(tmp_path / "samples.db") as samples:
         yield Service(loop, ledger, samples, setup)
 
@@ -85,12 +89,12 @@ def backups(service: Service) -> int:
     return len(list(service.ledger.database.path.parent.glob("backups/*.db")))
 
 
-def test_maintenance_waits_until_nothing_is_under_way(service: Service) -> None:
+def test_maintenance_waits_until_nothing_is_under_way(service: Service, loop: Busy) -> None:
     """Dies when a VM that arrived paused stands still while a record of years is copied."""
     service.maintain_soon()
     service.cycle()
     assert backups(service) == 0
-    service.loop.is_busy = False
+    loop.is_busy = False
     service.cycle()
     assert backups(service) == 1
     assert service.maintenance_due is None

@@ -416,7 +416,8 @@ class Host:
 
         def busy(connection: Any) -> float:
             stats = connection.getCPUStats(-1)
-            return (stats["user"] + stats["kernel"]) / 1e9
+            seconds: float = (stats["user"] + stats["kernel"]) / 1e9
+            return seconds
 
         return self.ask(busy)
 

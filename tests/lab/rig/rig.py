@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from . import cgroups, network, ssh
 from .console import Listener
@@ -342,8 +342,8 @@ def _drop_guests(host: Host) -> None:
         with suppress(LabError):
             host.kill_qemu(guest)
 
-    def undefine(connection: object) -> None:
-        for domain in connection.listAllDomains():  # type: ignore[attr-defined]
+    def undefine(connection: Any) -> None:
+        for domain in connection.listAllDomains():
             with suppress(libvirt.libvirtError):
                 if domain.isActive():
                     domain.destroy()
