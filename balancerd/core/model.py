@@ -170,7 +170,10 @@ class VM:
     @property
     def all_memory(self) -> int:
         """Bytes of it in pages of whatever size."""
-        return max(0, self.memory) + sum(max(0, pages.memory) for pages in self.huge_pages)
+        size = max(0, self.memory)
+        for pages in self.huge_pages:
+            size += max(0, pages.memory)
+        return size
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """What packing and easing find that does not lie open, and what they weigh it against."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
@@ -17,7 +18,7 @@ from balancerd.core.plan import Plan
 from balancerd.core.planner import plan
 from balancerd.core.planner.changes import exchange
 from balancerd.core.planner.draft import Draft
-from balancerd.core.planner.ease import easing
+from balancerd.core.planner.ease import _again, _ease, easing
 from balancerd.core.planner.pack import packing
 from balancerd.core.planner.settle import settle
 from balancerd.core.planner.swaps import Swap, Swaps
@@ -317,3 +318,32 @@ def test_packing_turns_to_another_host_where_no_node_takes_a_bound_vm() -> None:
     capacity = {"cpu_overcommit": 1.0}
     made = planned(snapshot, policy("pack", power=PACKING, capacity=capacity))
     assert told(made) == ["a h1>h3"]
+
+
+@pytest.mark.parametrize(("seed", "hosts"), [(9, 8), (12, 8), (1, 20), (9, 20)])
+def test_what_is_not_decided_anew_would_come_to_the_same(
+    seed: int, hosts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dies if a host is passed over though others' blocks have come to it, or left it, since."""
+    instance = instances.repair(seed, hosts, 10 * hosts)
+    instance["cpu_soft"] = int(0.86 * instance["cpu_soft"])  # so that not all of it can be mended
+    begun = easing(_crowded(instance))
+    again = easing(_crowded(instance))
+    _ease(begun)
+    monkeypatch.setattr(
+        sys.modules[_ease.__module__],
+        "_taken_up",
+        lambda search, host, _, *, wishful=False: _again(search, host, wishful=wishful),
+    )
+    _ease(again)
+    assert begun.layout.place.tolist() == again.layout.place.tolist()
+    assert begun.work <= again.work
+
+
+def _crowded(instance: dict[str, Any]) -> Draft:
+    """A drawn instance of crowded hosts, about which nothing is decided yet."""
+    snapshot = placement.snapshot(instance, instance["cpu_hard"], instance["memory_hard"])
+    crowded = instance["cpu_soft"] / instance["cpu_hard"] * placement.FULL["landing"]
+    costs = {"crowding": instance["overload_penalty"], "crowded": crowded}
+    layout = lay_out(snapshot, placement.policy("quiet", instance, costs), History(), 0.0)
+    return Draft(layout, assess_layout(layout, 0.0), History(), 0.0, layout.copy())

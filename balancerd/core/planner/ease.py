@@ -23,6 +23,7 @@ from balancerd.core.planner.subsets import CHOICE, TOGETHER, sets_of
 ROUNDS = 2  # times that each host is taken up
 WORK = 8_000_000  # pairs weighed in all rounds
 POLISH = 400_000  # pairs weighed in the end
+Decided = dict[tuple[int, bool], bytes]  # a host, wishful or not: where all blocks were in the end
 HUGE = 1e12  # for what may go nowhere: adds up, as infinity does not
 
 
@@ -83,16 +84,30 @@ def _reason(host: str, use: float) -> str:
 def _ease(search: Search) -> None:
     excess = search.cpu() - search.crowded
     hosts = [int(h) for h in np.argsort(-excess, kind="stable") if excess[h] > 0]
+    decided: Decided = {}
     for _ in range(ROUNDS):
         before = search.cost()
         # A host all of whose blocks find a place for no more than their price can do no better.
-        hosts = [host for host in hosts if search.work < WORK and not _again(search, host)]
+        hosts = [h for h in hosts if search.work < WORK and not _taken_up(search, h, decided)]
         for host in hosts:
             if search.work < WORK:
-                _again(search, host, wishful=True)
+                _taken_up(search, host, decided, wishful=True)
         if search.cost() > before - GAIN:
             break
     polish(search, POLISH)
+
+
+def _taken_up(search: Search, host: int, decided: Decided, *, wishful: bool = False) -> bool:
+    """Decide anew what leaves a host, unless nothing has changed since; True if there is room."""
+    before = search.layout.place.copy()
+    if decided.get((host, wishful)) == before.tobytes():
+        return False
+    roomy = _again(search, host, wishful=wishful)
+    after = search.layout.place
+    # With its own blocks back, it would be where it was: only if others have moved, it is not.
+    is_its_own = (search.home[after != before] == host).all()
+    decided[host, wishful] = after.tobytes() if is_its_own else b""
+    return roomy
 
 
 def _again(search: Search, host: int, *, wishful: bool = False) -> bool:

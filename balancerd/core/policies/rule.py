@@ -104,8 +104,12 @@ def _each_meant(
         glob: meant(names, (glob,)) if is_pattern(glob) else (glob,) if glob in names else ()
         for glob in set(chain.from_iterable(rules))
     }
+    plain = {glob for glob, named in found.items() if tuple(named) == (glob,)}
     return tuple(
-        tuple(dict.fromkeys(chain.from_iterable(map(found.__getitem__, globs)))) for globs in rules
+        tuple(dict.fromkeys(globs))
+        if plain.issuperset(globs)
+        else tuple(dict.fromkeys(chain.from_iterable(map(found.__getitem__, globs))))
+        for globs in rules
     )
 
 

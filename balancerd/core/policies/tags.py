@@ -105,8 +105,10 @@ def class_of(vm: VM) -> str:
 
 def unreadable(vm: VM) -> str:
     """What is wrong with a VM's tags, in a sentence; "" where all of them can be read."""
-    complaints = (_complaint(key, value) for key, value in sorted(vm.tags.items()))
-    return next(filter(None, complaints), "")
+    for tag in sorted(vm.tags.items()):
+        if complaint := _complaint(*tag):
+            return complaint
+    return ""
 
 
 @lru_cache(maxsize=2**12)
