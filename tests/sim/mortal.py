@@ -54,8 +54,12 @@ class MortalLedger:
 
     def __getattr__(self, name: str) -> Any:
         call = getattr(self.real, name)
-        if name not in self.WRITES:
-            return call
+        if name in self.WRITES:
+            call = self._mortally(name, call)
+        setattr(self, name, call)  # it is asked for by every step
+        return call
+
+    def _mortally(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
 
         def mortal(*arguments: Any, **named: Any) -> Any:
             if self._is_full():

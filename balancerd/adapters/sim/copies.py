@@ -85,12 +85,26 @@ class Copies:
             if name == vm and state is Presence.RUNNING:
                 yield host
 
-    def all_running(self) -> list[list[int]]:
-        """The same of every VM."""
-        found = [[] if host == NOWHERE else [host] for host in self._machines.place.tolist()]
-        for (vm, host), state in self.oddities.items():
-            if state is Presence.RUNNING:
-                found[vm].append(host)
+    def main_places(self) -> list[int]:
+        """Where each VM runs, as far as there is nothing odd about it; or NOWHERE."""
+        places: list[int] = self._machines.place.tolist()
+        return places
+
+    def beside(self, state: Presence) -> list[tuple[int, int]]:
+        """VMs and hosts that have an odd copy in this state."""
+        return [copy for copy, found in self.oddities.items() if found is state]
+
+    def all_of(self, vm: int) -> dict[int, Presence]:
+        """What there is of a VM on each host that has any of it, as `presence` says it."""
+        found = {host: state for (name, host), state in self.oddities.items() if name == vm}
+        index = self._flights.find(vm)
+        if index is not None:
+            row = self._flights.rows[index]
+            source, target = _PRESENT[Phase(row["phase"])]
+            found.setdefault(int(row["target"]), target)
+            found.setdefault(int(row["source"]), self.unwatched.get(vm, source))
+        if (place := int(self._machines.place[vm])) != NOWHERE:
+            found.setdefault(place, Presence.RUNNING)
         return found
 
     def begin(self, vm: int, target: int) -> None:

@@ -49,6 +49,8 @@ class World:
             for vm, (flavour, host) in enumerate(zip(site.flavours, site.placement, strict=True))
             if flavour.autostart
         )
+        # Where a VM runs that runs on one host, by that; and last, by NOWHERE, one that does not.
+        self._at = (*((name,) for name in state.host), ())
         state.machines.demand = site.load.demand(0.0)
         for vm, host in zip(site.vms, site.placement, strict=True):
             state.story.place(state.at, vm.name, state.host_name(host))
@@ -163,19 +165,20 @@ class World:
 
     def all_running(self) -> dict[str, tuple[str, ...]]:
         """The same of every VM."""
-        name, places = self._state.host_name, self._state.copies.all_running()
-        return {
-            vm: tuple(sorted(map(name, hosts)))
-            for vm, hosts in zip(self._state.vm, places, strict=True)
-        }
+        at, copies = self._at, self._state.copies
+        places = copies.main_places()
+        found = {vm: at[host] for vm, host in zip(self._state.vm, places, strict=True)}
+        for index, host in copies.beside(Presence.RUNNING):
+            vm = self._state.vm_name(index)
+            found[vm] = tuple(sorted((*found[vm], self._state.host_name(host))))
+        return found
 
     def copies(self, vm: str) -> dict[str, Presence]:
         """What there is of a VM on each host that has any of it, whoever can see it."""
         index = self._state.vm[vm]
-        found = {
-            name: self._state.copies.presence(index, at) for name, at in self._state.host.items()
-        }
-        return {name: copy for name, copy in found.items() if copy is not Presence.ABSENT}
+        found, name = self._state.copies.all_of(index), self._state.host_name
+        absent = Presence.ABSENT
+        return {name(host): found[host] for host in sorted(found) if found[host] is not absent}
 
     def ours(self) -> list[tuple[str, str, str]]:
         """VM, source and target of each migration under way that balancerd began."""
