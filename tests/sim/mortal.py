@@ -60,7 +60,6 @@ class MortalLedger:
         return call
 
     def _mortally(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
-
         def mortal(*arguments: Any, **named: Any) -> Any:
             if self._is_full():
                 raise LedgerError("the disk is full")

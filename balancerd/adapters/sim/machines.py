@@ -32,14 +32,14 @@ OFF, WAKING, ON, SLEEPING = map(int, Power)  # arrays are compared with plain nu
 class Accounts:
     """What the score is made of: sums over the whole run, in seconds, joules and core seconds."""
 
-    def __init__(self, hosts: int, vms: int) -> None:
+    def __init__(self, of_hosts: Floats, of_vms: Floats) -> None:
         self.seconds = 0.0
-        self.energy = np.zeros(hosts)
-        self.powered = np.zeros(hosts)  # seconds that draw power
-        self.overloaded = np.zeros(hosts)  # seconds with more demand than capacity
-        self.requested = np.zeros(vms)
-        self.unserved = np.zeros(vms)
-        self.migration_loss = np.zeros(vms)  # the share of demand that migrating costs
+        self.energy = of_hosts[0]
+        self.powered = of_hosts[1]  # seconds that draw power
+        self.overloaded = of_hosts[2]  # seconds with more demand than capacity
+        self.requested = of_vms[0]
+        self.unserved = of_vms[1]
+        self.migration_loss = of_vms[2]  # the share of demand that migrating costs
 
 
 class Machines:
@@ -56,10 +56,12 @@ class Machines:
         self.throttle = np.zeros(count)
         self.power = np.full(len(hosts), ON, dtype=np.int8)
         self.demand: Floats = np.zeros(count)
-        self.host_busy = np.zeros(len(hosts))  # counters: CPU seconds since the boot
-        self.vm_used = np.zeros(count)  # counters: CPU seconds since the arrival
-        self.vm_steal = np.zeros(count)
-        self.accounts = Accounts(len(hosts), count)
+        # All that adds up while time passes: accounts first, then counters, each a row.
+        self._of_hosts, self._of_vms = np.zeros((4, len(hosts))), np.zeros((5, count))
+        self.accounts = Accounts(self._of_hosts[:3], self._of_vms[:3])
+        self.host_busy = self._of_hosts[3]  # counters: CPU seconds since the boot
+        self.vm_used = self._of_vms[3]  # counters: CPU seconds since the arrival
+        self.vm_steal = self._of_vms[4]
         self._curves = _Curves(hosts)
         self._settled = False
 
@@ -86,17 +88,9 @@ class Machines:
             return
         if not self._settled:
             self._settle()
-        accounts = self.accounts
-        accounts.seconds += seconds
-        accounts.energy += self._watts * seconds
-        accounts.powered += self._powered * seconds
-        accounts.overloaded += self._overloaded * seconds
-        accounts.requested += self.demand * seconds
-        accounts.unserved += self._unserved_rate * seconds
-        accounts.migration_loss += self._loss_rate * seconds
-        self.host_busy += self._busy_rate * seconds
-        self.vm_used += self._used_rate * seconds
-        self.vm_steal += self._steal_rate * seconds
+        self.accounts.seconds += seconds
+        self._of_hosts += self._host_rates * seconds
+        self._of_vms += self._vm_rates * seconds
 
     def _settle(self) -> None:
         self._settled = True
@@ -111,15 +105,16 @@ class Machines:
         granted = wanted * share[place]
         kept = np.where(self.migrating, 1.0 - self.cpu_loss, 1.0) - self.throttle
         used = granted * np.maximum(kept, 0.0)
-        self._used_rate = used / self.speed[place]
-        self._steal_rate = (wanted - granted) / self.speed[place]
-        self._unserved_rate = self.demand - granted * (1.0 - self.throttle)
-        self._loss_rate = self.demand * (self.migrating * self.cpu_loss)
-        self._busy_rate = served / self.speed
-        self._overloaded = (awake & (asked > self.cpu * OVER)).astype(float)
-        self._powered = (self.power != OFF).astype(float)
+        unserved = self.demand - granted * (1.0 - self.throttle)
+        loss = self.demand * (self.migrating * self.cpu_loss)
+        speed = self.speed[place]
+        stolen = (wanted - granted) / speed
+        self._vm_rates = np.array((self.demand, unserved, loss, used / speed, stolen))
         utilisation = np.where(self.power == WAKING, 1.0, served / self.cpu)
-        self._watts = self._curves.watts(utilisation) * self._powered
+        powered = (self.power != OFF).astype(float)
+        watts = self._curves.watts(utilisation) * powered
+        overloaded = awake & (asked > self.cpu * OVER)
+        self._host_rates = np.array((watts, powered, overloaded, served / self.speed))
 
 
 class _Curves:
@@ -134,7 +129,7 @@ class _Curves:
 
     def watts(self, utilisation: Floats) -> Floats:
         """The draw of each host at its utilisation (0..1), as `Host.watts` has it."""
-        position = np.clip(utilisation, 0.0, 1.0) * self._last
+        position = np.minimum(np.maximum(utilisation, 0.0), 1.0) * self._last
         below = np.minimum(position.astype(np.intp), self._last - 1)
         low = self._points[self._index, below]
         drawn: Floats = low + (self._points[self._index, below + 1] - low) * (position - below)
