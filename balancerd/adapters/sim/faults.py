@@ -19,6 +19,7 @@ from balancerd.adapters.sim.scenario import Fault, FaultKind
 from balancerd.adapters.sim.state import State
 from balancerd.adapters.sim.supply import Supply
 from balancerd.adapters.sim.traffic import Refusal, Traffic
+from balancerd.core.columns import rows_where
 from balancerd.core.observation import Observation, Presence
 from balancerd.core.units import DAY
 
@@ -135,7 +136,7 @@ class Faults:
         """A VM's process dies, in post-copy either of the two; it is started again on the host
         where it ran."""
         state = self._state
-        running = np.flatnonzero(state.machines.place != NOWHERE)
+        running = rows_where(state.machines.place != NOWHERE)
         if fault.vm:
             running = running[running == state.vm[fault.vm]]
         if len(running):
@@ -189,7 +190,7 @@ class Faults:
             self._state.after(fault.lasts, end)
         self._traffic.fail_where("target", host, half)
         rows = self._state.flights.rows
-        for index in np.flatnonzero(rows["source"] == host)[::-1]:
+        for index in rows_where(rows["source"] == host)[::-1]:
             row = self._state.flights.rows[index]
             in_gap = row["phase"] == Phase.SWITCH and row["tactic"] != Tactic.POST_COPY
             lost = self._one_of(endings.SOURCE_LOST_IN_GAP)

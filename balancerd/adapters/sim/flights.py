@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from balancerd.adapters.sim.network import Network
 from balancerd.adapters.sim.sharing import Floats, max_min_rates
+from balancerd.core.columns import rows_where
 
 TICK = 1e-6  # seconds; events closer than this are one
 SMALLEST_ROUND = 2.0**16  # bytes; what is left below this is never worth another round
@@ -245,7 +246,7 @@ class Flights:
             return
         self._stale = False
         phase = self.rows["phase"]
-        sending = np.flatnonzero((phase != SETUP) & (phase != BROKEN))
+        sending = rows_where((phase != SETUP) & (phase != BROKEN))
         rows = self.rows[sending]
         self.rows["rate"][sending] = max_min_rates(
             rows["path"], rows["cap"], self._network.capacities

@@ -12,6 +12,7 @@ from balancerd.adapters.sim.copies import Copies
 from balancerd.adapters.sim.flights import PULL, Flights, Phase
 from balancerd.adapters.sim.machines import NOWHERE, ON, Machines, Power
 from balancerd.adapters.sim.sharing import Floats
+from balancerd.core.columns import rows_where
 from balancerd.core.model import VM, Host, PowerState, VMState
 from balancerd.core.observation import (
     COUNTERS,
@@ -166,7 +167,7 @@ class Reader:
         self._note_power(at)
         vms, facts = self._vm_readings(now), self._facts[Power.ON]
         readings = self._unlit.copy()
-        for index in np.flatnonzero(self._power == ON).tolist():
+        for index in rows_where(self._power == ON).tolist():
             host = self._hosts[index]
             if index in silent:
                 readings[index] = HostReading(host.name, at, error="no answer in time")
@@ -180,7 +181,7 @@ class Reader:
         """What is known of hosts that are not on without asking, and the error of asking: it stays
         the same for as long as their power does."""
         power = self._machines.power
-        for index in np.flatnonzero(power != self._power).tolist():
+        for index in rows_where(power != self._power).tolist():
             state, name = int(power[index]), self._hosts[index].name
             facts, error = self._facts[state][index], self._errors[state]
             self._unlit[index] = HostReading(name, at, facts, error=error)
@@ -192,7 +193,7 @@ class Reader:
         moving = self._flights.rows["vm"]
         alone = place.copy()
         alone[moving] = NOWHERE
-        here = np.flatnonzero(alone >= 0)
+        here = rows_where(alone >= 0)
         others = [*self._under_way(now), *self._odd()]
         host = np.append(place[here], [other.host for other in others]).astype(np.int64)
         order = np.argsort(host, kind="stable")

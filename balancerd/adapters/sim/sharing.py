@@ -8,6 +8,8 @@ the rest share what remains (Bertsekas & Gallager, Data Networks, 6.5.2).
 import numpy as np
 from numpy.typing import NDArray
 
+from balancerd.core.columns import rows_where
+
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
@@ -28,7 +30,7 @@ def max_min_rates(paths: Indices, caps: Floats, capacities: Floats) -> Floats:
         shares = left / np.maximum(counts, 1)
         offered = np.minimum(shares[waiting].min(axis=1), caps[open_])
         settled = _settled(waiting, offered, caps[open_], shares)
-        chosen = np.flatnonzero(open_)[settled]
+        chosen = rows_where(open_)[settled]
         rates[chosen] = offered[settled]
         for hop in paths[chosen].T:
             np.subtract.at(left, hop, rates[chosen])

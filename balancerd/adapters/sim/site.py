@@ -13,6 +13,7 @@ import numpy as np
 from balancerd.adapters.sim.generator import generate
 from balancerd.adapters.sim.load import Floats, LoadSource, Recorded, read_trace_directory
 from balancerd.adapters.sim.scenario import Flavour, LoadKind, Scenario
+from balancerd.core.columns import rows_where
 from balancerd.core.model import EMPTY, VM, Disk, Host, Link
 
 CORE = "core"
@@ -208,7 +209,7 @@ def _at_random(vms: Sequence[VM], free: _Room, random: np.random.Generator) -> t
     """Each VM on any host with room in memory; CPU is shared, however many want it."""
     placement = []
     for vm in vms:
-        candidates = np.flatnonzero(free.memory >= vm.memory)
+        candidates = rows_where(free.memory >= vm.memory)
         if not len(candidates):
             raise _nowhere(vm)
         placement.append(int(random.choice(candidates)))

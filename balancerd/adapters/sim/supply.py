@@ -7,6 +7,7 @@ from balancerd.adapters.sim.machines import NOWHERE, OFF, ON, SLEEPING, WAKING, 
 from balancerd.adapters.sim.readings import POWER_STATES
 from balancerd.adapters.sim.state import State
 from balancerd.adapters.sim.traffic import Traffic
+from balancerd.core.columns import rows_where
 from balancerd.core.observation import Presence
 from balancerd.ports import PowerError
 
@@ -40,7 +41,7 @@ class Supply:
             return
         self._refuse_unless(host, Power.ON)
         name, place = self._state.host_name(host), self._state.machines.place
-        for vm in np.flatnonzero(place == host):
+        for vm in rows_where(place == host):
             vm_name = self._state.vm_name(int(vm))
             self._state.violate("switched off with a VM", f"{vm_name} on {name}")
         rows = self._state.flights.rows
@@ -71,7 +72,7 @@ class Supply:
         state = self._state
         self._traffic.fail_where("target", host, TARGET_GONE)
         self._traffic.fail_where("source", host, SOURCE_GONE)
-        for vm in np.flatnonzero(state.machines.place == host).tolist():
+        for vm in rows_where(state.machines.place == host).tolist():
             state.copies.oddities[vm, host] = Presence.SHUTOFF
             state.machines.arrive(vm, NOWHERE)
         for (vm, place), copy in list(state.copies.oddities.items()):

@@ -19,6 +19,7 @@ from balancerd.adapters.sim.flights import BROKEN, ENDLESS_RATE, PULL, TICK, Tac
 from balancerd.adapters.sim.machines import ON
 from balancerd.adapters.sim.readings import progress
 from balancerd.adapters.sim.state import State
+from balancerd.core.columns import rows_where
 from balancerd.core.model import WITH_DISKS, Method
 from balancerd.core.observation import JobReport, Presence
 from balancerd.ports import BackendError
@@ -352,7 +353,7 @@ class Traffic:
 
     def fail_where(self, end: str, host: int, ending: Ending) -> None:
         """End all migrations that have their "source" or "target" on this host."""
-        for index in np.flatnonzero(self._state.flights.rows[end] == host)[::-1]:
+        for index in rows_where(self._state.flights.rows[end] == host)[::-1]:
             self.fail(int(index), ending)
 
     def lose_sight(self, vm: int, error: Refusal) -> None:

@@ -5,6 +5,7 @@ from math import sqrt
 
 import numpy as np
 
+from balancerd.core.columns import rows_where
 from balancerd.core.explain.answer import Decision, Fact
 from balancerd.core.past.history import WEEK, rests_until
 from balancerd.core.placing.constraints import accepts, refusing
@@ -94,7 +95,7 @@ def of_rules(decision: Decision, vm: str) -> Iterator[Fact]:
 def of_targets(decision: Decision, layout: Layout, vm: str) -> Iterator[Fact]:
     """How many hosts would take the VM, why the others would not, and what the best would bring."""
     block = layout.block_of[vm]
-    rows = np.flatnonzero(np.arange(len(layout.hosts)) != layout.place[block])
+    rows = rows_where(np.arange(len(layout.hosts)) != layout.place[block])
     open_ = accepts(layout, block)
     counts = {name: len(refused) for name, refused in refusing(layout, block, rows).items()}
     most = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
@@ -122,7 +123,7 @@ def of_gain(decision: Decision, layout: Layout, block: int, host: int) -> Fact:
 
 def best_target(decision: Decision, layout: Layout, block: int, open_: Bools) -> int | None:
     """The open host with the smallest score after, of those with most room; None without any."""
-    rows = np.flatnonzero(open_)
+    rows = rows_where(open_)
     room = (layout.expected_cpu() + layout.expected_memory())[rows]
     closest = rows[np.argsort(room, kind="stable")[:CLOSEST]]
     return min(

@@ -17,7 +17,7 @@ from math import inf
 import numpy as np
 from numpy.typing import NDArray
 
-from balancerd.core.columns import loads_of
+from balancerd.core.columns import loads_of, rows_where
 from balancerd.core.model import Cluster, Host, Link, Snapshot
 from balancerd.core.moving.graphs import Network, network, shortest_paths
 from balancerd.core.same import Same
@@ -197,7 +197,7 @@ def production(snapshot: Snapshot) -> dict[str, float]:
     """What the VMs of each host send and receive, bytes per second, where that is known."""
     traffic: dict[str, float] = {}
     cluster, loads = snapshot.cluster, loads_of(snapshot)
-    busy = np.flatnonzero(loads.network > 0)
+    busy = rows_where(loads.network > 0)
     for row, amount in zip(busy.tolist(), loads.network[busy].tolist(), strict=True):
         host = cluster.placement.get(loads.names[row], "")
         if host in cluster.hosts:

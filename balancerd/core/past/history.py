@@ -12,6 +12,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from balancerd.core.columns import rows_where
 from balancerd.core.lessons import UNTAUGHT, Lessons
 from balancerd.core.outcome import NEVER_BEGUN, Against, Outcome
 from balancerd.core.past.vetoes import Deed
@@ -62,7 +63,7 @@ class History:
         if not past.names:
             return {}
         until = past.newest + _felt_for(int(past.counts.max()), Same(limits))[past.counts]
-        names = [past.names[row] for row in np.flatnonzero(until > now).tolist()]
+        names = [past.names[row] for row in rows_where(until > now).tolist()]
         return {name: past.moves[name] for name in names}
 
     def by_pair(self) -> dict[tuple[str, str], list[PastMove]]:

@@ -16,7 +16,7 @@ from math import isfinite, sqrt
 
 import numpy as np
 
-from balancerd.core.columns import Floats, loads_of, taken
+from balancerd.core.columns import Floats, loads_of, rows_where, taken
 from balancerd.core.model import ABSURD_CORES, Gap, Host, Load, PowerState, Snapshot
 from balancerd.core.placing import wavers
 from balancerd.core.placing.layout import Layout
@@ -51,12 +51,14 @@ def assess_layout(layout: Layout, now: float) -> tuple[Assessment, ...]:
     lacks = wavers.lacking(layout)
     gaps = {gap.name: gap for gap in reversed(layout.snapshot.gaps) if gap.subject == "host"}
     found = list(_asleep(Same(layout.snapshot.cluster.hosts), layout.hosts))
-    busy = np.any(figures, axis=0) | (layout.used_count > 0)
+    busy = layout.used_count > 0
+    for column in figures:
+        busy |= column != 0
     told = [
         layout.host_row[n] for n in {*gaps, *layout.snapshot.host_loads} if n in layout.host_row
     ]
     busy[[*told, *(row for row, assessment in enumerate(found) if assessment is None)]] = True
-    rows = np.flatnonzero(busy)
+    rows = rows_where(busy)
     columns = [column[rows].tolist() for column in (*figures, lacks)]
     for row, cpu, memory, *strain in zip(rows.tolist(), *columns, strict=True):
         gap = gaps.get(layout.hosts[row])

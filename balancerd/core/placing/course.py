@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
+from balancerd.core.columns import rows_where
 from balancerd.core.placing.layout import Bools, Floats, Ints, Layout
 from balancerd.core.placing.nodes import Seat
 from balancerd.core.placing.objective import (
@@ -80,7 +81,7 @@ class _Visits:
         order = np.argsort(hosts, kind="stable")
         rows, sign = hosts[order], np.where(order % 2 == 0, -1, 1)
         is_first = np.append(True, rows[1:] != rows[:-1])[: len(rows)]
-        first = np.flatnonzero(is_first)
+        first = rows_where(is_first)
         lengths = np.diff(np.append(first, len(rows)))
 
         def carried(used: Floats, by: Floats) -> tuple[Floats, Floats]:

@@ -16,6 +16,7 @@ import numpy as np
 from balancerd.core.columns import Bools as Bools
 from balancerd.core.columns import Floats as Floats
 from balancerd.core.columns import Ints as Ints
+from balancerd.core.columns import rows_where
 from balancerd.core.many_fields import replace as altered
 from balancerd.core.model import ABSURD_BYTES, ABSURD_CORES, Host, Snapshot, VMState
 from balancerd.core.past.objections import Objection
@@ -218,7 +219,8 @@ class Layout:
 
     def blocks_on(self, host: int) -> list[int]:
         """The blocks that are on a host and not under way, in order of their names."""
-        return np.flatnonzero(self.place == host).tolist()
+        blocks: list[int] = rows_where(self.place == host).tolist()
+        return blocks
 
     def misplaced(self) -> list[int]:
         """Blocks on hosts where a pin or an avoidance does not want them."""
@@ -228,7 +230,10 @@ class Layout:
 
 def share(used: Floats, capacity: Floats) -> Floats:
     """used / capacity; a host without capacity is full."""
-    return np.divide(used, capacity, out=np.ones(len(used)), where=capacity > 0)
+    some = capacity > 0
+    if some.all():
+        return used / capacity
+    return np.divide(used, capacity, out=np.ones(len(used)), where=some)
 
 
 def is_sane(host: Host) -> bool:

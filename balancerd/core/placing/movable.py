@@ -4,9 +4,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from operator import attrgetter
 
-import numpy as np
-
-from balancerd.core.columns import loads_of
+from balancerd.core.columns import loads_of, rows_where
 from balancerd.core.model import VM, Cluster, ExclusionKind, Snapshot
 from balancerd.core.moving.method import UNSAMPLED, way_of
 from balancerd.core.moving.tie import ties
@@ -69,7 +67,7 @@ def _by_no_method(snapshot: Snapshot, policy: Policy) -> dict[str, Refusal]:
     vms, loads = snapshot.cluster.vms, loads_of(snapshot)
     rate = float(policy.limits.bandwidth)
     least = rate if policy.limits.downtime else UNSAMPLED * rate
-    rows = np.flatnonzero(loads.dirty_rate >= least)
+    rows = rows_where(loads.dirty_rate >= least)
     writing = {loads.names[row] for row in rows.tolist()} & vms.keys()
     ways = {name: way_of(vms[name], loads.get(name), policy, rate) for name in writing}
     return {

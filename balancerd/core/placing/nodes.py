@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from balancerd.core.columns import rows_where
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -67,7 +69,7 @@ class Nodes:
         enough = np.add.reduceat(self._free(shares[0]), self.first[:-1])[rows] >= shares[0].span
         if len(shares) > 1:
             hosts = np.asarray(rows)
-            for index in np.flatnonzero(enough):
+            for index in rows_where(enough):
                 enough[index] = self.seat(block, int(hosts[index])) is not None
         return np.asarray(enough)
 
@@ -82,7 +84,7 @@ class Nodes:
         memory = self.memory_capacity[rows] * (1 + EPSILON) - self.used_memory[rows]
         chosen = []
         for share in self.shares.get(block, ()):
-            free = np.flatnonzero((vcpus >= share.vcpus) & (memory >= share.memory))
+            free = rows_where((vcpus >= share.vcpus) & (memory >= share.memory))
             free = free[np.isin(free, share.only)] if share.only else free
             if len(free) < share.span:
                 return None

@@ -12,6 +12,7 @@ from operator import attrgetter
 
 import numpy as np
 
+from balancerd.core.columns import rows_where
 from balancerd.core.model import VM, Host
 from balancerd.core.placing.groups import Blocks
 from balancerd.core.placing.inventory import Hosts
@@ -71,7 +72,7 @@ def _reach(
         allowed & open_,
         aversion,
         tuple(needs for _, needs in keys),
-        np.flatnonzero(~np.asarray(allowed.all(axis=1))[signature]),
+        rows_where(~np.asarray(allowed.all(axis=1))[signature]),
     )
 
 

@@ -12,7 +12,7 @@ from itertools import repeat
 
 import numpy as np
 
-from balancerd.core.columns import Forecasts, Loads, loads_of, taken
+from balancerd.core.columns import Forecasts, Loads, loads_of, rows_where, taken
 from balancerd.core.model import ABSURD_BYTES, ABSURD_CORES, Cluster, Host, Snapshot
 from balancerd.core.outcome import Outcome
 from balancerd.core.past.breakers import State, all_done, breakers
@@ -99,7 +99,7 @@ def _placed(guests: Guests, hosts: Hosts, cluster: Cluster) -> tuple[Guests, Int
     homes = map(placement.get, guests.names, repeat(""))
     place = np.array(list(map(row.get, homes, repeat(-1))), dtype=np.int64)
     if cluster.flights:
-        for index in np.flatnonzero(place < 0).tolist():
+        for index in rows_where(place < 0).tolist():
             name = guests.names[index]
             target = cluster.flights.get(name, "") if name in placement else ""
             place[index] = row.get(target, -1)

@@ -21,9 +21,8 @@ from dataclasses import replace
 from functools import lru_cache
 from types import MappingProxyType
 
-import numpy as np
-
 from balancerd.core.check import check
+from balancerd.core.columns import rows_where
 from balancerd.core.model import Host, PowerState, Snapshot
 from balancerd.core.past.history import History
 from balancerd.core.placing.assess import assess_layout
@@ -137,7 +136,7 @@ def _frozen(draft: Draft) -> str:
     reason = freeze_reason(snapshot, detection)
     if reason:
         return f"{reason}: nothing is planned"
-    rows = np.flatnonzero(draft.judged(Verdict.UNKNOWN)).tolist()
+    rows = rows_where(draft.judged(Verdict.UNKNOWN)).tolist()
     names = [draft.layout.hosts[row] for row in rows]
     unknown = [name for name in names if is_sane(snapshot.cluster.hosts[name])]
     watched = int((~draft.judged(Verdict.ASLEEP)).sum())

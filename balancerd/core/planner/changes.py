@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from balancerd.core.columns import rows_where
 from balancerd.core.placing.layout import Floats, Ints
 from balancerd.core.planner.search import ALL, EPSILON, GAIN, VISIT, Search
 
@@ -66,7 +67,7 @@ def _partners(search: Search, here: int, rows: int) -> Ints:
     may = search.movable & (layout.place != here)
     if not search.open_[here]:
         may &= search.home == here if search.own[here] else False
-    found = np.flatnonzero(may & search.reach[layout.signature, here])
+    found = rows_where(may & search.reach[layout.signature, here])
     return found[:: 1 + len(found) * rows // LOOK]
 
 
@@ -89,7 +90,7 @@ def _exchanges(search: Search, here: int, blocks: Ints, others: Ints) -> tuple[I
     mine, hosts = blocks[rows], there[columns]
     owed = price[mine] * (1.0 * (home[mine] != hosts) - (home[mine] != here))
     here_after = search.altered(a, mine, -1, others[columns])
-    kept = np.flatnonzero(now - owed + offer[columns] - here_after > least)
+    kept = rows_where(now - owed + offer[columns] - here_after > least)
     rows, columns, owed, here_after = rows[kept], columns[kept], owed[kept], here_after[kept]
     mine, theirs, hosts = blocks[rows], others[columns], there[columns]
     cost = here_after + search.altered(hosts, mine, 1, theirs)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from balancerd.core.columns import rows_where
 from balancerd.core.placing.layout import Bools, Floats, Ints
 from balancerd.core.plan import Refusal
 from balancerd.core.planner.draft import Draft
@@ -135,7 +136,7 @@ class Closing:
         is_home, on = layout.place == search.home, layout.used_count > 0
         return Swaps(
             emptied=np.array(sorted(self.emptied), dtype=np.int64),
-            on=np.flatnonzero(self.may_close & on),
+            on=rows_where(self.may_close & on),
             kept=np.bincount(search.home, search.price * ~is_home, count) - self.host_price,
             closed=self.host_price - np.bincount(layout.place, search.price * is_home, count),
             holds=self.filling.most() / self.filling.host()[:, np.newaxis],
@@ -149,7 +150,7 @@ class Closing:
         limits = search.open_.copy(), search.own.copy(), search.cpu_limit
         for kept in swap.kept:
             search.open_[kept], search.own[kept] = self.emptied[kept], True
-            for block in np.flatnonzero((search.home == kept) & (layout.place != kept)).tolist():
+            for block in rows_where((search.home == kept) & (layout.place != kept)).tolist():
                 layout.move(block, kept)
         is_done = all(self._vacated(host) for host in swap.hosts)
         gain = cost - search.cost()
@@ -282,10 +283,10 @@ class Closing:
         """Put a block where it costs least: of equals on the most efficient, then the fullest, of
         those about as full on the one with the widest and shortest way there."""
         search, layout = self.search, self.search.layout
-        targets = np.flatnonzero(search.open_)
+        targets = rows_where(search.open_)
         cost = search.burden(np.array([block]), targets)[0] if len(targets) else np.zeros(0)
         while np.isfinite(cost).any():
-            ties = np.flatnonzero(cost <= cost.min() + ROUNDING)
+            ties = rows_where(cost <= cost.min() + ROUNDING)
             best = ties[self._preferred(block, targets[ties])]
             if not search.forbids(block, int(targets[best])):
                 layout.move(block, int(targets[best]))
@@ -300,11 +301,11 @@ class Closing:
         efficient = hosts[price == price.min()]
         home = int(self.search.home[block])
         best = self.draft.paths.nearest(home, efficient, -self._use(efficient))
-        return int(np.flatnonzero(hosts == best)[0])
+        return int(rows_where(hosts == best)[0])
 
     def _moved_for(self, host: int) -> None:
         """Remember of all blocks that are elsewhere by now, and were not before, for which host."""
-        for block in np.flatnonzero(self.search.layout.place != self.search.home).tolist():
+        for block in rows_where(self.search.layout.place != self.search.home).tolist():
             self.moved_for.setdefault(block, host)
 
     def reasons(self) -> dict[int, str]:
@@ -331,5 +332,5 @@ class Closing:
 
 
 def _take_back(search: Search, before: Ints) -> None:
-    for block in np.flatnonzero(search.layout.place != before).tolist():
+    for block in rows_where(search.layout.place != before).tolist():
         search.layout.move(block, int(before[block]))

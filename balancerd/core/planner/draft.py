@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from balancerd.core.columns import rows_where
 from balancerd.core.model import Host, PowerState
 from balancerd.core.ordering.order import Step
 from balancerd.core.past.history import History, may_be_woken
@@ -56,6 +57,7 @@ class Draft:
     declined: str = ""  # what was not worth its cost
     _paths: Paths | None = None
     worth: str = ""  # what is, and by how much
+    _verdicts: Ints | None = None  # on each host, as a number
 
     def on(self, layout: Layout) -> "Draft":
         """A draft of its own on another layout, to try things out."""
@@ -84,7 +86,9 @@ class Draft:
 
     def judged(self, *verdicts: Verdict) -> Bools:
         """Hosts of which the assessment says one of these."""
-        return np.asarray(_are(verdicts)[_verdicts(Same(self.assessments))])
+        if self._verdicts is None:
+            self._verdicts = _numbers(Same(self.assessments))
+        return np.asarray(_are(verdicts)[self._verdicts])
 
     def awake(self) -> Bools:
         """Hosts that are on, or that the draft wakes."""
@@ -161,7 +165,7 @@ class Draft:
 
     def note_nowhere(self, block: int) -> None:
         """Count why every host refuses a block, and keep the one that came closest."""
-        rows = np.flatnonzero(self.layout.receives)
+        rows = rows_where(self.layout.receives)
         rows = rows[rows != self.layout.place[block]]
         counted = refusing(self.layout, block, rows)
         for name, refused in counted.items():
@@ -183,7 +187,7 @@ class Draft:
         `fill` asks for an efficient one with little room instead, whose CPU stays below it.
         """
         layout = self.layout
-        rows = np.flatnonzero(layout.receives if among is None else layout.receives & among)
+        rows = rows_where(layout.receives if among is None else layout.receives & among)
         rows = rows[accepts(layout, block, rows)]
         if not len(rows):
             return None
@@ -255,7 +259,7 @@ def _are(some: tuple[Verdict, ...]) -> Bools:
 
 
 @lru_cache(maxsize=1)
-def _verdicts(assessments: Same[tuple[Assessment, ...]]) -> Ints:
+def _numbers(assessments: Same[tuple[Assessment, ...]]) -> Ints:
     """The verdict on each host, as a number."""
     return np.array([_NUMBER[a.verdict] for a in assessments.value], dtype=np.int64)
 

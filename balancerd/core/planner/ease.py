@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from balancerd.core.columns import rows_where
 from balancerd.core.ordering.order import Want
 from balancerd.core.placing.layout import Floats, Ints
 from balancerd.core.plan import Refusal
@@ -60,7 +61,7 @@ def _hand_over(draft: Draft, search: Search) -> None:
     place, use = search.layout.place, draft.layout.expected_cpu()
     wants = [
         Want(block, int(place[block]), _reason(search.layout.hosts[home], float(use[home])))
-        for block in np.flatnonzero(place != search.home).tolist()
+        for block in rows_where(place != search.home).tolist()
         for home in (int(search.home[block]),)
     ]
     adopt(draft, way_to(draft, wants, search.cost_of))
@@ -70,7 +71,7 @@ def _note(draft: Draft, search: Search) -> None:
     """Say what rules forbade, and of hosts that stay crowded which others turn down their VMs."""
     for refusal in search.forbidden.values():
         draft.note(refusal)
-    for host in np.flatnonzero(search.cpu() > search.crowded + GAIN):
+    for host in rows_where(search.cpu() > search.crowded + GAIN):
         draft.counts.update(search.turning_down(search.on(int(host))))
         over, name = float(search.cpu()[host] - search.crowded[host]), search.layout.hosts[host]
         detail = f"{over:.2f} cores above costs.crowded cost less than any moves that spare them"
@@ -116,7 +117,7 @@ def _again(search: Search, host: int, *, wishful: bool = False) -> bool:
     Wishful: as if there were room for everything; then others have to give way. True if there was.
     """
     layout, before, cost = search.layout, search.layout.place.copy(), search.cost()
-    for block in np.flatnonzero((search.home == host) & (layout.place != host)):
+    for block in rows_where((search.home == host) & (layout.place != host)):
         layout.move(int(block), host)
     choice = _cheapest_set(search, host, wishful=wishful)
     roomy = choice.roomy
@@ -127,7 +128,7 @@ def _again(search: Search, host: int, *, wishful: bool = False) -> bool:
             break
         choice = _cheapest_set(search, host, wishful=False)
         roomy &= choice.roomy
-    changed = np.flatnonzero(layout.place != before)
+    changed = rows_where(layout.place != before)
     if len(changed) and search.cost() > cost - GAIN:
         for block in changed:
             layout.move(int(block), int(before[block]))
@@ -189,7 +190,7 @@ def _worth_moving(search: Search, host: int) -> Ints:
     if not len(blocks) or now <= GAIN:
         return blocks[:0]
     price = search.price[blocks] * (search.home[blocks] == host)
-    pays = np.flatnonzero(now - search.altered(here, blocks, -1) > price + GAIN)
+    pays = rows_where(now - search.altered(here, blocks, -1) > price + GAIN)
     order = np.argsort(
         price[pays] / np.maximum(search.layout.cpu[blocks[pays]], GAIN), kind="stable"
     )

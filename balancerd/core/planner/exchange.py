@@ -14,6 +14,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from balancerd.core.columns import rows_where
 from balancerd.core.placing.constraints import refuses
 from balancerd.core.placing.layout import Bools, Floats, Ints, Layout
 from balancerd.core.planner.levels import Levels
@@ -40,7 +41,7 @@ class Exchange:
     @classmethod
     def of(cls, layout: Layout, levels: Levels, free: Bools) -> "Exchange":
         """`free`: blocks that may be moved; `layout.origin` is where they are without the plan."""
-        blocks = np.flatnonzero(free)
+        blocks = rows_where(free)
         blocks = blocks[np.argsort(layout.place[blocks], kind="stable")]
         hosts = np.arange(len(layout.hosts), dtype=np.int64)
         first = np.searchsorted(layout.place[blocks], hosts)

@@ -11,6 +11,7 @@ sleep that another host's VMs would need.
 
 import numpy as np
 
+from balancerd.core.columns import rows_where
 from balancerd.core.model import PowerState
 from balancerd.core.placing.constraints import Failover
 from balancerd.core.placing.layout import Bools, Floats
@@ -53,7 +54,7 @@ def sleep(draft: Draft) -> None:
     layout, bands = draft.layout, draft.policy.thresholds
     on, serving = draft.awake(), draft.serving()
     failover = Failover.of(layout) if draft.policy.power.reserve else None
-    empty = np.flatnonzero(layout.receives & (layout.used_count == 0)).tolist()
+    empty = rows_where(layout.receives & (layout.used_count == 0)).tolist()
     touched = {row for step in draft.steps for row in (step.source, step.target)}
     spare = [row for row in empty if row not in touched and _may_sleep(draft, row)]
     for row in sorted(spare, key=lambda r: (draft.price(r), r), reverse=True):

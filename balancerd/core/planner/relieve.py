@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from balancerd.core.columns import rows_where
 from balancerd.core.moving.cost import way_at
 from balancerd.core.placing import wavers
 from balancerd.core.placing.layout import Floats, Layout
@@ -30,7 +31,7 @@ class _Load:
 
 def relieve(draft: Draft) -> None:
     """Decide the moves off overloaded hosts, the most overloaded first."""
-    overloaded = np.flatnonzero(draft.judged(Verdict.OVERLOADED) & draft.layout.gives).tolist()
+    overloaded = rows_where(draft.judged(Verdict.OVERLOADED) & draft.layout.gives).tolist()
     draft.layout.receives[overloaded] = False
     draft.mended = len(draft.steps)
     for row in sorted(overloaded, key=lambda r: (-draft.assessments[r].cpu, r)):

@@ -3,8 +3,7 @@
 from dataclasses import replace
 from functools import lru_cache
 
-import numpy as np
-
+from balancerd.core.columns import rows_where
 from balancerd.core.placing.layout import Bools, Layout
 from balancerd.core.placing.objective import score
 from balancerd.core.plan import Action, Certificate, HostFigures, Plan, Sleep, Verdict, Wake
@@ -79,12 +78,12 @@ def _actions(draft: Draft, before: float) -> tuple[tuple[Action, ...], float]:
 
 
 def _figures(layout: Layout, on: Bools) -> tuple[HostFigures, ...]:
-    columns = layout.expected_cpu(), layout.expected_memory(), layout.used_count, on
+    cpu, memory, count = layout.expected_cpu(), layout.expected_memory(), layout.used_count
     figures = list(_idle(layout.hosts))
-    rows = np.flatnonzero(np.any(columns, axis=0))
-    told = zip(rows.tolist(), *(column[rows].tolist() for column in columns), strict=True)
-    for row, cpu, memory, count, is_on in told:
-        figures[row] = HostFigures(layout.hosts[row], cpu, memory, count, is_on)
+    rows = rows_where((cpu != 0) | (memory != 0) | (count != 0) | on)
+    columns = (column[rows].tolist() for column in (cpu, memory, count, on))
+    for row, *told in zip(rows.tolist(), *columns, strict=True):
+        figures[row] = HostFigures(layout.hosts[row], *told)
     return tuple(figures)
 
 

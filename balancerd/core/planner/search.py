@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from balancerd.core.columns import rows_where
 from balancerd.core.placing.constraints import forbidding, soft_cost, soft_cost_of_group
 from balancerd.core.placing.layout import Bools, Floats, Ints, Layout
 from balancerd.core.plan import Refusal
@@ -139,7 +140,7 @@ class Search:
             over |= layout.used_memory > self.memory_limit * (1 + EPSILON)
         if self.busy is not None:
             over |= layout.used_now > self.busy * (1 + EPSILON)
-        return np.flatnonzero(over & (self.open_ | self.own))
+        return rows_where(over & (self.open_ | self.own))
 
     def _penalty(self, hosts: Ints | slice, held: Held) -> Floats:
         """What hosts cost that hold so much; the arrays' last axis runs over the hosts."""
@@ -183,7 +184,7 @@ class Search:
 
     def on(self, host: int) -> Ints:
         """The movable blocks on a host."""
-        return np.flatnonzero((self.layout.place == host) & self.movable)
+        return rows_where((self.layout.place == host) & self.movable)
 
     def burden(self, blocks: Ints, targets: Ints) -> Floats:
         """What it costs that each block (row) goes to each host (column); inf: it may not."""
@@ -203,7 +204,7 @@ class Search:
         averse = layout.aversion[layout.signature[blocks]]
         here = layout.place[blocks]
         cost = averse[:, targets] - averse[np.arange(len(blocks)), here][:, np.newaxis]
-        for row in np.flatnonzero(self.social[blocks]):
+        for row in rows_where(self.social[blocks]):
             by_host = soft_cost(layout, int(blocks[row]))
             cost[row] = by_host[targets] - by_host[here[row]]
         return np.asarray(cost)
@@ -232,7 +233,7 @@ class Search:
 
     def turning_down(self, blocks: Ints) -> dict[str, int]:
         """How many open hosts turn down each of the blocks, by the first reason; rules apart."""
-        layout, hosts, column = self.layout, np.flatnonzero(self.open_), blocks[:, np.newaxis]
+        layout, hosts, column = self.layout, rows_where(self.open_), blocks[:, np.newaxis]
         left, counts = self.reach[layout.signature[column], hosts], dict[str, int]()
         counts["not reachable"] = int(left.size - left.sum())
         for name, short in self._short(column, hosts):
@@ -258,7 +259,7 @@ class Search:
             some &= self.reach[self.layout.signature[blocks]].any(axis=0)
         homes = self.home[blocks]
         some[homes[self.own[homes]]] = True
-        return np.flatnonzero(some)
+        return rows_where(some)
 
     def relief(self, blocks: Ints, host: int, sets: Floats) -> Floats:
         """What it saves a host that a set of its blocks leaves; a row for each set, the first

@@ -7,6 +7,7 @@ prices the same changes only ever lower the cost (`polish`).
 
 import numpy as np
 
+from balancerd.core.columns import rows_where
 from balancerd.core.placing.layout import Ints
 from balancerd.core.planner.changes import Change, exchange, relocation, take
 from balancerd.core.planner.search import EPSILON, GAIN, PROHIBITIVE, VISIT, Search
@@ -88,7 +89,7 @@ def _costly(search: Search) -> Ints:
     hosts = np.arange(len(search.layout.hosts))
     costly = search.as_is(hosts) > GAIN
     costly[search.layout.place[search.layout.place != search.home]] = True
-    return np.flatnonzero(costly)
+    return rows_where(costly)
 
 
 def _better(search: Search, host: int) -> Change | None:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from balancerd.core.columns import rows_where
 from balancerd.core.ordering.order import Want, schedule
 from balancerd.core.placing.constraints import accepts, refuses, unopposed
 from balancerd.core.placing.layout import Bools, Floats, Ints, Layout
@@ -82,7 +83,7 @@ def _lift(levels: Levels, place: Ints, free: Bools, enough: float, room: int) ->
     """Blocks to move, largest first: for each host that is too high the fewest that are enough."""
     high = levels.distances.max(axis=0)
     hosts = [int(host) for host in np.argsort(-high, kind="stable") if high[host] > enough]
-    candidates = np.flatnonzero(free)
+    candidates = rows_where(free)
     candidates = candidates[np.argsort(place[candidates], kind="stable")]
     first = np.searchsorted(place[candidates], np.arange(len(high) + 1)).tolist()
     lifted: list[int] = []
@@ -169,7 +170,7 @@ def _nearest(draft: Draft, home: int, rise: Floats, stay: float) -> int:
     if rise[best] >= stay or not draft.paths.topology.ways:
         return best
     lost = (rise - rise[best]) / (stay - rise[best])
-    rows = np.flatnonzero(lost <= NEARER)
+    rows = rows_where(lost <= NEARER)
     return draft.paths.closest(home, rows, lost[rows])
 
 
@@ -180,7 +181,7 @@ def _schedule(draft: Draft, trial: Layout) -> None:
         use.append(draft.layout.expected_memory())
     highest = np.max(use, axis=0)
     wants, room = [], draft.room()
-    for block in np.flatnonzero(trial.place != trial.origin).tolist():
+    for block in rows_where(trial.place != trial.origin).tolist():
         room -= len(trial.blocks[block])
         if room >= 0:
             reason = _reason(draft, int(trial.origin[block]), highest)

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
-from balancerd.core.columns import Bools, Floats, Ints
+from balancerd.core.columns import Bools, Floats, Ints, rows_where
 from balancerd.core.model import Host
 from balancerd.core.observation import COUNTERS, Counters, HostCounters, HostReading, VMReadings
+from balancerd.core.same import Same
 from balancerd.core.sensing.whereabouts import Whereabouts
 from balancerd.core.units import MIB
 
@@ -67,7 +69,7 @@ def seen_vms(
     cpu, steal, dirty = found["cpu_seconds"], found["steal_seconds"], found["dirty_rate"]
     memory = np.where(np.isnan(found["memory_used"]), 0.0, found["memory_used"])
     good = _sane(cpu) & _sane(memory) & (_sane(steal) | np.isnan(steal))
-    core = _column([core_of(hosts[sight.host]) for sight in where.sights])[where.host]
+    core = _cores(Same(where), Same(hosts))
     return Seen(
         names=where.names,
         told=where.told & good,
@@ -87,8 +89,15 @@ def seen_vms(
         forgets=False,
     ), {
         where.names[row]: _vm_doubt({name: column[row] for name, column in found.items()})
-        for row in np.flatnonzero(where.told & ~good).tolist()
+        for row in rows_where(where.told & ~good).tolist()
     }
+
+
+@lru_cache(maxsize=1)
+def _cores(where: Same[Whereabouts], hosts: Same[Mapping[str, Host]]) -> Floats:
+    """What a core is worth on each VM's host."""
+    found = [core_of(hosts.value[sight.host]) for sight in where.value.sights]
+    return _column(found)[where.value.host]
 
 
 def _counters(where: Whereabouts, readings: Sequence[HostReading]) -> Counters:
@@ -111,34 +120,56 @@ def seen_hosts(
 ) -> tuple[Seen, dict[str, Doubt]]:
     """The counters of hosts, each with the time it was read; and what cannot be believed."""
     names = tuple(readings)
+    by = _facts_of(names, Same(hosts))
     counters = [found for _, found in readings.values()]
     busy = _column([c.cpu_busy for c in counters])
     total = _column([c.memory_total for c in counters])
     free = _column([c.memory_available for c in counters])
-    # Huge pages are never free, used or not; what VMs have of them is reckoned by itself.
-    pools = _column([sum(pages.memory for pages in hosts[n].huge_pages) for n in names])
     good = _sane(busy) & _sane(total) & _sane(free) & (free <= total) & (total > 0)
-    size = _column([hosts[name].cpu for name in names])
-    nothing = np.full(len(names), np.nan)
-    memory = np.where(good, np.maximum(total - pools - free, 0.0), 0.0)
+    memory = np.where(good, np.maximum(total - by.pools - free, 0.0), 0.0)
     return Seen(
         names=names,
         told=good,
         place=names,
         at=_column([at for at, _ in readings.values()]),
         cpu_seconds=busy,
-        steal_seconds=nothing,
+        steal_seconds=by.nothing,
         memory=memory.astype(np.int64),
-        network=nothing,
-        block=nothing,
-        dirty_rate=nothing,
+        network=by.nothing,
+        block=by.nothing,
+        dirty_rate=by.nothing,
         strained_seconds=_column([c.memory_stalled for c in counters]),
         lacking=memory,
-        core=_column([core_of(hosts[name]) for name in names]),
+        core=by.core,
+        size=by.size,
+        most=by.most,
+        forgets=True,
+    ), {names[row]: _host_doubt(counters[row]) for row in rows_where(~good).tolist()}
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Facts:
+    """What is known of hosts beside their counters, and stays the same from look to look."""
+
+    core: Floats
+    size: Floats
+    most: Floats
+    # Huge pages are never free, used or not; what VMs have of them is reckoned by itself.
+    pools: Floats
+    nothing: Floats  # what is not told of any
+
+
+@lru_cache(maxsize=1)
+def _facts_of(names: tuple[str, ...], hosts: Same[Mapping[str, Host]]) -> _Facts:
+    found = [hosts.value[name] for name in names]
+    size = _column([host.cpu for host in found])
+    return _Facts(
+        core=_column([core_of(host) for host in found]),
         size=size,
         most=size * (1 + HOST_SLACK),
-        forgets=True,
-    ), {names[row]: _host_doubt(counters[row]) for row in np.flatnonzero(~good).tolist()}
+        pools=_column([sum(pages.memory for pages in host.huge_pages) for host in found]),
+        nothing=np.full(len(found), np.nan),
+    )
 
 
 def _host_doubt(counters: HostCounters) -> Doubt:

@@ -15,7 +15,7 @@ from math import sqrt
 
 import numpy as np
 
-from balancerd.core.columns import Bools, Floats, Forecasts, Table, taken
+from balancerd.core.columns import Bools, Floats, Forecasts, Table, taken, total
 from balancerd.core.units import DAY, HOUR
 
 MEMORY = 3600.0  # seconds after which a reading weighs 1/e
@@ -181,7 +181,8 @@ def expect(
 def _foreseen(pasts: Pasts) -> Floats:
     """The variance around what is usual, which is the mean of what was seen of a day, and itself
     off by what an hour's memory of so many hours leaves (Var = 2 τ / T of the waver's)."""
-    return np.asarray(pasts.waver * (1.0 + 2.0 * MEMORY / np.clip(pasts.span, HOUR, DAY)))
+    span = np.minimum(np.maximum(pasts.span, HOUR), DAY)
+    return np.asarray(pasts.waver * (1.0 + 2.0 * MEMORY / span))
 
 
 def wavering(pasts: Pasts, usual: Floats) -> Bools:
@@ -192,7 +193,7 @@ def wavering(pasts: Pasts, usual: Floats) -> Bools:
     over by the next reading, what lasts of one is chance, or a change: there none wavers.
     """
     none = np.zeros(len(pasts.names), dtype=np.bool_)
-    if float(np.nansum(pasts.lasting)) <= LASTS * float(np.nansum(pasts.waver)):
+    if total(pasts.lasting) <= LASTS * total(pasts.waver):
         return none
     lasts = pasts.lasting > LASTS * pasts.waver
     near = np.abs(pasts.level - usual) <= AS_USUAL * np.sqrt(pasts.waver)

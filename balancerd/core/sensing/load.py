@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from balancerd.core.columns import Bools, Floats, Ints, Loads, taken
+from balancerd.core.columns import Bools, Floats, Ints, Loads, rows_where, taken
 from balancerd.core.sensing.counters import Doubt, Seen
 
 Column = TypeVar("Column", Floats, Ints)
@@ -24,41 +24,53 @@ Column = TypeVar("Column", Floats, Ints)
 class Points:
     """Rates, oldest first, and the spans of time they are the means of; `at` is a span's end.
 
-    A row for each reading, a column for each subject.
+    All of it is in one array: the figures in that order, a row for each reading, a column for each
+    subject.
     """
 
-    at: Floats
-    span: Floats
-    cpu: Floats
+    figures: Floats
 
     @classmethod
     def none(cls, subjects: int) -> "Points":
         """No reading yet of so many."""
-        empty = np.empty((0, subjects))
-        return cls(empty, empty, empty)
+        return cls(np.empty((3, 0, subjects)))
+
+    @classmethod
+    def one(cls, at: Floats, span: Floats, cpu: Floats) -> "Points":
+        """A single reading of each subject."""
+        return cls(np.array(((at,), (span,), (cpu,))))
+
+    @property
+    def at(self) -> Floats:
+        """When each span of time ended; NaN where no rate is known."""
+        at: Floats = self.figures[0]
+        return at
+
+    @property
+    def span(self) -> Floats:
+        """Seconds."""
+        span: Floats = self.figures[1]
+        return span
+
+    @property
+    def cpu(self) -> Floats:
+        """Reference cores."""
+        cpu: Floats = self.figures[2]
+        return cpu
 
     def of(self, rows: Ints) -> "Points":
         """Those of these subjects; NaN for row -1."""
-        return Points(*(_with_none(figures)[:, rows] for figures in self._figures))
+        nothing = np.full((*self.figures.shape[:2], 1), np.nan)
+        return Points(np.concatenate((self.figures, nothing), axis=2)[:, :, rows])
 
     def after(self, begin: float) -> "Points":
         """The readings of which at least one is later."""
         late = (self.at > begin).any(axis=1)
-        return self if late.all() else Points(*(figures[late] for figures in self._figures))
+        return self if late.all() else Points(self.figures[:, late])
 
     def then(self, newest: "Points") -> "Points":
         """With another reading."""
-        pairs = zip(self._figures, newest._figures, strict=True)
-        return Points(*(np.concatenate(pair) for pair in pairs))
-
-    @property
-    def _figures(self) -> tuple[Floats, ...]:
-        return self.at, self.span, self.cpu
-
-
-def _with_none(figures: Floats) -> Floats:
-    """With one more subject, of which nothing is known."""
-    return np.append(figures, np.full((len(figures), 1), np.nan), axis=1)
+        return Points(np.concatenate((self.figures, newest.figures), axis=1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,14 +213,10 @@ def _step(old: Tracks, seen: Seen) -> _Step:
     return _Step(
         taken=newer & ~doubtful,
         lost=based & ~grown & seen.forgets,
-        newest=Points(
-            np.where(measured, seen.at, np.nan)[np.newaxis],
-            span[np.newaxis],
-            np.minimum(cpu, seen.size)[np.newaxis],
-        ),
+        newest=Points.one(np.where(measured, seen.at, np.nan), span, np.minimum(cpu, seen.size)),
         doubts={
             seen.names[row]: Doubt(f"used {cpu[row]:.1f} cores of {seen.size[row]:.1f}")
-            for row in np.flatnonzero(doubtful).tolist()
+            for row in rows_where(doubtful).tolist()
         },
     )
 
@@ -269,8 +277,8 @@ def _steal(old: Tracks, seen: Seen, span: Floats) -> Floats:
 
 def _shortage(old: Tracks, seen: Seen, span: Floats) -> Floats:
     """Bytes of memory lacked, by the share of the time that this showed; 0 where it is not told."""
-    share = np.clip((seen.strained_seconds - old.strained_seconds) / span, 0.0, 1.0)
-    lacked = share * np.maximum(seen.lacking, 0.0)
+    strained = (seen.strained_seconds - old.strained_seconds) / span
+    lacked = np.minimum(np.maximum(strained, 0.0), 1.0) * np.maximum(seen.lacking, 0.0)
     return np.where(np.isnan(lacked), 0.0, lacked)
 
 

@@ -119,7 +119,7 @@ def _remembered(known: Known, tracks: Tracks) -> tuple[Pasts, Profile]:
         return pasts, profile
     at, newest = points.at[-1], points.cpu[-1]
     cpu = np.where(np.isnan(at), np.nan, newest)
-    return remember(pasts, at, newest), profile.read(float(np.nanmax(at)), cpu)
+    return remember(pasts, at, newest), profile.read(float(np.fmax.reduce(at)), cpu)
 
 
 def _forecasts(
@@ -129,7 +129,7 @@ def _forecasts(
     sizes = where.sizes
     turn = None
     if len(pasts.at) and not np.isnan(pasts.at).all():
-        now = float(np.nanmax(pasts.at))
+        now = float(np.fmax.reduce(pasts.at))
         turn = profile.turn(now - MEMORY, now, now + detection.horizon)
     others = crowd(pasts.level, sizes)
     usual = profile.of_a_day()

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from balancerd.core.columns import rows_where
 from balancerd.core.model import (
     ABSURD_BYTES,
     ABSURD_CORES,
@@ -200,7 +201,7 @@ def _vm_gaps(
     """Running VMs whose demand is not known well: no figures, absurd ones, or too few yet."""
     loads = measured.vm_tracks.loads
     known_for = np.where(np.isnan(loads.cpu), 0.0, now - loads.since)
-    rows = np.flatnonzero(known_for < detection.warm_up).tolist()
+    rows = rows_where(known_for < detection.warm_up).tolist()
     fresh = {loads.names[row]: float(known_for[row]) for row in rows}
     for name in sorted(measured.vm_doubts.keys() | fresh.keys()):
         if where.vms[name].state is not VMState.RUNNING or where.placement[name] in unknown:

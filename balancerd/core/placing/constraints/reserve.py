@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from balancerd.core.columns import rows_where
 from balancerd.core.model import ExclusionKind
 from balancerd.core.placing.layout import Bools, Floats, Ints, Layout
 
@@ -44,7 +45,7 @@ class Failover:
         tied = [b for b, refusal in layout.fixed.items() if refusal.constraint in TIED]
         counted = np.ones(len(layout.blocks), dtype=np.bool_)
         counted[tied] = False
-        blocks, count = np.flatnonzero(counted), len(layout.hosts)
+        blocks, count = rows_where(counted), len(layout.hosts)
         place = layout.place[blocks]
         bound = ~np.asarray(layout.reachable.all(axis=1))[layout.signature[blocks]]
         bound |= np.isin(blocks, list(layout.pools.needs) if layout.pools else [])
@@ -71,7 +72,7 @@ class Failover:
         if self._all_surely_fit(rooms, busy):
             busy &= self.picky
         found = []
-        for host in np.flatnonzero(busy):
+        for host in rows_where(busy):
             blocks = self.order[self.bounds[host] : self.bounds[host + 1]]
             if not self.picky[host] and _surely_fit(layout, blocks, rooms, int(host)):
                 continue
@@ -129,7 +130,7 @@ def _fit(layout: Layout, blocks: Sequence[int], rooms: _Rooms, host: int) -> boo
         need = layout.pools.needs.get(block) if layout.pools else None
         if layout.pools and need is not None and pages is not None:
             open_ &= layout.pools.fit(need, pages)
-        rows = np.flatnonzero(open_ & (memory >= layout.memory[block] - EPSILON))
+        rows = rows_where(open_ & (memory >= layout.memory[block] - EPSILON))
         if not len(rows):
             return False
         row = rows[np.lexsort((cpu[rows], memory[rows]))[0]]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from balancerd.core.columns import rows_where
 from balancerd.core.placing.layout import Bools, Floats, Ints
 from balancerd.core.planner.defragment.balance import Menu, Terms, balanced
 from balancerd.core.planner.defragment.columns import Column, columns_of
@@ -136,7 +137,7 @@ def _step(beam: Beam, stage: Stage, terms: Terms, width: int) -> Beam:
     count = len(stage.columns)
     balance = (beam.balance[:, np.newaxis, :] + stage.changes).reshape(-1, beam.balance.shape[1])
     regret = (beam.regret[:, np.newaxis] + stage.regrets).reshape(-1)
-    rows = np.flatnonzero(balance[:, -1] <= terms.limit[-1])
+    rows = rows_where(balance[:, -1] <= terms.limit[-1])
     away = balance[rows] - stage.path
     away = np.where(terms.prices > ROUNDING, np.abs(away), np.maximum(away, 0.0))
     score = regret[rows] + PULL * away.sum(axis=1)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from balancerd.core.columns import rows_where
 from balancerd.core.placing.layout import Bools, Floats, Ints
 from balancerd.core.planner.defragment.options import Filling, Options, Scene
 from balancerd.core.planner.defragment.prices import Offers, Relaxed, offers
@@ -90,7 +91,7 @@ def columns_of(
     found: list[list[Ways]] = [[] for _ in options.classes]
     regrets = offered.best[options.scene_class] - offered.scene
     coming = (options.shifted[:, ~market.scarce] < 0).any(axis=1)
-    for row in np.flatnonzero((regrets <= REGRET) & ~coming).tolist():
+    for row in rows_where((regrets <= REGRET) & ~coming).tolist():
         for state in options.scenes[row].states:
             if state not in of_state:
                 of_state[state] = _of_node(market, state)
@@ -199,7 +200,7 @@ def _undominated(ways: Ways, most: int) -> Ways:
     coming = ways.change[:, :-1] < 0
     kept: Bools = np.asarray(~ways.change.any(axis=1))
     kept[coming.argmax(axis=0)[coming.any(axis=0)]] = True
-    others = np.flatnonzero(~below.any(axis=0) & ~kept)
+    others = rows_where(~below.any(axis=0) & ~kept)
     kept[others[: max(0, most - int(kept.sum()))]] = True
     return ways[kept]
 

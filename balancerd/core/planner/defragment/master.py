@@ -7,6 +7,7 @@ systems anew: no inverse is carried along that could drift.
 
 import numpy as np
 
+from balancerd.core.columns import rows_where
 from balancerd.core.placing.layout import Floats, Ints
 
 PIVOTS = 2000  # in one call; far more than are ever needed
@@ -71,7 +72,7 @@ class Master:
     def _matrix_of(self, numbers: Ints) -> Floats:
         """These columns, and slacks, beside each other."""
         matrix = self._columns[:, np.maximum(numbers, 0)]
-        slacks = np.flatnonzero(numbers < 0)
+        slacks = rows_where(numbers < 0)
         matrix[:, slacks] = 0.0
         matrix[-1 - numbers[slacks], slacks] = 1.0
         return matrix

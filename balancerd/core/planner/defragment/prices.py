@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from balancerd.core.columns import rows_where
 from balancerd.core.placing.layout import Floats, Ints
 from balancerd.core.planner.defragment.master import Master
 from balancerd.core.planner.defragment.options import Options
@@ -119,12 +120,12 @@ def _response(options: Options, offered: Offers, worth: float) -> tuple[Floats, 
 
 def _starts(group: Ints) -> Ints:
     """Where each group of a sorted array begins."""
-    return np.flatnonzero(np.append(True, group[1:] != group[:-1]))
+    return rows_where(np.append(True, group[1:] != group[:-1]))
 
 
 def _first_best(values: Floats, best: Floats, group: Ints) -> Ints:
     """For each group the first row whose value is the best of the group."""
-    rows = np.flatnonzero(values >= best[group] - ROUNDING)
+    rows = rows_where(values >= best[group] - ROUNDING)
     chosen = np.zeros(len(best), dtype=np.int64)
     chosen[group[rows[::-1]]] = rows[::-1]
     return chosen

@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from balancerd.core.columns import rows_where
 from balancerd.core.placing.constraints.fast import EPSILON
 from balancerd.core.placing.layout import Bools, Layout
 from balancerd.core.placing.room import Free, Size, free_room
@@ -80,7 +81,7 @@ def _hosts(draft: Draft, free: Free, size: Size) -> tuple[int, ...]:
     left = np.maximum(0.0, free.vcpus - free.rooms(size) * size.vcpus)
     of_host = np.zeros(len(layout.hosts))
     np.add.at(of_host, free.host, left)
-    open_ = np.flatnonzero(draft.awake() & (layout.gives | layout.receives))
+    open_ = rows_where(draft.awake() & (layout.gives | layout.receives))
     ranked = open_[np.argsort(-of_host[open_], kind="stable")][:HOSTS_AT_MOST]
     return tuple(int(host) for host in np.sort(ranked))
 
@@ -91,7 +92,7 @@ def _blocks(
     """The VMs that may go, by kind and place; those that use least CPU first."""
     layout = draft.layout
     found: dict[Kind, dict[Place, list[int]]] = defaultdict(lambda: defaultdict(list))
-    for block in np.flatnonzero(draft.movable()):
+    for block in rows_where(draft.movable()):
         number, host = int(block), int(layout.place[block])
         nodes = _lies_on(layout, number)
         if host in hosts and nodes and len(layout.blocks[number]) == 1:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from balancerd.core.columns import rows_where
 from balancerd.core.placing.layout import Bools, Floats, Ints
 from balancerd.core.planner.defragment.columns import Column
 from balancerd.core.planner.defragment.site import Place, Site
@@ -68,7 +69,7 @@ class Spare:
         fits = self.vcpus >= wanted.vcpus - EPSILON
         fits &= self.memory >= wanted.memory * (1 - EPSILON)
         fits &= site.landing[kind][hosts] & (hosts != source) & ~self._elsewhere(site, kind)
-        rows = np.flatnonzero(fits)
+        rows = rows_where(fits)
         numbers = self._numbers(site)[rows]
         tightest = np.argsort(self.vcpus[rows], kind="stable")
         found: dict[int, list[int]] = {}
