@@ -536,6 +536,7 @@ def test_a_migration_that_outlived_its_balancerd_is_watched_and_recorded_once() 
     assert isinstance(conclude, Conclude)
     assert conclude.conclusion.intent == 42
     assert conclude.conclusion.adopted
+    assert conclude.conclusion.seconds is None, "it may have ended long before anybody looked"
     assert not of(StartMigration, run.commands)
     assert run.feed() == ()
 

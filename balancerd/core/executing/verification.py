@@ -255,6 +255,13 @@ def acted(task: Task, event: Acted, view: View) -> Step:
     return conclude(task, view)
 
 
+def _seconds(task: Task, now: float) -> float | None:
+    """As libvirt tells, or else until we knew of the end, if we were there all the time."""
+    if task.report and task.report.seconds:
+        return task.report.seconds
+    return None if task.adopted else now - task.started
+
+
 def _downtime(task: Task) -> float | None:
     """Seconds that the VM stood still: as libvirt tells, and while it waited to be resumed."""
     report = task.report
@@ -281,7 +288,7 @@ def conclude(task: Task, view: View) -> Step:
         bytes=report.bytes if report and report.bytes is not None else task.processed or None,
         iterations=report.iterations if report else None,
         downtime=_downtime(task),
-        seconds=report.seconds if report and report.seconds else view.now - task.started,
+        seconds=_seconds(task, view.now),
         error=(report.error if report else "") or task.start_error,
         error_code=report.error_code if report else 0,
         error_domain=report.error_domain if report else 0,
