@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import libvirt
 import pytest
@@ -212,13 +212,14 @@ def test_a_shared_pool_is_never_overlooked_for_the_trouble_of_another() -> None:
     """Dies if it is: the disks in it would be taken for local, and copied onto themselves."""
     gone: Any = Pools(libvirt.VIR_ERR_NO_STORAGE_POOL, "<!DOCTYPE pool>", NETFS)
     assert storage_of(HERE, gone).names() == ("/srv/nfs", "nfs")
-    for trouble in (
+    troubles: tuple[Any, ...] = (
         Pools(libvirt.VIR_ERR_INTERNAL_ERROR, NETFS),
         NoPools(libvirt.VIR_ERR_OPERATION_FAILED),
         Dead(libvirt.VIR_ERR_SYSTEM_ERROR),
-    ):
+    )
+    for trouble in troubles:
         with pytest.raises(libvirt.libvirtError):
-            storage_of(HERE, cast(libvirt.virConnect, trouble))
+            storage_of(HERE, trouble)
     for number in (libvirt.VIR_ERR_NO_CONNECT, libvirt.VIR_ERR_SYSTEM_ERROR):
         without: Any = NoPools(number)  # no such driver, or no virtstoraged
         assert storage_of(HERE, without).names() == ()

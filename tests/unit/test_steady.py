@@ -2,15 +2,15 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from balancerd import service
 from balancerd.adapters.libvirt import HostConfig, LibvirtBackend
 from balancerd.adapters.sqlite.ledger import Ledger
+from balancerd.core.model import Method
 from balancerd.core.past.record import Cycle, Intent, IntentKind
-from balancerd.loop import Loop
 from balancerd.service import Service
 from balancerd.steady import CLOCK, SteadyClock
 
@@ -56,8 +56,9 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 
 def a_service(ledger: Ledger, *, busy: bool) -> Service:
-    nothing = cast(Any, None)
-    return Service(cast(Loop, Occupied(busy=busy)), ledger, nothing, nothing)
+    loop: Any = Occupied(busy=busy)
+    nothing: Any = None
+    return Service(loop, ledger, nothing, nothing)
 
 
 class Occupied:
@@ -128,6 +129,6 @@ def test_what_hosts_tell_is_stamped_by_the_clock_that_it_is_judged_by(
     monkeypatch.setattr(CLOCK, "_offset", CLOCK._offset + HOUR)
     with LibvirtBackend([HostConfig("h1", "test:///default")]) as backend:
         seen, where = backend.observe(), backend.locate("test", "", ["h1"])
-        said = backend.preflight("test", "", "h1", "h1", cast(Any, None))
+        said = backend.preflight("test", "", "h1", "h1", Method.PRE_COPY)
     stamps = [seen.at, seen.readings[0].at, where.at, said.at]
     assert stamps == pytest.approx([CLOCK.now()] * len(stamps), abs=60.0)
