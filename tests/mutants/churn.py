@@ -204,6 +204,14 @@ CHURN = (
         protects="VMs are not moved again for another plan that is no better",
     ),
     Mutant(
+        "a plan that is done is not followed by another",
+        "core/planner/resume.py",
+        "    if _is_done(draft, former):\n",
+        "    if False:\n",
+        RESUME,
+        protects="a site comes to rest once a plan is carried out",
+    ),
+    Mutant(
         "wavers are sat out",
         "core/placing/assess.py",
         "if (usual := _passing(layout, row, cpu)) is None:",

@@ -23,6 +23,10 @@ SPREAD = site(
 )
 
 
+# On this one others could be moved as well, once all that was planned is done.
+EVENED = site("h1 8c 32G: a 1c 12G, b 4c 2G | h2 16c 64G: c 1c 12G, d 1c 12G | h3 16c 32G:")
+
+
 def past(made: Plan, count: int, ago: float = 0.0) -> History:
     """The first `count` moves of a plan, done a while ago."""
     moves = made.moves[:count]
@@ -45,6 +49,33 @@ def test_the_rest_of_a_plan_follows_whatever_part_of_it_was_done(
     for count in range(1, len(made.moves)):
         left = done(found, *made.moves[:count])
         assert ways(planned(left, rules, past(made, count))) == ways(made, count)
+
+
+def test_a_plan_that_is_done_is_not_followed_by_another() -> None:
+    made = planned(EVENED, SPREADING)
+    left, late = done(EVENED, *made.moves), SPREADING.limits.plan_life + 1
+    assert len(made.moves) == 2
+    again = planned(left, SPREADING, past(made, 2))
+    assert not again.moves
+    assert again.reason == "nothing to do: 2 moves would be another plan than the one just done"
+    assert planned(left, SPREADING, past(made, 2, late)).moves
+
+
+def test_a_plan_that_could_not_be_longer_is_followed_by_more() -> None:
+    limits = SPREADING.limits.model_copy(update={"per_plan": 1})
+    short = SPREADING.model_copy(update={"limits": limits})
+    found = site("h1 16c 64G: a 2c 2G, b 2c 2G, c 2c 2G, d 2c 2G | h2 16c 64G: | h3 16c 64G:")
+    made = planned(found, short)
+    assert len(made.moves) == 1
+    assert planned(done(found, *made.moves), short, past(made, 1)).moves
+
+
+def test_a_plan_that_only_relieved_a_host_is_followed_by_more() -> None:
+    """A host that is too full takes nothing and is not emptied: that can be planned only later."""
+    found = site("h1 8c 64G: a 4c 4G, b 3c 2G | h2 8c 32G: | h3 16c 32G:")
+    made = planned(found, PACKING)
+    assert ways(made) == ["b h1>h3"]
+    assert ways(planned(done(found, *made.moves), PACKING, past(made, 1))) == ["a h1>h3"]
 
 
 def test_a_vm_whose_migration_failed_rests_while_the_plan_goes_on() -> None:

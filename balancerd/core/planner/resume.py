@@ -3,8 +3,8 @@
 Whoever plans anew from half-way (balancerd was restarted, the first failure stopped the plan) could
 do with another plan as well, and another one still after its first moves: many ways lead to about
 the same. So it is asked what would be planned now, had nothing of late been moved. If that holds
-all that was, its rest is what is left to do. The loads are those of now: if they ask for something
-else, or others were moved, planning begins anew.
+all that was, its rest is what is left to do; nothing if all of it is done. The loads are those of
+now: if they ask for something else, or others were moved, planning begins anew.
 """
 
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ from balancerd.core.outcome import Outcome
 from balancerd.core.past.history import History, PastMove
 from balancerd.core.plain import as_dict
 from balancerd.core.planner.draft import Draft
+from balancerd.core.units import counted
 
 
 def before_latest(draft: Draft) -> tuple[Snapshot, History] | None:
@@ -61,14 +62,34 @@ def _shifted(host: Load, vm: Load, sign: int) -> Load:
 
 def resume(draft: Draft, begun: Sequence[Step], former: Draft) -> None:
     """Let what is left of `former`, made before the latest moves, follow the steps that are begun,
-    in place of all others; nothing changes unless it holds these moves and some more."""
+    in place of all others; nothing changes unless it holds these moves."""
     layout = draft.layout_after(begun)
+    if _is_done(draft, former):
+        moves = sum(len(layout.blocks[step.block]) for step in draft.steps[len(begun) :])
+        draft.declined = f"{counted(moves, 'move')} would be another plan than the one just done"
+        draft.layout, draft.steps = layout, list(begun)
+        return
     closed = {*layout.moved, *layout.fixed}  # by other moves, failures, or what somebody did
     wants = [want for want in _left(draft, former) if want.block not in closed]
     steps, _ = schedule(layout, [w for w in wants if layout.gives[layout.place[w.block]]])
     if steps:
         draft.layout, draft.steps = layout, [*begun, *steps]
         draft.worth = former.worth
+
+
+def _is_done(draft: Draft, former: Draft) -> bool:
+    """Whether all is where the former plan wants it, and no more was moved. That leaves more to do
+    if the plan could not be longer, or if a host takes VMs again now that it is relieved."""
+    here = draft.layout.snapshot.cluster.placement
+    was = former.layout.snapshot.cluster.placement
+    rows, blocks = draft.layout.host_row, former.layout.blocks
+    ends = {vm: step.target for step in former.steps for vm in blocks[step.block]}
+    stay = {vm: rows[was[vm]] for vm in was if was[vm] != here[vm]}
+    return (
+        not former.urgent
+        and former.room() > 0
+        and all(rows[here[vm]] == target for vm, target in {**stay, **ends}.items())
+    )
 
 
 def _left(draft: Draft, former: Draft) -> list[Want]:
