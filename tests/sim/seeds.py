@@ -127,26 +127,21 @@ class Life:
     def live(self) -> None:
         """All cycles; BrokenError at the first invariant that does not hold."""
         try:
-            with self.ledger.batch():  # no other process reads it, and it ends with the life
-                for step in range(STEPS):
-                    self._live_on(step)
+            for step in range(STEPS):
+                if step >= STEPS * CALM_FROM:
+                    self.eve.rest()
+                    self.mortal.chance = self.mortality = 0.0
+                else:
+                    self.eve.operate()
+                    self._set_the_clock()
+                    self._reload()
+                    self._reconfigure()
+                self._cycle(step)
+                self._between_cycles(START + (step + 1) * CYCLE)
             settled(self.ledger, self.policy, self.eve.drained, self.clock.now())
             self._count()
         finally:
             self.ledger.__exit__()
-
-    def _live_on(self, step: int) -> None:
-        """One cycle, and what comes before the next."""
-        if step >= STEPS * CALM_FROM:
-            self.eve.rest()
-            self.mortal.chance = self.mortality = 0.0
-        else:
-            self.eve.operate()
-            self._set_the_clock()
-            self._reload()
-            self._reconfigure()
-        self._cycle(step)
-        self._between_cycles(START + (step + 1) * CYCLE)
 
     def _hear_the_end(self, conclusion: Conclusion) -> None:
         """What the record says of a migration that has ended just now has to be true."""
