@@ -270,6 +270,8 @@ class Doors:
         ]
         if not found:
             raise BrokenError(f"no open intent for {vm or 'power'} {host} {target}")
+        if self.ledger().database.connection.in_transaction:
+            raise BrokenError(f"the intent for {vm or 'power'} {host} {target} is not committed")
         self._must_be_warranted(found[-1])
 
     def _must_be_warranted(self, intent: Intent) -> None:

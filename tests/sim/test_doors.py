@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -195,6 +196,19 @@ def test_a_start_breaks_the_life_where_the_policy_only_observes_by_now(doors: Do
     doors._must_be_warranted(an_intent(7))
     with pytest.raises(BrokenError, match="in mode advise"):
         doors._must_be_warranted(an_intent(8))
+
+
+def test_a_start_before_its_intent_is_committed_breaks_the_life(
+    doors: Doors, tmp_path: Path
+) -> None:
+    doors.policy = POLICY.model_validate({"summary": "t", "mode": "act"})
+    with Ledger(tmp_path / "ledger.db", durable=False) as ledger:
+        doors.ledger = lambda: ledger
+        with ledger.batch():
+            ledger.intend(Intent(IntentKind.WAKE, 0.0, "a2"))
+            with pytest.raises(BrokenError, match="not committed"):
+                doors._must_be_intended("", "a2", "")
+        doors._must_be_intended("", "a2", "")
 
 
 OWN = {"local_disk": 1000}
