@@ -47,13 +47,13 @@ demo: venv
 	@$(BIN)/balancerctl demo
 
 # Without root there is no lab; its tests are then skipped, with the reason. The lab has the machine
-# to itself, for its guests' loads are real: its tests mostly wait, so four files run side by side,
+# to itself, for its guests' loads are real: its tests mostly wait, so three files run side by side,
 # each with hosts of its own, and what failed in company is judged once more, alone. Of the rest, what
 # takes longest begins first.
 PYTEST = $(BIN)/pytest -q --dist loadfile --no-loadscope-reorder
 test: venv lint
 	@$(if $(PRIVILEGED),$(SUDO) tests/lab/rig/install,echo "neither root nor sudo: no lab")
-	@$(if $(PRIVILEGED),$(SUDO)) $(PYTEST) -n 4 tests/lab || { [ $$? = 1 ] && $(SUDO) $(PYTEST) -n 0 --last-failed tests/lab; }
+	@$(if $(PRIVILEGED),$(SUDO)) $(PYTEST) -n 3 tests/lab || { [ $$? = 1 ] && $(SUDO) $(PYTEST) -n 0 --last-failed tests/lab; }
 	@$(PYTEST) -n 2 tests/sim tests/property tests/unit
 
 # Inputs are not part of the project; benchmarks/README.md says where they come from. BENCH="classic
