@@ -47,8 +47,8 @@ def test_a_program_that_nothing_keeps_has_no_solution_and_says_so() -> None:
     assert (found.x, found.told) == (None, "infeasible")
 
 
-def hard(count: int = 120, rows: int = 20) -> Program:
-    """More than can be proven in a second: many things of nearly the same size and worth."""
+def hard(count: int = 200, rows: int = 30) -> Program:
+    """More than can be proven in a minute: many things of nearly the same size and worth."""
     random, drawn = np.random.default_rng(1), Rows()
     for _ in range(rows):
         drawn.add(np.arange(count), random.uniform(90, 110, count), -np.inf, 100.5 * count / 3)
