@@ -84,11 +84,12 @@ def _is_done(draft: Draft, former: Draft) -> bool:
     was = former.layout.snapshot.cluster.placement
     rows, blocks = draft.layout.host_row, former.layout.blocks
     ends = {vm: step.target for step in former.steps for vm in blocks[step.block]}
-    stay = {vm: rows[was[vm]] for vm in was if was[vm] != here[vm]}
+    moved = {vm for vm in was if was[vm] != here[vm]}
     return (
         not former.urgent
         and former.room() > 0
-        and all(rows[here[vm]] == target for vm, target in {**stay, **ends}.items())
+        and moved <= ends.keys()
+        and all(rows[here[vm]] == target for vm, target in ends.items())
     )
 
 

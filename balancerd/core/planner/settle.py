@@ -14,7 +14,9 @@ from balancerd.core.planner.search import EPSILON, GAIN, PROHIBITIVE, VISIT, Sea
 
 DEARER = 1.5  # by how much the price of a limit rises where no change helps
 PATIENCE = 12  # rounds without less excess after which no room is looked for any more
-HOPELESS = 0.5  # share of what is free that an excess never filled: pieces leave gaps
+# Share of what is free that an excess is not expected to fill, as pieces leave gaps: where searches
+# for packing ended well it was 0.39 at most; above this, three classic days are the same without.
+HOPELESS = 0.5
 LOOKS = 100  # at hosts: where a budget is good for fewer, none of it goes to what is hopeless
 
 
